@@ -1,0 +1,77 @@
+"""The numbering of a model's neurons: (layer, neuron) pairs and one flat axis over all layers.
+
+Layers may differ in width. Knows no torch: it is arithmetic on widths, shared by capture, selection and figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+
+class ModelIdentity(BaseModel):
+    """Which model a measurement belongs to; stored in every circuit and run file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    revision: str
+    layers: int
+    neurons_per_layer: int | tuple[int, ...]
+    dtype: str
+
+    @property
+    def layout(self) -> "NeuronLayout":
+        widths = self.neurons_per_layer
+        return NeuronLayout((widths,) * self.layers if isinstance(widths, int) else tuple(widths))
+
+
+@dataclass(frozen=True)
+class NeuronLayout:
+    """Neurons of all layers on one flat axis, layer after layer.
+
+    Args:
+        widths: neurons in each layer, first layer first.
+    """
+
+    widths: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        return len(self.widths)
+
+    @property
+    def total(self) -> int:
+        return sum(self.widths)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(layers + 1,) int64: where each layer starts on the flat axis; the last entry is the total."""
+        return np.concatenate([[0], np.cumsum(self.widths)]).astype(np.int64)
+
+    def flat(self, layers: NDArray[np.integer], neurons: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Flat positions of (layer, neuron) pairs; both arguments and the result are (n,)."""
+        return self.offsets[:-1][np.asarray(layers)] + np.asarray(neurons)
+
+    def locate(self, flat: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Layers and neurons, each (n,) int64, of flat positions (n,)."""
+        flat = np.asarray(flat, dtype=np.int64)
+        layers = np.searchsorted(self.offsets, flat, side="right") - 1
+        return layers, flat - self.offsets[layers]
+
+    def split(self, values: NDArray) -> list[NDArray]:
+        """Views of the last axis of `values` (…, total), one (…, width) a layer."""
+        return [values[..., start:end] for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+
+    def first_layer_of_final(self, final: float | int) -> int:
+        """The first layer of the final part: a share (0.10: the last max(1, round(0.1·L)) layers) or a number of layers."""
+        count = max(1, round(final * self.layers)) if isinstance(final, float) else final
+        return max(0, self.layers - count)
+
+
+def layout_of(widths: Sequence[int]) -> NeuronLayout:
+    """The layout of layers with these widths."""
+    return NeuronLayout(tuple(int(width) for width in widths))

@@ -1,0 +1,63 @@
+"""A model in memory, with all that the floors above need to know of it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cna_core.models.layers import NeuronLayer, find_neuron_layers
+from cna_core.models.layout import ModelIdentity, NeuronLayout
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, its tokenizer, and where its neurons are.
+
+    Args:
+        name: the catalog id, Hub id, folder or file it was loaded by.
+        revision: the Hub commit, or the SHA-256 of the file, or "local".
+        network: the transformers model, in evaluation mode.
+        tokenizer: its tokenizer.
+        device: where its inputs go.
+    """
+
+    name: str
+    revision: str
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    neuron_layers: tuple[NeuronLayer, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.neuron_layers:
+            object.__setattr__(self, "neuron_layers", find_neuron_layers(self.network))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @cached_property
+    def layout(self) -> NeuronLayout:
+        return NeuronLayout(tuple(layer.width for layer in self.neuron_layers))
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        widths = self.layout.widths
+        return ModelIdentity(
+            name=self.name,
+            revision=self.revision,
+            layers=len(widths),
+            neurons_per_layer=widths[0] if len(set(widths)) == 1 else widths,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest sequence the model was made for, in tokens."""
+        text = self.network.config.get_text_config(decoder=True)
+        return int(getattr(text, "max_position_embeddings", 0) or 1 << 30)
