@@ -33,8 +33,13 @@ Visit = Callable[[NeuronView], None]
 class NeuronLayer(Protocol):
     """The neurons of one layer of a loaded model."""
 
-    index: int
-    width: int
+    @property
+    def index(self) -> int:
+        """Which layer of the decoder, the first is 0."""
+
+    @property
+    def width(self) -> int:
+        """How many neurons it has."""
 
     def attach(self, visit: Visit, rows: int) -> RemovableHandle:
         """Call `visit` in every forward pass of `rows` sequences, until the handle is removed."""
@@ -79,7 +84,7 @@ def find_neuron_layers(model: nn.Module) -> tuple[NeuronLayer, ...]:
     Raises:
         ModelError: the architecture has no MLP down projection that can be hooked.
     """
-    layers = []
+    layers: list[NeuronLayer] = []
     for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
         down_projection = layer.mlp.down_proj
         layers.append(DenseLayer(index, down_projection.in_features, down_projection))
