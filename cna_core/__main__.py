@@ -1,0 +1,5 @@
+"""`python -m cna_core`: the command line."""
+
+from cna_core.cli import main
+
+main()

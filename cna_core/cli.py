@@ -1,0 +1,286 @@
+"""The command line: each command parses, calls the library, and prints. Nothing is computed here.
+
+Results go to stdout or to `--out`, progress to stderr. Exit code 0: done; 2: bad input, said in one sentence on stderr;
+130: stopped.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cna_core.errors import CnaError, StoppedError
+
+app = typer.Typer(
+    name="cna_core",
+    help="Find the neurons behind a model's refusal (Contrastive Neuron Attribution) and turn them down, off, or up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[
+    str, typer.Argument(help="Catalog id, Hub id, folder, or .gguf file.", metavar="MODEL", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")]
+Quantization = Annotated[str | None, typer.Option(help="4bit or 8bit (needs bitsandbytes).", show_default=False)]
+DeviceMap = Annotated[
+    str | None, typer.Option(help='"auto" spreads the model over GPUs, memory and disk.', show_default=False)
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="File to write; without it the result goes to stdout.", show_default=False)
+]
+PromptFile = typer.Option(help=".txt (one a line), .csv or .jsonl; without it the built-in set.", show_default=False)
+
+
+class Terminal:
+    """Progress on one line of stderr, redrawn at most ten times a second; plain lines where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self.started_at = self.drawn_at = 0.0
+        self.stage = ""
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, words: str) -> None:
+        now = time.monotonic()
+        stage = words.split("(")[0].rstrip(" 0123456789/.,·")
+        if stage != self.stage:
+            self.stage, self.started_at = stage, now
+        elif now - self.drawn_at < (0.1 if self.live else 5.0) and done != total:
+            return
+        self.drawn_at = now
+        share = f" {100 * done // total:3d} %" if total else ""
+        sys.stderr.write(f"\r\x1b[K{words}{share}" if self.live else f"{words}{share}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.live and self.stage:
+            sys.stderr.write("\r\x1b[K")
+
+
+@contextlib.contextmanager
+def working() -> Iterator[dict[str, Any]]:
+    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order."""
+    terminal, stop = Terminal(), threading.Event()
+    try:
+        yield {"progress": terminal, "stop": stop}
+    except KeyboardInterrupt:
+        stop.set()
+        raise StoppedError("Stopped, as asked; what was finished is kept.") from None
+    finally:
+        terminal.close()
+
+
+def _load(
+    model: str, device: str, dtype: str, quantization: str | None, device_map: str | None, trust: bool, **watching: Any
+) -> Any:
+    from cna_core.models.load import load_model
+
+    return load_model(
+        model,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        device_map=device_map,
+        trust_remote_code=trust,
+        **watching,
+    )
+
+
+def _write(text: str, out: Path | None) -> None:
+    from cna_core.paths import written_beside
+
+    if out is None:
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        with written_beside(out) as draft:
+            draft.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CnaError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
+
+
+def _contrast(positive: Path | None, negative: Path | None) -> Any:
+    from cna_core.prompts.sets import ContrastSet, PromptSet
+
+    return ContrastSet(
+        PromptSet.from_file(positive) if positive else PromptSet.builtin("harmful"),
+        PromptSet.from_file(negative) if negative else PromptSet.builtin("benign"),
+    )
+
+
+@app.command()
+def models() -> None:
+    """List the catalog: ids, sizes, and what is on this machine already."""
+    from cna_core.models.catalog import catalog
+
+    rows = [("id", "kind", "layers × neurons", "bf16 GiB", "4-bit GiB", "")]
+    for entry in catalog().values():
+        rows.append(
+            (
+                entry.id,
+                entry.kind,
+                f"{entry.layers} × {entry.neurons_per_layer}",
+                f"{entry.memory_bfloat16_gib:.1f}",
+                f"{entry.memory_4bit_gib:.1f}",
+                "gated" if entry.gated else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+@app.command()
+def fetch(model: Model) -> None:
+    """Fetch a model, convert it where needed, and print the folder it is in."""
+    from cna_core.models.fetch import fetch as fetch_model
+
+    with working() as watching:
+        folder = fetch_model(model, **watching)
+    _write(str(folder), None)
+
+
+@app.command()
+def attribute(
+    model: Model,
+    positive: Annotated[Path | None, PromptFile] = None,
+    negative: Annotated[Path | None, PromptFile] = None,
+    fraction: Annotated[
+        float | None, typer.Option(help="Share of all neurons in the circuit.  [default: 0.001]", show_default=False)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Number of neurons instead of a fraction.", show_default=False)
+    ] = None,
+    score: Annotated[str, typer.Option(help="Rank by delta or effect-size.")] = "delta",
+    skip_layers: Annotated[int, typer.Option(help="First layers left out of the ranking.")] = 0,
+    universal: Annotated[float, typer.Option(help="Leave out neurons that fire on this share of all prompts.")] = 0.8,
+    no_universal: Annotated[bool, typer.Option("--no-universal", help="Keep universal neurons.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    device_map: DeviceMap = None,
+    trust_remote_code: TrustRemoteCode = False,
+    out: Out = None,
+) -> None:
+    """Find a circuit: the neurons whose activation differs most between positive and negative prompts."""
+    from cna_core.circuits.attribution import attribute as select
+    from cna_core.circuits.capture import capture
+
+    if fraction is not None and top_k is not None:
+        raise CnaError("--fraction and --top-k exclude each other; give one of them.")
+    contrast = _contrast(positive, negative)
+    with working() as watching:
+        loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        activations = capture(loaded, contrast, **watching)
+    circuit = select(
+        activations,
+        fraction=0.001 if fraction is None else fraction,
+        top_k=top_k,
+        score=score,  # type: ignore[arg-type]
+        skip_layers=skip_layers,
+        universal_threshold=None if no_universal else universal,
+    )
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        sys.stderr.write(
+            f"{len(circuit)} neurons, {100 * circuit.concentration(0.10):.0f} % of them in the final 10 % of layers.\n"
+        )
+        _write(circuit.to_json(), out)
+
+
+@app.command()
+def generate(
+    model: Model,
+    circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
+    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="0 baseline, 1 ablated, 2 inverted; give it several times.  [default: 0, 1]", show_default=False
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.", show_default=False)] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    device_map: DeviceMap = None,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Answer one prompt at several strengths from one batched decode."""
+    from cna_core.circuits.circuit import Circuit
+    from cna_core.prompts.chat_format import as_messages
+    from cna_core.steering.lanes import Lane
+    from cna_core.steering.lanes import generate as decode
+
+    strengths = strength or [0.0, 1.0]
+    chosen = Circuit.load(circuit)
+    with working() as watching:
+        loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        chosen.check_model(loaded.identity)
+        lanes = [Lane(as_messages(prompt, system), strength=value) for value in strengths]
+        texts = ["" for _ in lanes]
+        steps = decode(
+            loaded,
+            lanes,
+            chosen,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=watching["stop"],
+        )
+        for number, step in enumerate(steps):
+            texts[step.lane] += step.text
+            watching["progress"](min(max_new_tokens, number // len(lanes) + 1), max_new_tokens, "Writing")
+    if as_json:
+        answers = [
+            {"strength": value, "multiplier": 1 - value, "text": text}
+            for value, text in zip(strengths, texts, strict=True)
+        ]
+        _write(
+            json.dumps(
+                {"model": loaded.identity.model_dump(), "prompt": prompt, "answers": answers}, ensure_ascii=False
+            ),
+            None,
+        )
+        return
+    for value, text in zip(strengths, texts, strict=True):
+        _write(f"--- strength {value:g} (multiplier {1 - value:g})\n{text.strip()}", None)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except CnaError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "exit_code"):
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code or 0)

@@ -1,0 +1,67 @@
+"""One way to show a chart: the figure, one line on how to read it, and its data to take away."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+CAMERA_FORMAT = "camera_format"
+
+
+def show(
+    figure: go.Figure,
+    key: str,
+    how_to_read: str,
+    data: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
+    on_select: Callable[[], None] | None = None,
+    file_name: str | None = None,
+) -> None:
+    """Draw `figure` with its reading line and downloads.
+
+    Args:
+        key: the chart's widget key; a click's selection is at `st.session_state[key]`.
+        how_to_read: one sentence, drawn in grey under the chart.
+        data: what the chart draws, for the CSV download; a callable is asked only on download.
+        on_select: called after a click on a mark. Store the pick there: a redrawn chart forgets its selection.
+    """
+    name = file_name or key
+    selection: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
+    camera = {"format": st.session_state.get(CAMERA_FORMAT, "svg"), "filename": name, "scale": 2}
+    st.plotly_chart(figure, key=key, config={"displaylogo": False, "toImageButtonOptions": camera}, **selection)
+    words, take = st.columns([14, 1], vertical_alignment="top")
+    words.caption(f"**How to read this.** {how_to_read}")
+    with take.popover("", icon=":material/download:", help="Take this chart away", type="tertiary"):
+        _offer_downloads(figure, key, name, data)
+
+
+def _offer_downloads(
+    figure: go.Figure, key: str, name: str, data: pd.DataFrame | Callable[[], pd.DataFrame] | None
+) -> None:
+    chosen = st.segmented_control(
+        "The camera on the chart saves",
+        ["svg", "png"],
+        default=st.session_state.get(CAMERA_FORMAT, "svg"),
+        key=f"{key}-camera",
+        format_func=str.upper,
+    )
+    if chosen and chosen != st.session_state.get(CAMERA_FORMAT, "svg"):
+        st.session_state[CAMERA_FORMAT] = chosen
+        st.rerun()
+    st.download_button(
+        "Chart as a page (HTML)",
+        lambda: figure.to_html(),
+        f"{name}.html",
+        "text/html",
+        key=f"{key}-html",
+        on_click="ignore",
+    )
+    if data is not None:
+        st.download_button(
+            "Data (CSV)", lambda: _csv(data), f"{name}.csv", "text/csv", key=f"{key}-csv", on_click="ignore"
+        )
+
+
+def _csv(data: pd.DataFrame | Callable[[], pd.DataFrame]) -> str:
+    return (data() if callable(data) else data).to_csv(index=False)

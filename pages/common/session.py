@@ -1,0 +1,244 @@
+"""What this browser session has chosen, and what follows from it: model, contrast set, activations, circuit.
+
+The choices live in the sidebar's widgets, which are bound to the address: a shared link restores them. Everything else
+is looked up from them, so nothing has to be kept in step. Activations are shared by the process (they are never
+changed), the choice of a circuit belongs to the session.
+"""
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.attribution import attribute
+from cna_core.circuits.capture import capture
+from cna_core.models.host import host
+
+from cna_core.circuits.circuit import Circuit, CircuitSettings
+from cna_core.errors import CircuitError, PromptError
+from cna_core.models.layout import NeuronLayout
+from cna_core.models.loaded import LoadedModel
+from cna_core.paths import cache_folder, written_beside
+from cna_core.progress import Progress, silent
+from cna_core.prompts.sets import ContrastSet, PromptSet
+from pages.common import jobs
+
+OWN_PROMPTS = "own"
+FINDINGS_KEPT = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What pressing *Find the gate* gave: activations of one model on one contrast set, and how long it took."""
+
+    activations: Activations
+    seconds: float
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """δ as far as it is known while prompts go through: `delta` is (neurons,) float32, or None before the first batch."""
+
+    layout: NeuronLayout
+    delta: NDArray[np.float32] | None
+    prompts_done: int
+
+
+@st.cache_resource(show_spinner=False)
+def _findings() -> "OrderedDict[str, Finding]":
+    return OrderedDict()
+
+
+# --- choices ---
+
+
+def model_name() -> str:
+    """The chosen model: a catalog id, Hub id, folder or .gguf file."""
+    return str(st.session_state.get("model_choice", ""))
+
+
+def load_options() -> dict[str, Any]:
+    """How the chosen model is to be loaded, as keyword arguments of `load_model`."""
+    quantization = st.session_state.get("quantization", "none")
+    return {
+        "dtype": st.session_state.get("dtype", "auto"),
+        "quantization": None if quantization == "none" else quantization,
+        "trust_remote_code": bool(st.session_state.get("trust_remote_code", False)),
+    }
+
+
+def contrast() -> ContrastSet:
+    """The chosen contrast set.
+
+    Raises:
+        PromptError: the session's own prompts are not there (any more).
+    """
+    chosen = str(st.session_state.get("prompts", "built-in"))
+    return ContrastSet.builtin() if chosen == "built-in" else _own_contrast(chosen)
+
+
+def keep_own_prompts(positive: PromptSet, negative: PromptSet) -> str:
+    """Keep a pasted or uploaded contrast set in the cache folder; its name, for the address, comes back.
+
+    Raises:
+        PromptError: the two sets do not make a contrast set.
+    """
+    chosen = ContrastSet(positive, negative)
+    name = f"{OWN_PROMPTS}-{chosen.sha256[:12]}"
+    with written_beside(cache_folder("prompts") / f"{name}.json") as draft:
+        kept = {"positive": list(positive.prompts), "negative": list(negative.prompts)}
+        draft.write_text(json.dumps(kept), encoding="utf-8")
+    return name
+
+
+def own_prompts() -> list[str]:
+    """Names of the contrast sets that were brought to this machine, newest first."""
+    files = sorted(cache_folder("prompts").glob(f"{OWN_PROMPTS}-*.json"), key=lambda file: -file.stat().st_mtime)
+    return [file.stem for file in files]
+
+
+def _own_contrast(name: str) -> ContrastSet:
+    if name not in own_prompts():
+        raise PromptError(
+            "The prompts of this link are not on this machine; choose the built-in ones or upload them again."
+        )
+    kept = json.loads((cache_folder("prompts") / f"{name}.json").read_text(encoding="utf-8"))
+    positive, negative = (PromptSet(f"own {side}", tuple(kept[side])) for side in ("positive", "negative"))
+    return ContrastSet(positive, negative)
+
+
+# --- finding the gate ---
+
+
+def finding_key() -> str:
+    """Names the finding of the present choices, and the job that makes it."""
+    said = json.dumps([model_name(), load_options(), contrast().sha256], sort_keys=True, default=str)
+    return "find-" + hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def finding() -> Finding | None:
+    """The finding of the present choices, or None while there is none."""
+    found = _findings().get(finding_key())
+    if found is not None:
+        _findings().move_to_end(finding_key())
+    return found
+
+
+def activations() -> Activations | None:
+    """Activations of the chosen model on the chosen contrast set, or None while they are not recorded."""
+    found = finding()
+    return found.activations if found else None
+
+
+def start_finding() -> None:
+    """Start recording activations for the present choices in the background, or join it where it already runs."""
+    key, name, options, prompts = finding_key(), model_name(), load_options(), contrast()
+
+    def work(job: jobs.Job) -> None:
+        watching = {"progress": job.progress, "stop": job.stop}
+        with host.acquire(name, **options, **watching, waiting=say_place(job.progress)) as loaded:
+            job.preview = Preview(loaded.layout, None, 0)
+
+            def show(delta: NDArray[np.float32], done: int) -> None:
+                job.preview = Preview(loaded.layout, delta, done)
+
+            started_at = time.monotonic()
+            recorded = capture(loaded, prompts, **watching, partial=show)
+            seconds = time.monotonic() - started_at
+            note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
+        findings = _findings()
+        findings[key] = Finding(recorded, seconds, note)
+        while len(findings) > FINDINGS_KEPT:
+            findings.popitem(last=False)
+
+    jobs.start(key, "Finding the gate", work)
+
+
+def say_place(progress: Progress) -> Callable[[int], None]:
+    """What to hand to `host.acquire(waiting=…)` so that `progress` says the place in the queue."""
+
+    def waiting(place: int) -> None:
+        progress(0, 0, f"Waiting for the model: {place} before you" if place else "Your turn comes next")
+
+    return waiting
+
+
+# --- the circuit ---
+
+
+def circuit_settings() -> CircuitSettings:
+    """How the sidebar says a circuit is to be selected."""
+    state = st.session_state
+    return CircuitSettings(
+        fraction=float(state.get("size", 0.1)) / 100,
+        score=state.get("score", "delta"),
+        skip_layers=int(state.get("skip", 0)),
+        universal_threshold=float(state.get("threshold", 0.8)) if state.get("leave_out", True) else None,
+        universal_fraction=0.001,
+    )
+
+
+def opened_circuit() -> Circuit | None:
+    """The circuit opened from a file or the library, if one is; it stands in front of the selected one."""
+    return st.session_state.get("opened_circuit")
+
+
+def open_circuit(circuit: Circuit | None) -> None:
+    """Put a circuit from a file or the library in front, or (None) go back to the selected one."""
+    st.session_state["opened_circuit"] = circuit
+
+
+def circuit() -> Circuit | None:
+    """The session's circuit: the opened one, else the one selected from the activations, else None."""
+    if opened_circuit() is not None:
+        return opened_circuit()
+    recorded = activations()
+    if recorded is None:
+        return None
+    settings = circuit_settings()
+    key = (finding_key(), settings.model_dump_json())
+    if st.session_state.get("_circuit_key") != key:
+        st.session_state["_circuit"] = attribute(
+            recorded,
+            fraction=settings.fraction or 0.001,
+            score=settings.score,
+            skip_layers=settings.skip_layers,
+            universal_threshold=settings.universal_threshold,
+            universal_fraction=settings.universal_fraction,
+        )
+        st.session_state["_circuit_key"] = key
+    return st.session_state["_circuit"]
+
+
+# --- the model ---
+
+
+@contextlib.contextmanager
+def model(progress: Progress = silent, stop: threading.Event | None = None) -> Iterator[LoadedModel]:
+    """The chosen model, for this request alone while the block runs; others wait their turn.
+
+    Raises:
+        CircuitError: the session's circuit belongs to another model.
+    """
+    watching = {"progress": progress, "stop": stop, "waiting": say_place(progress)}
+    with host.acquire(model_name(), **load_options(), **watching) as loaded:
+        yield loaded
+
+
+def circuit_fits(loaded: LoadedModel, chosen: Circuit) -> str | None:
+    """None where the circuit belongs to the loaded model, else the reason in one sentence."""
+    try:
+        chosen.check_model(loaded.identity)
+    except CircuitError as error:
+        return str(error)
+    return None

@@ -1,0 +1,236 @@
+"""The sidebar of every page: which model, which prompts, the one primary button, and how the circuit is cut.
+
+Its widgets are bound to the address (`bind="query-params"`), so a link or a reload restores what was chosen.
+"""
+
+from typing import Any
+
+import streamlit as st
+
+from cna_core.circuits import library
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CnaError
+from cna_core.models.catalog import DEFAULT_MODEL, CatalogEntry, catalog
+from cna_core.models.host import host
+from cna_core.prompts.sets import PromptSet
+from pages.common import jobs, session
+
+SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
+"""Circuit sizes that the slider offers, in per cent of all neurons."""
+
+
+def draw() -> None:
+    """Draw the sidebar; what is chosen in it is read through `session`."""
+    with st.sidebar:
+        _model()
+        _prompts()
+        _find()
+        _circuit()
+        _files()
+
+
+def _model() -> None:
+    entries = catalog()
+    options = list(entries)
+    linked = st.query_params.get("model_choice") or st.session_state.get("model_choice")
+    if linked and linked not in entries:
+        options.append(linked)  # a Hub id, folder or file: typed here, or brought by a link
+    st.selectbox(
+        "Model",
+        options,
+        index=options.index(DEFAULT_MODEL),
+        key="model_choice",
+        format_func=lambda name: entries[name].title if name in entries else name,
+        accept_new_options=True,
+        bind="query-params",
+        help="From the catalog, or type a Hub id, a folder, or a .gguf file.",
+    )
+    entry = entries.get(session.model_name())
+    st.caption(_facts(entry) if entry else "Not in the catalog: it is looked for as a folder, a file, or on the Hub.")
+
+
+def _facts(entry: CatalogEntry) -> str:
+    facts = [f"{entry.layers} layers × {entry.neurons_per_layer:,} neurons", f"{entry.memory_bfloat16_gib:.1f} GiB"]
+    facts += ["base model"] if entry.kind == "base" else []
+    facts += ["gated: needs a Hub token"] if entry.gated else []
+    facts += ["in memory"] if entry.id in host.loaded() else []
+    return " · ".join(facts)
+
+
+def _prompts() -> None:
+    options = ["built-in", *session.own_prompts()]
+    linked = st.query_params.get("prompts")
+    if linked and linked not in options:
+        options.append(linked)
+    st.selectbox("Prompts", options, key="prompts", bind="query-params", format_func=_prompts_title)
+    with st.popover("Bring your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
+        _own_prompts()
+
+
+def _prompts_title(name: str) -> str:
+    return "Built-in, 100 + 100" if name == "built-in" else name.replace("own-", "My prompts ")
+
+
+def _own_prompts() -> None:
+    st.caption(
+        "Two sets: prompts that trigger the behaviour, and prompts that do not. One a line, or .txt, .csv, .jsonl files."
+    )
+    sides = {}
+    for side, hint in (("positive", "requests the model refuses"), ("negative", "benign requests")):
+        text = st.text_area(f"{side.capitalize()}: {hint}", key=f"own-{side}", height=110, persist_state="session")
+        upload = st.file_uploader(
+            f"or a file with {side} prompts", type=["txt", "csv", "jsonl"], key=f"own-{side}-file"
+        )
+        sides[side] = (text, upload)
+    st.button("Use these prompts", width="stretch", on_click=_use_own_prompts, args=(sides,))
+    if refused := st.session_state.pop("_prompts_refused", None):
+        st.error(refused)
+
+
+def _use_own_prompts(sides: dict[str, tuple[str, Any]]) -> None:
+    try:
+        positive, negative = (_prompt_set(side, text, upload) for side, (text, upload) in sides.items())
+        st.session_state["prompts"] = session.keep_own_prompts(positive, negative)
+    except CnaError as error:
+        st.session_state["_prompts_refused"] = str(error)
+
+
+def _prompt_set(side: str, text: str, upload: Any) -> PromptSet:
+    if upload is not None:
+        kind = upload.name.rsplit(".", 1)[-1].lower()
+        return PromptSet.from_bytes(upload.getvalue(), kind=kind, name=upload.name)
+    return PromptSet.from_text(text, kind="txt", name=f"the {side} prompts")
+
+
+def _find() -> None:
+    job = jobs.get(session.finding_key())
+    running = job is not None and not job.finished and not job.stop.is_set()
+    found = session.finding()
+    label = "Finding the gate …" if running else f"Gate found in {found.seconds:.1f} s" if found else "Find the gate"
+    st.button(
+        label,
+        type="secondary" if found else "primary",
+        width="stretch",
+        icon=":material/check:" if found else ":material/search:",
+        disabled=running or found is not None,
+        on_click=session.start_finding,
+        key="find",
+        help="Runs the prompts once and records every layer's neurons: about 10 s for the default model on a laptop.",
+    )
+
+
+def _circuit() -> None:
+    st.divider()
+    opened = session.opened_circuit()
+    if opened is not None:
+        st.info(
+            f"Showing the opened circuit: {len(opened)} neurons of {opened.model.name}.", icon=":material/folder_open:"
+        )
+        st.button("Back to the selected circuit", on_click=session.open_circuit, args=(None,), width="stretch")
+    st.select_slider(
+        "Circuit size, % of all neurons",
+        SIZES,
+        value=0.1,
+        key="size",
+        bind="query-params",
+        disabled=opened is not None,
+        help="The paper uses 0.1 %. Small models often need more, or a strength past 1: try 0.4 %.",
+    )
+    st.checkbox(
+        "Leave universal neurons out",
+        value=True,
+        key="leave_out",
+        bind="query-params",
+        disabled=opened is not None,
+        help="Neurons among the largest 0.1 % on at least this share of all prompts fire whatever is asked.",
+    )
+    with st.expander("More settings", icon=":material/tune:"):
+        st.segmented_control(
+            "Rank by",
+            ["delta", "effect-size"],
+            default="delta",
+            key="score",
+            bind="query-params",
+            required=True,
+            format_func=_score_title,
+        )
+        st.number_input("First layers left out", 0, 100, 0, key="skip", bind="query-params")
+        st.slider(
+            "Universal: fires on this share of prompts", 0.5, 1.0, 0.8, 0.05, key="threshold", bind="query-params"
+        )
+        st.selectbox("Number format", ["auto", "bfloat16", "float32"], key="dtype", bind="query-params")
+        st.selectbox("Quantization", ["none", "8bit", "4bit"], key="quantization", bind="query-params")
+        st.checkbox(
+            "Run code that comes with the model",
+            key="trust_remote_code",
+            help="Some models on the Hub bring Python code of their own (trust_remote_code). Only for sources you trust.",
+        )
+
+
+def _score_title(score: str) -> str:
+    return {"delta": "|δ|", "effect-size": "effect size"}[score]
+
+
+def _files() -> None:
+    circuit = session.circuit()
+    save, download, load = st.columns(3)
+    with save.popover("Save", disabled=circuit is None, width="stretch"):
+        name = st.text_input("Name", placeholder="refusal 0.1 %", key="save_name")
+        st.button("Save this circuit", on_click=_save, args=(circuit, name), disabled=not name.strip())
+    download.download_button(
+        "JSON",
+        data=(lambda: circuit.to_json()) if circuit is not None else "",
+        file_name="circuit.json",
+        mime="application/json",
+        disabled=circuit is None,
+        on_click="ignore",
+        width="stretch",
+        help="Download the circuit",
+    )
+    with load.popover("Open", width="stretch"):
+        _open()
+    if words := st.session_state.pop("_files_say", None):
+        st.toast(words)
+
+
+def _save(circuit: Circuit, name: str) -> None:
+    try:
+        library.save(circuit, name)
+        st.session_state["_files_say"] = f"Saved as “{name}”."
+    except CnaError as error:
+        st.session_state["_files_say"] = str(error)
+
+
+def _open() -> None:
+    for saved in library.saved():
+        title, use, delete = st.columns([5, 2, 1], vertical_alignment="center")
+        title.markdown(f"{saved.name}  \n:gray[{saved.neurons} neurons · {saved.model}]")
+        use.button("Open", key=f"open-{saved.name}", on_click=_open_saved, args=(saved.name,))
+        delete.button(
+            "",
+            icon=":material/delete:",
+            key=f"delete-{saved.name}",
+            on_click=library.delete,
+            args=(saved.name,),
+            help="Delete",
+        )
+    st.file_uploader("Open a circuit file", type=["json"], key="circuit_file", on_change=_open_upload)
+    if refused := st.session_state.pop("_circuit_refused", None):
+        st.error(refused)
+
+
+def _open_saved(name: str) -> None:
+    try:
+        session.open_circuit(library.load(name))
+    except CnaError as error:
+        st.session_state["_circuit_refused"] = str(error)
+
+
+def _open_upload() -> None:
+    upload = st.session_state.get("circuit_file")
+    if upload is None:
+        return
+    try:
+        session.open_circuit(session.circuit_from_upload(upload.getvalue()))
+    except CnaError as error:
+        st.session_state["_circuit_refused"] = str(error)
