@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def activations_one_by_one(network: Any, tokenizer: Any, prompts: Sequence[str]) -> NDArray[np.float64]:
-    """(prompts, layers · neurons) float64: the input of every `mlp.down_proj` at the last token, one prompt at a time."""
+    """(prompts, layers · neurons) float64: the input of every `mlp.down_proj` at the last token, prompt by prompt."""
     seen: dict[int, torch.Tensor] = {}
 
     def recorder(index: int) -> Any:

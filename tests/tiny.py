@@ -5,9 +5,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-WORDS = "how do i bake break a the bread lock what is why tell me about cats dogs sorry cannot help sure here you can yes no it to".split()
+SENTENCES = (
+    "how do i bake break a the bread lock",
+    "what is why tell me about cats dogs",
+    "sorry cannot help sure here you can yes no it to",
+)
+WORDS = [word for sentence in SENTENCES for word in sentence.split()]
 CHAT_TEMPLATE = (
-    "{{ '<s> ' }}{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' </s> ' }}{% endfor %}"
+    "{{ '<s> ' }}"
+    "{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' </s> ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 

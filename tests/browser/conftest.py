@@ -1,7 +1,6 @@
 """One server and one browser for all browser tests; a fresh browser session for each."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
