@@ -266,6 +266,87 @@ def generate(
         _write(f"--- strength {value:g} (multiplier {1 - value:g})\n{text.strip()}", None)
 
 
+@app.command()
+def evaluate(
+    model: Model,
+    circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
+    strengths: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0,0.5,1",
+    prompts: Annotated[Path | None, PromptFile] = None,
+    benign: Annotated[Path | None, PromptFile] = None,
+    controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    device_map: DeviceMap = None,
+    trust_remote_code: TrustRemoteCode = False,
+    out: Out = None,
+) -> None:
+    """Measure refusal, over-refusal and their costs over strengths, with controls; a stopped run goes on where it was."""
+    from cna_core.circuits.circuit import Circuit
+    from cna_core.evaluation.sweep import evaluate as sweep
+    from cna_core.prompts.sets import PromptSet
+
+    chosen = Circuit.load(circuit)
+    harmful = PromptSet.from_file(prompts) if prompts else PromptSet.builtin("evaluation-harmful")
+    harmless = PromptSet.from_file(benign) if benign else PromptSet.builtin("evaluation-benign")
+    with working() as watching:
+        loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        chosen.check_model(loaded.identity)
+        run = sweep(
+            loaded,
+            chosen,
+            harmful,
+            strengths=_numbers(strengths, "--strengths"),
+            benign=harmless,
+            controls=tuple(name for name in controls.split(",") if name and name != "none"),
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            out=out,
+            **watching,
+        )
+    if out is None and run is not None:
+        _write(run.to_json(), None)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CnaError(f"{option} takes numbers separated by commas, like 0,0.5,1, not {text!r}.") from error
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Circuit or run file.", metavar="A.json", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Another one of the same kind.", metavar="B.json", show_default=False)],
+) -> None:
+    """Compare two circuits (shared neurons, layers) or two runs (refusal and its costs at equal settings)."""
+    from cna_core.evaluation.compare import comparison
+
+    _write(comparison(first, second), None)
+
+
+@app.command()
+def cache(
+    trim: Annotated[
+        float | None, typer.Option(help="Remove the oldest entries until this many GiB are left.", show_default=False)
+    ] = None,
+) -> None:
+    """Show what is in the cache folder, and trim it."""
+    from cna_core.paths import cache_entries, cache_folder, trim_cache
+
+    if trim is not None:
+        for entry in trim_cache(round(trim * 2**30)):
+            sys.stdout.write(f"removed  {entry.path}\n")
+    entries = cache_entries()
+    for entry in entries:
+        sys.stdout.write(f"{entry.size_bytes / 2**20:10.1f} MiB  {entry.path.relative_to(cache_folder())}\n")
+    total = sum(entry.size_bytes for entry in entries)
+    sys.stdout.write(f"{total / 2**20:10.1f} MiB  in {cache_folder()}\n")
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:

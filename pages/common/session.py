@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
+
+from cna_core.circuits import library
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
-from cna_core.models.host import host
-
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.errors import CircuitError, PromptError
+from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
@@ -47,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Preview:
-    """δ as far as it is known while prompts go through: `delta` is (neurons,) float32, or None before the first batch."""
+    """δ while prompts go through: `delta` is (neurons,) float32, or None before the first batch."""
 
     layout: NeuronLayout
     delta: NDArray[np.float32] | None
@@ -64,7 +65,7 @@ def _findings() -> "OrderedDict[str, Finding]":
 
 def model_name() -> str:
     """The chosen model: a catalog id, Hub id, folder or .gguf file."""
-    return str(st.session_state.get("model_choice", ""))
+    return str(st.session_state.get("model", ""))
 
 
 def load_options() -> dict[str, Any]:
@@ -193,9 +194,24 @@ def opened_circuit() -> Circuit | None:
     return st.session_state.get("opened_circuit")
 
 
-def open_circuit(circuit: Circuit | None) -> None:
-    """Put a circuit from a file or the library in front, or (None) go back to the selected one."""
+def open_circuit(circuit: Circuit | None, name: str | None = None) -> None:
+    """Put a circuit from a file or the library (then with its name) in front, or (None) go back to the selected one."""
     st.session_state["opened_circuit"] = circuit
+    st.session_state["opened_circuit_name"] = name
+
+
+def circuit_from_upload(content: bytes, name: str) -> Circuit:
+    """The circuit in an uploaded file; a neural-steering file is taken to belong to the model whose gate was found.
+
+    Raises:
+        CircuitError: the file is not a circuit, or belongs to another model than the one whose gate was found.
+    """
+    recorded = activations()
+    identity = recorded.model if recorded else None
+    uploaded = Circuit.from_json(content, identity, name)
+    if identity is not None:
+        uploaded.check_model(identity)
+    return uploaded
 
 
 def circuit() -> Circuit | None:
@@ -218,6 +234,53 @@ def circuit() -> Circuit | None:
         )
         st.session_state["_circuit_key"] = key
     return st.session_state["_circuit"]
+
+
+# --- the address ---
+
+
+def selected_neuron() -> tuple[int, int] | None:
+    """The (layer, neuron) whose card is open, or None."""
+    return st.session_state.get("selected_neuron")
+
+
+def select_neuron(layer: int, neuron: int) -> None:
+    """Open a neuron's card."""
+    st.session_state["selected_neuron"] = (int(layer), int(neuron))
+
+
+def restore_from_address() -> None:
+    """Once in a session: take from the address what no widget is bound to. What does not fit is ignored."""
+    if st.session_state.get("_restored"):
+        return
+    st.session_state["_restored"] = True
+    layer, _, neuron = st.query_params.get("neuron", "").partition(".")
+    if layer.isdecimal() and neuron.isdecimal():
+        select_neuron(int(layer), int(neuron))
+    if name := st.query_params.get("circuit"):
+        try:
+            open_circuit(library.load_circuit(name), name)
+        except CircuitError as error:
+            st.toast(str(error))
+    if st.query_params.get("found") == "1" and finding() is None:
+        try:
+            start_finding()  # recorded before: the model loads and the activations come from the cache
+        except PromptError as error:
+            st.toast(str(error))
+
+
+def write_address() -> None:
+    """Keep the address such that opening it elsewhere restores this view."""
+    selected = selected_neuron()
+    for name, value in {
+        "neuron": f"{selected[0]}.{selected[1]}" if selected else None,
+        "circuit": st.session_state.get("opened_circuit_name"),
+        "found": "1" if finding() else None,
+    }.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != value:
+            st.query_params[name] = value
 
 
 # --- the model ---

@@ -24,22 +24,24 @@ def draw() -> None:
     with st.sidebar:
         _model()
         _prompts()
+        session.restore_from_address()
         _find()
         _circuit()
         _files()
+    session.write_address()
 
 
 def _model() -> None:
     entries = catalog()
     options = list(entries)
-    linked = st.query_params.get("model_choice") or st.session_state.get("model_choice")
+    linked = st.query_params.get("model") or st.session_state.get("model")
     if linked and linked not in entries:
         options.append(linked)  # a Hub id, folder or file: typed here, or brought by a link
     st.selectbox(
         "Model",
         options,
         index=options.index(DEFAULT_MODEL),
-        key="model_choice",
+        key="model",
         format_func=lambda name: entries[name].title if name in entries else name,
         accept_new_options=True,
         bind="query-params",
@@ -73,7 +75,7 @@ def _prompts_title(name: str) -> str:
 
 def _own_prompts() -> None:
     st.caption(
-        "Two sets: prompts that trigger the behaviour, and prompts that do not. One a line, or .txt, .csv, .jsonl files."
+        "Two sets: prompts that trigger the behaviour, and prompts that do not; one a line, or .txt, .csv, .jsonl."
     )
     sides = {}
     for side, hint in (("positive", "requests the model refuses"), ("negative", "benign requests")):
@@ -163,7 +165,7 @@ def _circuit() -> None:
         st.checkbox(
             "Run code that comes with the model",
             key="trust_remote_code",
-            help="Some models on the Hub bring Python code of their own (trust_remote_code). Only for sources you trust.",
+            help="Some models bring Python code of their own (trust_remote_code); only for sources you trust.",
         )
 
 
@@ -195,22 +197,24 @@ def _files() -> None:
 
 def _save(circuit: Circuit, name: str) -> None:
     try:
-        library.save(circuit, name)
+        library.save_circuit(circuit, name, replace=True)
         st.session_state["_files_say"] = f"Saved as “{name}”."
     except CnaError as error:
         st.session_state["_files_say"] = str(error)
 
 
 def _open() -> None:
-    for saved in library.saved():
+    for saved in library.saved_circuits():
         title, use, delete = st.columns([5, 2, 1], vertical_alignment="center")
-        title.markdown(f"{saved.name}  \n:gray[{saved.neurons} neurons · {saved.model}]")
-        use.button("Open", key=f"open-{saved.name}", on_click=_open_saved, args=(saved.name,))
+        title.markdown(f"{saved.name}  \n:gray[{_what(saved)}]")
+        use.button(
+            "Open", key=f"open-{saved.name}", on_click=_open_saved, args=(saved.name,), disabled=not saved.circuit
+        )
         delete.button(
             "",
             icon=":material/delete:",
             key=f"delete-{saved.name}",
-            on_click=library.delete,
+            on_click=library.delete_circuit,
             args=(saved.name,),
             help="Delete",
         )
@@ -219,9 +223,13 @@ def _open() -> None:
         st.error(refused)
 
 
+def _what(saved: library.SavedCircuit) -> str:
+    return f"{len(saved.circuit)} neurons · {saved.circuit.model.name}" if saved.circuit else saved.problem
+
+
 def _open_saved(name: str) -> None:
     try:
-        session.open_circuit(library.load(name))
+        session.open_circuit(library.load_circuit(name), name)
     except CnaError as error:
         st.session_state["_circuit_refused"] = str(error)
 
@@ -231,6 +239,6 @@ def _open_upload() -> None:
     if upload is None:
         return
     try:
-        session.open_circuit(session.circuit_from_upload(upload.getvalue()))
+        session.open_circuit(session.circuit_from_upload(upload.getvalue(), upload.name))
     except CnaError as error:
         st.session_state["_circuit_refused"] = str(error)
