@@ -1,39 +1,30 @@
-"""A circuit: the neurons that were found, in rank order, with what they were found by. Data, a few verbs, and its file format."""
+"""A circuit: the neurons that were found, in rank order, with what they were found by. Data and a few verbs.
 
+Knows nothing about how it is found (attribution.py), saved in text (circuit_file.py) or applied (steering).
+"""
+
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from cna_core.circuits.circuit_file import (
+    CircuitFile,
+    CircuitPrompts,
+    CircuitSettings,
+    NeuronEntry,
+    Score,
+    parse,
+    read_text,
+)
+from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
+from cna_core.paths import written_beside
 
-Score = Literal["delta", "effect-size"]
-
-
-class CircuitSettings(BaseModel):
-    """How a circuit is selected from activations; the descriptions are the help texts."""
-
-    model_config = ConfigDict(frozen=True)
-
-    score: Score = Field("delta", description="rank by |δ|, or by |effect size| (δ over the pooled standard deviation)")
-    fraction: float | None = Field(0.001, gt=0, le=1, description="share of all neurons; ignored where top_k is given")
-    top_k: int | None = Field(None, ge=1, description="number of neurons")
-    skip_layers: int = Field(0, ge=0, description="first layers left out of the ranking")
-    universal_threshold: float | None = Field(0.8, gt=0, le=1, description="share of prompts; None keeps universal neurons")
-    universal_fraction: float = Field(0.001, gt=0, le=1, description="share of all neurons that counts as firing on a prompt")
-
-
-class CircuitPrompts(BaseModel):
-    """The contrast set a circuit was found with: sizes and hash, not the prompts."""
-
-    model_config = ConfigDict(frozen=True)
-
-    positive: int
-    negative: int
-    sha256: str
+__all__ = ["Circuit", "CircuitPrompts", "CircuitSettings", "Score"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,8 @@ class Circuit:
         settings: how it was selected; `settings.top_k` is its size.
         prompts: what it was found with.
         layers, neurons: int64.
-        delta, positive_mean, negative_mean, effect_size: float32.
+        delta, positive_mean, negative_mean, effect_size: float32; NaN where a figure is not known (a random circuit
+            without activations, a file of another tool).
     """
 
     model: ModelIdentity
@@ -71,16 +63,160 @@ class Circuit:
         """(layers,) int64: neurons of the circuit in each layer of the model."""
         return np.bincount(self.layers, minlength=self.model.layers)
 
+    @property
+    def sha256(self) -> str:
+        """Hash of what the circuit is, not of how it was found: model name, revision, and neurons in rank order."""
+        digest = hashlib.sha256(f"{self.model.name}\n{self.model.revision}\n".encode())
+        digest.update(np.stack([self.layers, self.neurons]).astype("<i8").tobytes())
+        return digest.hexdigest()
+
     def concentration(self, final: float | int = 0.10) -> float:
         """Share of the circuit in the final part: a share of the layers (0.10), or a number of layers (3)."""
         return float((self.layers >= self.model.layout.first_layer_of_final(final)).mean())
 
     def overlap(self, other: "Circuit") -> float:
         """Jaccard index of the two sets of neurons, 0 to 1."""
-        mine, theirs = set(self.flat.tolist()), set(other.flat.tolist())
+        mine, theirs = _pairs(self), _pairs(other)
         return len(mine & theirs) / len(mine | theirs)
 
-    def save(self, path: str | Path) -> Path: ...
+    def position_of(self, layer: int, neuron: int) -> int | None:
+        """Where the neuron stands in rank order, counted from 0; None where it is not in the circuit."""
+        found = np.flatnonzero((self.layers == layer) & (self.neurons == neuron))
+        return int(found[0]) if len(found) else None
+
+    def table(
+        self,
+        auc: NDArray[np.floating] | None = None,
+        selection_frequency: NDArray[np.floating] | None = None,
+    ) -> pd.DataFrame:
+        """The circuit as a table, one neuron a row in rank order.
+
+        Args:
+            auc, selection_frequency: (n,), further columns where they are known.
+        """
+        columns: dict[str, NDArray] = {
+            "rank": np.arange(1, len(self) + 1),
+            "layer": self.layers,
+            "neuron": self.neurons,
+            "delta": self.delta,
+            "positive_mean": self.positive_mean,
+            "negative_mean": self.negative_mean,
+            "effect_size": self.effect_size,
+        }
+        if auc is not None:
+            columns["auc"] = auc
+        if selection_frequency is not None:
+            columns["selection_frequency"] = selection_frequency
+        return pd.DataFrame(columns)
+
+    def check_model(self, identity: ModelIdentity) -> None:
+        """Make sure that this circuit can be applied to that model.
+
+        Names are compared by their last part, so that a model found at the Hub and in a local folder is the same;
+        revisions only where both are known. The dtype may differ.
+
+        Raises:
+            CircuitError: it belongs to another model; the message says why.
+        """
+        mine, theirs = self.model, identity
+        advice = "find the circuit again on this model, or load the model it was made with."
+        if mine.layout.widths != theirs.layout.widths:
+            raise CircuitError(
+                f"This circuit belongs to {mine.name} ({_shape(mine)} neurons), "
+                f"not to {theirs.name} ({_shape(theirs)}); {advice}"
+            )
+        known = "local" not in (mine.revision, theirs.revision)
+        if known and mine.revision == theirs.revision:
+            return
+        if Path(mine.name).name.lower() != Path(theirs.name).name.lower():
+            raise CircuitError(f"This circuit belongs to {mine.name}, not to {theirs.name}; {advice}")
+        if known:
+            revisions = f"revision {mine.revision[:12]} of {mine.name}, not to {theirs.revision[:12]}"
+            raise CircuitError(f"This circuit belongs to {revisions}; {advice}")
+
+    def to_json(self) -> str:
+        """The circuit as text of format cna-circuit/1, ending with a line break."""
+        entries = [
+            NeuronEntry(
+                layer=layer,
+                neuron=neuron,
+                delta=delta,
+                positive_mean=positive,
+                negative_mean=negative,
+                effect_size=effect,
+            )
+            for layer, neuron, delta, positive, negative, effect in zip(
+                self.layers.tolist(),
+                self.neurons.tolist(),
+                *(_known(values) for values in (self.delta, self.positive_mean, self.negative_mean, self.effect_size)),
+                strict=True,
+            )
+        ]
+        settings = self.settings.model_copy(update={"top_k": len(self)})
+        file = CircuitFile(model=self.model, settings=settings, prompts=self.prompts, neurons=entries)
+        return file.model_dump_json() + "\n"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the circuit to a file of format cna-circuit/1 and return its path.
+
+        Raises:
+            CircuitError: the file cannot be written.
+        """
+        path = Path(path)
+        try:
+            with written_beside(path) as draft:
+                draft.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise CircuitError(f"{path} cannot be written ({error.strerror or error}); choose another.") from error
+        return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "Circuit": ...
+    def from_json(cls, text: str | bytes, model: ModelIdentity | None = None, name: str = "The file") -> "Circuit":
+        """A circuit from the text of its file.
+
+        Args:
+            text: cna-circuit/1, or the JSON that neural-steering writes (values become δ, the rest is unknown).
+            model: the model a neural-steering circuit belongs to; its file does not say.
+            name: what to call the file in errors.
+
+        Raises:
+            CircuitError: the text is broken, huge, of an unknown version, or no circuit; in one sentence.
+        """
+        file = parse(text, model, name)
+        entries = file.neurons
+        return cls(
+            model=file.model,
+            settings=file.settings.model_copy(update={"top_k": len(entries)}),
+            prompts=file.prompts,
+            layers=np.array([entry.layer for entry in entries], dtype=np.int64),
+            neurons=np.array([entry.neuron for entry in entries], dtype=np.int64),
+            delta=_floats([entry.delta for entry in entries]),
+            positive_mean=_floats([entry.positive_mean for entry in entries]),
+            negative_mean=_floats([entry.negative_mean for entry in entries]),
+            effect_size=_floats([entry.effect_size for entry in entries]),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: ModelIdentity | None = None) -> "Circuit":
+        """Read a circuit file; arguments and errors as in `from_json`."""
+        path = Path(path)
+        return cls.from_json(read_text(path), model, path.name)
+
+
+def _pairs(circuit: Circuit) -> set[tuple[int, int]]:
+    return set(zip(circuit.layers.tolist(), circuit.neurons.tolist(), strict=True))
+
+
+def _shape(identity: ModelIdentity) -> str:
+    widths = identity.layout.widths
+    same = len(set(widths)) == 1
+    return f"{len(widths)} × {widths[0]:,}" if same else f"{len(widths)} layers of {min(widths):,} to {max(widths):,}"
+
+
+def _known(values: NDArray[np.float32]) -> list[float | None]:
+    """Python floats with as few digits as tell the float32 values apart; None where a value is not finite."""
+    return [float(str(value)) if np.isfinite(value) else None for value in values]
+
+
+def _floats(values: list[float | None]) -> NDArray[np.float32]:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)

@@ -1,0 +1,140 @@
+"""Selecting a circuit from recorded activations: δ or effect size, ranked over all layers, universal neurons left out.
+
+Array code over the flat neuron axis; never touches a model (METHOD.md has the definitions).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cna_core.circuits.activations import Activations, largest
+from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings, Score
+from cna_core.circuits.circuit_file import first_problem
+from cna_core.errors import CircuitError
+from cna_core.models.layout import NeuronLayout
+
+
+def attribute(
+    activations: Activations,
+    fraction: float | None = 0.001,
+    top_k: int | None = None,
+    score: Score = "delta",
+    skip_layers: int = 0,
+    universal_threshold: float | None = 0.8,
+    universal_fraction: float = 0.001,
+) -> Circuit:
+    """The neurons with the highest |score|, in rank order; of equal ones the earlier.
+
+    Args:
+        activations: what was recorded for the contrast set.
+        fraction: the circuit has round(fraction · all neurons) neurons, at least 1.
+        top_k: the number of neurons instead.
+        score: "delta" or "effect-size".
+        skip_layers: the first so many layers are left out of the ranking.
+        universal_threshold, universal_fraction: neurons among the top `universal_fraction` of all by |a| in at least
+            this share of the prompts are left out of the ranking; a threshold of None keeps them.
+
+    Raises:
+        CircuitError: a setting is out of its range, or there are fewer neurons to choose from than are asked for.
+    """
+    try:
+        settings = CircuitSettings(
+            score=score,
+            fraction=fraction,
+            top_k=top_k,
+            skip_layers=skip_layers,
+            universal_threshold=universal_threshold,
+            universal_fraction=universal_fraction,
+        )
+    except ValidationError as error:
+        raise CircuitError(f"A setting of the circuit is out of its range: {first_problem(error)}.") from error
+    layout = activations.model.layout
+    size = circuit_size(layout, settings)
+    left_out = excluded_neurons(activations, settings)
+    magnitude = np.abs(scores(activations, score))
+    magnitude[left_out] = -1
+    magnitude[: layout.offsets[skip_layers]] = -1
+    return circuit_at(activations, top_neurons(magnitude, size), settings)
+
+
+def universal_neurons(activations: Activations, threshold: float = 0.8, fraction: float = 0.001) -> NDArray[np.int64]:
+    """(n,) int64 flat positions, ascending: neurons that fire whatever is asked.
+
+    Args:
+        activations: what was recorded.
+        threshold: the share of all prompts in which a neuron must fire.
+        fraction: a neuron fires on a prompt when it is among this share of all neurons by |a| there.
+    """
+    total = activations.values.shape[1]
+    firing = max(1, round(fraction * total))
+    top = activations.top[:, :firing]
+    if top.shape[1] < firing:  # wider than what is kept beside the activations
+        top = largest(activations.values, firing)
+    prompts_fired = np.bincount(top.ravel(), minlength=total)
+    return np.flatnonzero(prompts_fired >= threshold * len(top) - 1e-9)  # 0.8 · 205 is 164.00000000000003 in floats
+
+
+def circuit_size(layout: NeuronLayout, settings: CircuitSettings) -> int:
+    """How many neurons the settings ask for: `top_k`, or round(fraction · all neurons), at least 1.
+
+    Raises:
+        CircuitError: the settings name neither.
+    """
+    if settings.top_k is not None:
+        return settings.top_k
+    if settings.fraction is None:
+        raise CircuitError("Say how large the circuit should be: a fraction of all neurons, or a number of neurons.")
+    return max(1, round(settings.fraction * layout.total))
+
+
+def excluded_neurons(activations: Activations, settings: CircuitSettings) -> NDArray[np.int64]:
+    """(n,) int64 flat positions: the universal neurons that the settings leave out; empty where they keep them.
+
+    Raises:
+        CircuitError: all layers are skipped, or fewer neurons are left than the settings ask for.
+    """
+    layout = activations.model.layout
+    if settings.skip_layers >= layout.layers:
+        raise CircuitError(f"The model has {layout.layers} layers: skip fewer than that.")
+    left_out = np.empty(0, dtype=np.int64)
+    if settings.universal_threshold is not None:
+        left_out = universal_neurons(activations, settings.universal_threshold, settings.universal_fraction)
+    first = int(layout.offsets[settings.skip_layers])
+    choice = layout.total - first - int((left_out >= first).sum())
+    size = circuit_size(layout, settings)
+    if size > choice:
+        raise CircuitError(
+            f"A circuit of {size:,} neurons was asked for, but only {choice:,} are left to choose from; "
+            "choose a smaller size, skip fewer layers, or keep universal neurons."
+        )
+    return left_out
+
+
+def scores(activations: Activations, score: Score) -> NDArray[np.float32]:
+    """(total,) float32: δ or effect size of every neuron."""
+    return activations.delta if score == "delta" else activations.effect_size
+
+
+def top_neurons(magnitude: NDArray[np.floating], size: int) -> NDArray[np.int64]:
+    """(size,) int64: positions of the largest values, largest first; of equal ones the earlier."""
+    cutoff = np.partition(magnitude, len(magnitude) - size)[len(magnitude) - size]
+    candidates = np.flatnonzero(magnitude >= cutoff)
+    return candidates[np.argsort(-magnitude[candidates], kind="stable")[:size]]
+
+
+def circuit_at(activations: Activations, flat: NDArray[np.int64], settings: CircuitSettings) -> Circuit:
+    """The circuit of the neurons at flat positions (n,), in that order, with their figures from the activations."""
+    layers, neurons = activations.model.layout.locate(flat)
+    return Circuit(
+        model=activations.model,
+        settings=settings.model_copy(update={"top_k": len(flat)}),
+        prompts=CircuitPrompts(
+            positive=len(activations.positive), negative=len(activations.negative), sha256=activations.sha256
+        ),
+        layers=layers,
+        neurons=neurons,
+        delta=activations.delta[flat],
+        positive_mean=activations.positive_mean[flat],
+        negative_mean=activations.negative_mean[flat],
+        effect_size=activations.effect_size[flat],
+    )

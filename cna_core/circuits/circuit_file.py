@@ -1,0 +1,182 @@
+"""The file that a circuit is saved in: format cna-circuit/1, and the JSON that NousResearch/neural-steering writes.
+
+Turns text into validated values and back; knows nothing about how a circuit is found or applied.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cna_core.errors import CircuitError
+from cna_core.models.layout import ModelIdentity
+
+FORMAT = "cna-circuit/1"
+LARGEST_FILE_BYTES = 64 * 1024 * 1024
+"""About 400,000 neurons: more than 2 % of any model in the catalog. A larger file is refused before it is parsed."""
+
+Score = Literal["delta", "effect-size"]
+
+
+class CircuitSettings(BaseModel):
+    """How a circuit is selected from activations; the descriptions are the help texts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    score: Score = Field(
+        default="delta", description="rank by |δ|, or by |effect size| (δ over the pooled standard deviation)"
+    )
+    fraction: float | None = Field(
+        default=0.001, gt=0, le=1, description="share of all neurons; ignored where top_k is given"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="number of neurons")
+    skip_layers: int = Field(default=0, ge=0, description="first layers left out of the ranking")
+    universal_threshold: float | None = Field(
+        default=0.8, gt=0, le=1, description="share of prompts; None keeps universal neurons"
+    )
+    universal_fraction: float = Field(
+        default=0.001, gt=0, le=1, description="share of all neurons that counts as firing on a prompt"
+    )
+
+
+class CircuitPrompts(BaseModel):
+    """The contrast set a circuit was found with: sizes and hash, not the prompts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    positive: int = Field(ge=0)
+    negative: int = Field(ge=0)
+    sha256: str
+
+
+class NeuronEntry(BaseModel):
+    """One neuron of a saved circuit; None where a figure is not known (random circuits, files of other tools)."""
+
+    layer: int = Field(ge=0)
+    neuron: int = Field(ge=0)
+    delta: float | None = Field(allow_inf_nan=False)
+    positive_mean: float | None = Field(default=None, allow_inf_nan=False)
+    negative_mean: float | None = Field(default=None, allow_inf_nan=False)
+    effect_size: float | None = Field(default=None, allow_inf_nan=False)
+
+
+class CircuitFile(BaseModel):
+    """A whole file of format cna-circuit/1; neurons in rank order."""
+
+    format: Literal["cna-circuit/1"] = "cna-circuit/1"
+    model: ModelIdentity
+    settings: CircuitSettings
+    prompts: CircuitPrompts
+    neurons: list[NeuronEntry] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_its_model(self) -> "CircuitFile":
+        widths = self.model.layout.widths
+        if len(widths) != self.model.layers or min(widths, default=0) < 1:
+            raise ValueError("the model's layers and neurons_per_layer do not agree")
+        seen = {(entry.layer, entry.neuron) for entry in self.neurons}
+        for layer, neuron in seen:
+            if layer >= len(widths) or neuron >= widths[layer]:
+                raise ValueError(f"neuron {neuron} of layer {layer} is outside the model")
+        if len(seen) != len(self.neurons):
+            raise ValueError("a neuron is listed twice")
+        return self
+
+
+def read_text(path: Path) -> str:
+    """The text of a circuit file.
+
+    Raises:
+        CircuitError: there is no such file, it is larger than `LARGEST_FILE_BYTES`, or it is not UTF-8 text.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise CircuitError(_too_large(path.name))
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CircuitError(f"{path.name} is not a circuit: it is not UTF-8 text; choose a JSON file.") from error
+    except OSError as error:
+        raise CircuitError(f"{path} cannot be read ({error.strerror or error}); choose another file.") from error
+
+
+def parse(text: str | bytes, model: ModelIdentity | None = None, name: str = "The file") -> CircuitFile:
+    """A circuit file's content, validated.
+
+    Args:
+        text: the content; bytes are read as UTF-8.
+        model: the model to which a neural-steering circuit belongs (its file does not say); unused for cna-circuit/1.
+        name: what to call the file in errors.
+
+    Raises:
+        CircuitError: in one sentence: too large, not JSON, an unknown format or version, or values that make no sense.
+    """
+    if len(text) > LARGEST_FILE_BYTES:
+        raise CircuitError(_too_large(name))
+    try:
+        content = json.loads(text)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise CircuitError(f"{name} is broken or not JSON; choose a circuit file.") from error
+    if isinstance(content, dict) and "format" not in content and isinstance(content.get("neurons"), dict):
+        return _from_neural_steering(content["neurons"], model, name)
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise CircuitError(_unknown_format(version, name))
+    try:
+        return CircuitFile.model_validate(content)
+    except ValidationError as error:
+        raise CircuitError(f"{name} is not a valid circuit: {first_problem(error)}; save it again.") from error
+
+
+def _too_large(name: str) -> str:
+    megabytes = LARGEST_FILE_BYTES // 1024**2
+    return f"{name} is larger than {megabytes} MB, which no circuit needs; choose a circuit's JSON file."
+
+
+def _unknown_format(version: Any, name: str) -> str:
+    if isinstance(version, str) and version.startswith("cna-circuit/"):
+        return f"{name} has format {version[:40]}, but this app reads {FORMAT}; update the app or save it again."
+    if isinstance(version, str) and version.startswith("cna-"):
+        return f"{name} holds {version[:40]}, not a circuit; choose a file of format {FORMAT}."
+    return f"{name} is not a circuit: it does not name its format; choose a file of format {FORMAT}."
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first problem is and what it is, in a few words."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    words = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {words}" if place else words
+
+
+def _from_neural_steering(neurons: dict[str, Any], model: ModelIdentity | None, name: str) -> CircuitFile:
+    """`{"layer,position,neuron": value}`; a neuron at several positions counts once, with its largest |value|."""
+    if model is None:
+        raise CircuitError(
+            f"{name} was written by neural-steering and does not say which model it belongs to; load a model first."
+        )
+    invalid = f"{name} is not a valid neural-steering circuit"
+    values: dict[tuple[int, int], float] = {}
+    for key, value in neurons.items():
+        try:
+            layer, _position, neuron = (int(part) for part in key.split(","))
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise CircuitError(f"{invalid}: {key[:40]!r} is not layer,position,neuron.") from error
+        if not math.isfinite(number):
+            raise CircuitError(f"{invalid}: the value of {key[:40]!r} is not finite.")
+        place = (layer, neuron)
+        if abs(number) >= abs(values.get(place, 0.0)):
+            values[place] = number
+    ranked = sorted(values.items(), key=lambda item: -abs(item[1]))
+    try:
+        return CircuitFile(
+            model=model,
+            settings=CircuitSettings(fraction=None, top_k=max(1, len(ranked)), universal_threshold=None),
+            prompts=CircuitPrompts(positive=0, negative=0, sha256="unknown"),
+            neurons=[NeuronEntry(layer=layer, neuron=neuron, delta=value) for (layer, neuron), value in ranked],
+        )
+    except ValidationError as error:
+        problem = first_problem(error)
+        raise CircuitError(f"{name} does not fit {model.name}: {problem}; load the model it was made with.") from error
