@@ -1,0 +1,185 @@
+"""Does the model still know things? Multiple-choice questions, answered by the logits of the answer letters.
+
+Where questions come from, how they are asked, and how an answer is read off; nothing is generated. Steering, and
+counting over settings, are `sweep.py`'s work.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from torch import Tensor
+
+from cna_core.errors import ModelError, RunError
+from cna_core.evaluation.intervals import Estimate, change_of_rate
+from cna_core.models.loaded import LoadedModel
+from cna_core.paths import ASSETS
+from cna_core.prompts.chat_format import Message, as_messages
+
+BUILTIN_QUESTIONS = ASSETS / "knowledge" / "questions.jsonl"
+LETTERS = "ABCDEFGHIJ"
+MMLU = "cais/mmlu"
+
+
+class Question(BaseModel):
+    """A multiple-choice question; `answer` is the place of the right choice, from 0 (files may give its letter)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    subject: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _place_of_letter(cls, answer: object) -> object:
+        if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().upper() in LETTERS:
+            return LETTERS.index(answer.strip().upper())
+        return answer
+
+    @model_validator(mode="after")
+    def _has_its_answer(self) -> "Question":
+        if not 2 <= len(self.choices) <= len(LETTERS) or not 0 <= self.answer < len(self.choices):
+            raise ValueError("a question needs 2 to 10 choices, and its answer is one of them")
+        return self
+
+
+def builtin_questions() -> tuple[Question, ...]:
+    """The questions written for this project."""
+    return read_questions(BUILTIN_QUESTIONS)
+
+
+def read_questions(path: str | Path) -> tuple[Question, ...]:
+    """Questions from a .jsonl file (one `Question` a line), an MMLU .csv file, or a folder of MMLU's test files.
+
+    An MMLU file is CSV without a header: question, four choices, the right letter; its name is the subject. In a folder
+    only the files that end in _test.csv are read, those in its folders too.
+
+    Raises:
+        RunError: the file is missing or holds no such questions.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        files = sorted(path.rglob("*_test.csv"))
+        if not files:
+            raise RunError(f"{path} has no files that end in _test.csv; name MMLU's folder, or a .jsonl file.")
+        return tuple(question for file in files for question in read_questions(file))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"The questions in {path} cannot be read ({error}).") from error
+    questions = _of_mmlu(text, path) if path.suffix.lower() == ".csv" else _of_jsonl(text, path)
+    if not questions:
+        raise RunError(f"{path.name} has no questions in it.")
+    return questions
+
+
+def hub_questions(subjects: Sequence[str] | None = None, limit: int | None = None) -> tuple[Question, ...]:
+    """MMLU's test questions from the Hub (`cais/mmlu`, 14,042 of them).
+
+    Args:
+        subjects: only these, named as MMLU names them; None: all 57.
+        limit: an even spread over them of at most so many.
+
+    Raises:
+        RunError: the Hub cannot be reached, or does not know a subject.
+    """
+    import pandas as pd
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = hf_hub_download(MMLU, "all/test-00000-of-00001.parquet", repo_type="dataset")
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"MMLU cannot be fetched from the Hub ({type(error).__name__}); name a folder with its CSV files instead."
+        ) from error
+    known = set(table["subject"])
+    if unknown := sorted(set(subjects or ()) - known):
+        raise RunError(f"MMLU has no subject {unknown[0]!r}; it has {', '.join(sorted(known)[:5])} and others.")
+    if subjects:
+        table = table[table["subject"].isin(list(subjects))]
+    rows = table.itertuples(index=False)
+    questions = [
+        Question(subject=row.subject, question=row.question, choices=tuple(row.choices), answer=int(row.answer))
+        for row in rows
+    ]
+    return spread(questions, limit)
+
+
+def spread(questions: Sequence[Question], limit: int | None) -> tuple[Question, ...]:
+    """At most `limit` of the questions, evenly spread over their order; None: all."""
+    if limit is None or limit >= len(questions):
+        return tuple(questions)
+    return tuple(questions[place * len(questions) // limit] for place in range(limit))
+
+
+def question_messages(question: Question) -> list[Message]:
+    """The conversation whose next token is the answer's letter."""
+    choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
+    letters = ", ".join(LETTERS[: len(question.choices) - 1]) + f" or {LETTERS[len(question.choices) - 1]}"
+    return as_messages(f"{question.question.strip()}\n{choices}\n\nAnswer with the letter only: {letters}.")
+
+
+def letter_tokens(model: LoadedModel) -> list[list[int]]:
+    """For each of `LETTERS` the tokens that an answer may begin with: the letter alone, and with a space before it.
+
+    Raises:
+        ModelError: the tokenizer has no token of its own for a letter.
+    """
+    tokens = []
+    for letter in LETTERS:
+        spellings = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (letter, f" {letter}"))
+        alone = {spelling[-1] for spelling in spellings if str(model.tokenizer.decode(spelling[-1:])).strip() == letter}
+        tokens.append(sorted(alone))
+    if not all(tokens[:4]):
+        raise ModelError(f"The tokenizer of {model.name} has no tokens for the letters A to D: leave knowledge out.")
+    return [spellings for spellings in tokens if spellings]
+
+
+def chosen_places(logits: Tensor, letters: Sequence[Sequence[int]], choices: int) -> Tensor:
+    """(rows,) int64: which of the first `choices` letters each row of logits (rows, vocabulary) prefers.
+
+    A letter's score is the log of the probability summed over its spellings; of equal ones the first.
+    """
+    scores = [torch.logsumexp(logits[:, list(spellings)].float(), dim=1) for spellings in letters[:choices]]
+    return torch.stack(scores, dim=1).argmax(dim=1)
+
+
+def accuracy_change(before: NDArray, after: NDArray) -> Estimate:
+    """Change of accuracy on the same questions (n,) of 0 and 1, with the paired interval of `change_of_rate`."""
+    return change_of_rate(before, after)
+
+
+def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
+    questions = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            questions.append(Question.model_validate(json.loads(line)))
+        except (ValueError, ValidationError) as error:
+            raise RunError(
+                f"{path.name}, line {number}, is no question: it needs subject, question, choices and answer."
+            ) from error
+    return tuple(questions)
+
+
+def _of_mmlu(text: str, path: Path) -> tuple[Question, ...]:
+    subject = path.stem.removesuffix("_test")
+    questions = []
+    for number, row in enumerate(csv.reader(text.splitlines(keepends=True)), start=1):
+        if not row:
+            continue
+        try:
+            questions.append(Question(subject=subject, question=row[0], choices=tuple(row[1:-1]), answer=row[-1]))  # type: ignore[arg-type]
+        except (ValidationError, IndexError) as error:
+            raise RunError(
+                f"{path.name}, entry {number}, is no MMLU question: it needs the question, its choices and a letter."
+            ) from error
+    return tuple(questions)
