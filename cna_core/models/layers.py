@@ -78,6 +78,11 @@ class DenseLayer:
         return self.down_projection.register_forward_pre_hook(before_down_projection)
 
 
+def text_decoder(network: nn.Module) -> nn.Module:
+    """The module that turns token ids into final hidden states: no LM head, no vision or audio tower."""
+    return network.get_decoder()  # type: ignore[operator]
+
+
 def find_neuron_layers(model: nn.Module) -> tuple[NeuronLayer, ...]:
     """Every layer's neurons, first layer first.
 

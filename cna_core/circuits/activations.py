@@ -1,0 +1,310 @@
+"""What was recorded for a contrast set: every prompt's neurons at its last token, and the statistics that follow.
+
+Everything that selects neurons (scores, universal neurons, dropped prompts, shuffled labels) reads this and never the
+model. Knows nothing about tokens, hooks or batches; keeps itself on disk under a name made of what it depends on.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cna_core.errors import CircuitError
+from cna_core.models.layout import ModelIdentity
+from cna_core.paths import cache_folder, written_beside
+from cna_core.prompts.sets import ContrastSet, PromptSet
+
+FORMAT = "cna-activations/1"
+TOP_FRACTION = 0.02
+"""How far down each prompt's ranking is kept: the share of all neurons in `Activations.top`."""
+CACHE_LIMIT_BYTES = 8 << 30
+"""How much activations may take on disk before the oldest go."""
+
+_COLUMNS_AT_ONCE = 1 << 16  # bounds the float64 copies to about 100 MB for 200 prompts
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums over the prompts of one class, exact enough that a prompt can be taken out again.
+
+    Args:
+        prompts: how many were summed.
+        total, squares: (neurons,) float64: sums of the activations and of their squares.
+    """
+
+    prompts: int
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def over(cls, values: Tensor) -> "ClassSums":
+        """Sums over the rows of `values` (prompts, neurons)."""
+        total = np.empty(values.shape[1])
+        squares = np.empty(values.shape[1])
+        for start in range(0, values.shape[1], _COLUMNS_AT_ONCE):
+            columns = slice(start, start + _COLUMNS_AT_ONCE)
+            part = values[:, columns].double()
+            total[columns] = part.sum(0).numpy()
+            squares[columns] = part.square_().sum(0).numpy()
+        return cls(len(values), total, squares)
+
+    def less(self, values: Tensor) -> "ClassSums":
+        """Without the rows of `values` (prompts, neurons)."""
+        if not len(values):
+            return self
+        gone = ClassSums.over(values)
+        return ClassSums(self.prompts - gone.prompts, self.total - gone.total, self.squares - gone.squares)
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """(neurons,) float64."""
+        return self.total / self.prompts
+
+    @cached_property
+    def variance(self) -> NDArray[np.float64]:
+        """(neurons,) float64: the unbiased variance (over prompts − 1); 0 for a single prompt."""
+        if self.prompts < 2:
+            return np.zeros_like(self.total)
+        return np.maximum(self.squares - self.total * self.mean, 0) / (self.prompts - 1)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The neurons of a model at the last token of every prompt of a contrast set; make one with `of_values`.
+
+    Args:
+        model: the model they were recorded on.
+        positive, negative: the prompts.
+        sha256: the contrast set's hash.
+        values: (prompts, total neurons) on the CPU in the dtype they were captured in; positive prompts first.
+        positive_sums, negative_sums: sums over each class.
+    """
+
+    model: ModelIdentity
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    sha256: str
+    values: Tensor
+    positive_sums: ClassSums
+    negative_sums: ClassSums
+
+    @classmethod
+    def of_values(
+        cls, model: ModelIdentity, positive: tuple[str, ...], negative: tuple[str, ...], sha256: str, values: Tensor
+    ) -> "Activations":
+        """Activations whose statistics follow from `values` (prompts, total neurons), positive prompts first.
+
+        Raises:
+            CircuitError: the values have not a row for every prompt and a column for every neuron, or are not finite.
+        """
+        expected = (len(positive) + len(negative), model.layout.total)
+        if tuple(values.shape) != expected:
+            raise CircuitError(f"Activations have the shape {tuple(values.shape)} where {expected} was expected.")
+        boundary = len(positive)
+        sums = ClassSums.over(values[:boundary]), ClassSums.over(values[boundary:])
+        if not all(np.isfinite(part.total).all() for part in sums):
+            raise CircuitError(
+                f"Some activations of {model.name} are not finite in {model.dtype}; load it in bfloat16 or float32."
+            )
+        return cls(model, positive, negative, sha256, values, *sums)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, the positive ones first, as the rows of `values`."""
+        return self.positive + self.negative
+
+    @property
+    def is_positive(self) -> NDArray[np.bool_]:
+        """(prompts,) bool, in the order of the rows."""
+        return np.arange(len(self.prompts)) < len(self.positive)
+
+    @cached_property
+    def positive_mean(self) -> NDArray[np.float32]:
+        """(total,) float32."""
+        return self.positive_sums.mean.astype(np.float32)
+
+    @cached_property
+    def negative_mean(self) -> NDArray[np.float32]:
+        """(total,) float32."""
+        return self.negative_sums.mean.astype(np.float32)
+
+    @cached_property
+    def positive_variance(self) -> NDArray[np.float32]:
+        """(total,) float32, unbiased."""
+        return self.positive_sums.variance.astype(np.float32)
+
+    @cached_property
+    def negative_variance(self) -> NDArray[np.float32]:
+        """(total,) float32, unbiased."""
+        return self.negative_sums.variance.astype(np.float32)
+
+    @cached_property
+    def delta(self) -> NDArray[np.float32]:
+        """(total,) float32: mean over the positive prompts minus mean over the negative ones (METHOD.md)."""
+        return (self.positive_sums.mean - self.negative_sums.mean).astype(np.float32)
+
+    @cached_property
+    def effect_size(self) -> NDArray[np.float32]:
+        """(total,) float32: δ over the pooled standard deviation (Cohen's d); 0 where that is 0."""
+        first, second = self.positive_sums, self.negative_sums
+        freedom = max(first.prompts + second.prompts - 2, 1)
+        pooled = ((first.prompts - 1) * first.variance + (second.prompts - 1) * second.variance) / freedom
+        deviation = np.sqrt(pooled)
+        difference = first.mean - second.mean
+        effect = np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0)
+        return effect.astype(np.float32)
+
+    @cached_property
+    def top(self) -> NDArray[np.int32]:
+        """(prompts, ceil(2 % of total)) int32: each prompt's neurons by |a|, the largest first, ties by position."""
+        return largest(self.values, math.ceil(TOP_FRACTION * self.values.shape[1]))
+
+    def without(self, prompt_indices: Collection[int]) -> "Activations":
+        """The same without some prompts (rows of `values`), by taking them out of the sums.
+
+        Raises:
+            CircuitError: no positive or no negative prompt would be left, or a row does not exist.
+        """
+        gone = np.zeros(len(self.prompts), dtype=bool)
+        try:
+            gone[list(prompt_indices)] = True
+        except IndexError as error:
+            raise CircuitError(f"There are only {len(self.prompts)} prompts to leave out.") from error
+        kept, boundary = np.flatnonzero(~gone), len(self.positive)
+        positive = tuple(self.prompts[row] for row in kept if row < boundary)
+        negative = tuple(self.prompts[row] for row in kept if row >= boundary)
+        if not positive or not negative:
+            raise CircuitError("At least one positive and one negative prompt must stay; leave fewer of them out.")
+        contrast = ContrastSet(PromptSet("positive", positive), PromptSet("negative", negative))
+        result = Activations(
+            self.model,
+            positive,
+            negative,
+            contrast.sha256,
+            self.values[torch.from_numpy(kept)],
+            self.positive_sums.less(self.values[torch.from_numpy(np.flatnonzero(gone[:boundary]))]),
+            self.negative_sums.less(self.values[torch.from_numpy(np.flatnonzero(gone[boundary:]) + boundary)]),
+        )
+        if "top" in self.__dict__:  # a prompt's ranking does not depend on the others
+            result.__dict__["top"] = self.top[kept]
+        return result
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file, beside it first, so that a half-written one is never found."""
+        path = Path(path)
+        tensors = {
+            "values": self.values.contiguous(),
+            "top": torch.from_numpy(self.top),
+            "positive_total": torch.from_numpy(self.positive_sums.total),
+            "positive_squares": torch.from_numpy(self.positive_sums.squares),
+            "negative_total": torch.from_numpy(self.negative_sums.total),
+            "negative_squares": torch.from_numpy(self.negative_sums.squares),
+        }
+        about = {
+            "format": FORMAT,
+            "model": self.model.model_dump_json(),
+            "positive": json.dumps(self.positive),
+            "negative": json.dumps(self.negative),
+            "sha256": self.sha256,
+            "checksum": _checksum(tensors),
+        }
+        with written_beside(path) as draft:
+            save_file(tensors, draft, about)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Activations":
+        """Read what `save` wrote.
+
+        Raises:
+            CircuitError: the file is missing, damaged, or of another format.
+        """
+        path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if about.get("format") != FORMAT:
+                raise CircuitError(f"{path.name} does not hold activations in the format {FORMAT}; capture them again.")
+            if about["checksum"] != _checksum(tensors):
+                raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; capture again.")
+            positive, negative = tuple(json.loads(about["positive"])), tuple(json.loads(about["negative"]))
+            result = cls(
+                ModelIdentity.model_validate_json(about["model"]),
+                positive,
+                negative,
+                about["sha256"],
+                tensors["values"],
+                ClassSums(len(positive), tensors["positive_total"].numpy(), tensors["positive_squares"].numpy()),
+                ClassSums(len(negative), tensors["negative_total"].numpy(), tensors["negative_squares"].numpy()),
+            )
+            result.__dict__["top"] = tensors["top"].numpy()
+        except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
+            raise CircuitError(f"{path.name} cannot be read as activations ({error}); capture them again.") from error
+        return result
+
+
+def largest(values: Tensor, count: int) -> NDArray[np.int32]:
+    """(rows, count) int32: where each row's `count` entries of largest magnitude are, largest first, ties by position.
+
+    Magnitudes of floating-point numbers rank as their bits do without the sign, and integers are partitioned and sorted
+    far faster than bfloat16 is.
+    """
+    wide = values.element_size() == 4
+    bits = values.contiguous().view(torch.int32 if wide else torch.int16).numpy()
+    magnitude = bits.dtype.type(0x7FFFFFFF if wide else 0x7FFF)
+    found = np.empty((len(bits), count), dtype=np.int32)
+    for row, pattern in enumerate(bits):
+        keys = pattern & magnitude
+        smallest = np.partition(keys, len(keys) - count)[len(keys) - count]
+        candidates = np.flatnonzero(keys >= smallest)
+        found[row] = candidates[np.argsort(-keys[candidates], kind="stable")[:count]]
+    return found
+
+
+def cache_path(key: str) -> Path:
+    """Where activations that depend on exactly `key` are kept."""
+    return cache_folder("activations") / f"{key}.safetensors"
+
+
+def find_cached(key: str) -> Activations | None:
+    """The activations kept under `key`; a damaged file is thrown away, so that it is made again."""
+    path = cache_path(key)
+    if not path.exists():
+        return None
+    try:
+        found = Activations.load(path)
+    except CircuitError:
+        path.unlink(missing_ok=True)
+        return None
+    path.touch()  # recently used files go last
+    return found
+
+
+def keep_cached(key: str, activations: Activations, limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
+    """Keep activations under `key`, and let the oldest go until all fit in `limit_bytes`."""
+    newest = activations.save(cache_path(key))
+    files = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    used = 0
+    for path in [newest, *(file for file in files if file != newest)]:
+        used += path.stat().st_size
+        if used > limit_bytes and path != newest:
+            path.unlink(missing_ok=True)
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"

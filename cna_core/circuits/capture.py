@@ -1,0 +1,336 @@
+"""Records every neuron at the last token of every prompt, fast: `capture`.
+
+What all prompts begin with (chat template, system prompt) runs once and its keys and values serve every batch; what is
+left of each prompt is sorted by length, batched by a token budget, padded on the right (exact for every attention there
+is, MODEL_FACTS.md) and read at its own last token. The LM head never runs. Knows nothing about scores or selection.
+
+The caller has the model to itself while this runs (models/host.py).
+"""
+
+import hashlib
+import inspect
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from cna_core.circuits.activations import Activations, find_cached, keep_cached
+from cna_core.errors import ModelError
+from cna_core.models.layers import NeuronView, text_decoder
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.prompts.chat_format import encode, shared_prefix_length
+from cna_core.prompts.sets import ContrastSet
+
+Partial = Callable[[NDArray[np.float32], int], None]
+"""Called between batches with δ so far (total,) and how many prompts it rests on."""
+
+BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
+"""Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
+_OTHER_BATCH_TOKENS = 4_096
+_PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
+_SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
+_WORDS = "prompts recorded"
+_SHORT_OF_MEMORY = "prompts recorded; memory ran short, so the batches were halved"
+
+
+def capture(
+    model: LoadedModel,
+    contrast: ContrastSet,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+    partial: Partial | None = None,
+    batch_tokens: int | None = None,
+    use_cache: bool = True,
+) -> Activations:
+    """Record the contrast set's activations, or find them in the cache folder.
+
+    Args:
+        partial: told δ so far after every batch, once both classes have prompts in it.
+        batch_tokens: tokens in a batch, padding included; the device's usual number if not given.
+        use_cache: look for the result in the cache folder, and keep it there.
+
+    Raises:
+        PromptError: a prompt is empty or longer than the model's context.
+        ModelError: a single prompt does not fit in memory.
+        StoppedError: `stop` was set; checked between batches.
+    """
+    tokens = [encode(model, prompt) for prompt in contrast.prompts]
+    key = _cache_key(model, tokens, contrast.sha256) if use_cache else ""
+    found = find_cached(key) if use_cache else None
+    if found is None:
+        recording = _Recording(model, tokens, contrast.is_positive, progress, stop, partial)
+        values = recording.run(batch_tokens or BATCH_TOKENS.get(model.device.type, _OTHER_BATCH_TOKENS))
+        found = Activations.of_values(
+            model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
+        )
+        if use_cache:
+            keep_cached(key, found)
+    else:
+        progress(len(tokens), len(tokens), "prompts, recorded earlier")
+    if partial is not None:
+        partial(found.delta, len(tokens))
+    return found
+
+
+@dataclass
+class _Recording:
+    """One run over all prompts; `values` and the sums fill as batches pass."""
+
+    model: LoadedModel
+    tokens: Sequence[Sequence[int]]
+    is_positive: NDArray[np.bool_]
+    progress: Progress
+    stop: threading.Event | None
+    partial: Partial | None
+
+    def __post_init__(self) -> None:
+        self.done = 0
+        self.words = _WORDS
+        self.values: Tensor | None = None  # (prompts, total) on the CPU, made when the first batch shows the dtype
+        self.sums: Tensor | None = None  # (2, total) float32 where the batches come from: negative, positive
+
+    @torch.no_grad()
+    def run(self, batch_tokens: int) -> Tensor:
+        prefix_length = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
+        suffixes = [list(row[prefix_length:]) for row in self.tokens]
+        self._tell()
+        raise_if_stopped(self.stop)
+        prefix = _run_prefix(self.model, self.tokens[0][:prefix_length])
+        waiting = plan_batches([len(row) for row in suffixes], prefix_length, batch_tokens, self.is_positive)
+        while waiting:
+            raise_if_stopped(self.stop)
+            recorded = None
+            try:
+                recorded = last_token_neurons(self.model, [suffixes[index] for index in waiting[0]], prefix)
+            except (RuntimeError, MemoryError) as problem:
+                if not _is_out_of_memory(problem):
+                    raise
+            # Halved outside the handler: the exception keeps alive what the failed pass had allocated.
+            if recorded is None:
+                waiting = self._halved(waiting)
+            else:
+                self._take(waiting.pop(0), recorded)
+        if self.values is None:
+            raise AssertionError("a contrast set has prompts")
+        return self.values
+
+    def _take(self, batch: list[int], recorded: Tensor) -> None:
+        if self.values is None:
+            self.values = torch.empty(len(self.tokens), recorded.shape[1], dtype=recorded.dtype)
+        self.values[torch.tensor(batch)] = recorded.cpu()
+        self.done += len(batch)
+        self._tell()
+        if self.partial is None:
+            return
+        if self.sums is None:
+            self.sums = torch.zeros(2, recorded.shape[1], device=recorded.device)
+            self.counts = np.zeros(2, dtype=np.int64)
+        positive = self.is_positive[batch]
+        for side in (0, 1):
+            rows = torch.from_numpy(np.flatnonzero(positive == side)).to(recorded.device)
+            self.sums[side] += recorded[rows].float().sum(0)
+            self.counts[side] += len(rows)
+        if self.counts.all():
+            delta = self.sums[1] / int(self.counts[1]) - self.sums[0] / int(self.counts[0])
+            self.partial(delta.cpu().numpy(), self.done)
+
+    def _halved(self, batches: list[list[int]]) -> list[list[int]]:
+        if len(batches[0]) == 1:
+            raise ModelError(
+                f"{self.model.name} leaves too little memory for a single prompt; close other programs, "
+                "choose a smaller model, or load it with offload or quantisation."
+            )
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.words = _SHORT_OF_MEMORY
+        self._tell()
+        limit = (len(batches[0]) + 1) // 2
+        return [batch[start : start + limit] for batch in batches for start in range(0, len(batch), limit)]
+
+    def _tell(self) -> None:
+        self.progress(self.done, len(self.tokens), self.words)
+
+
+def plan_batches(
+    lengths: Sequence[int], prefix_length: int, batch_tokens: int, is_positive: NDArray[np.bool_]
+) -> list[list[int]]:
+    """Batches of prompt indices: of like length, within the budget, both classes advancing together.
+
+    Args:
+        lengths: tokens of each prompt that are not shared.
+        prefix_length: tokens that all prompts share.
+        batch_tokens: a batch's rows times its longest prompt stays within this; a lone prompt may exceed it.
+        is_positive: (prompts,) bool.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    batches: list[list[int]] = [[]]
+    for index in by_length:
+        rows = len(batches[-1]) + 1
+        prefix_copies = rows * prefix_length > batch_tokens * _PREFIX_TOKENS_PER_BATCH_TOKEN
+        if batches[-1] and (rows * lengths[index] > batch_tokens or prefix_copies):
+            batches.append([])
+        batches[-1].append(index)
+    share = is_positive.mean()
+    planned: list[list[int]] = []
+    positives = prompts = 0
+    while batches:  # next comes the batch that brings the share of positives so far closest to the whole set's
+        together = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in batches]
+        batch = batches.pop(int(np.argmin(together)))
+        positives, prompts = positives + int(is_positive[batch].sum()), prompts + len(batch)
+        planned.append(batch)
+    return planned
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the shared prefix leaves behind: each layer's keys and values, (1, heads, length, size) each."""
+
+    length: int
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    def cache(self, rows: int) -> DynamicCache:
+        """A cache for a batch of `rows` that starts after the prefix; it leaves the prefix as it is."""
+        cache = DynamicCache()
+        cache.layers = [_PrefixLayer(keys, values, rows) for keys, values in self.layers]
+        return cache
+
+
+class _PrefixLayer(DynamicLayer):
+    """One layer of a prefix in a batch; what the batch adds is used and forgotten, as nothing is decoded after it."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.prefix = keys.expand(rows, *keys.shape[1:]), values.expand(rows, *values.shape[1:])  # views, no copies
+        self.keys, self.values = self.prefix
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        keys, values = self.prefix
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+def shares_prefix(model: LoadedModel) -> bool:
+    """Whether all that a prefix leaves behind is keys and values, one pair a layer.
+
+    Not so with recurrent or convolutional layers (Mamba, Qwen3.5, LFM2) and layers that read others' keys (Gemma 3n).
+    """
+    config = model.network.config.get_text_config(decoder=True)
+    layer_types = {*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())}
+    stateful = getattr(model.network, "_is_stateful", False) or getattr(config, "num_kv_shared_layers", 0)
+    return layer_types <= _SHARED_LAYER_TYPES and not stateful
+
+
+def last_token_neurons(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Tensor:
+    """(rows, total neurons) in the model's dtype, on the first layer's device: every neuron at each row's last token.
+
+    Args:
+        rows: token ids, without those of the prefix; their lengths may differ.
+        prefix: keys and values of the tokens before them, at batch 1.
+    """
+    # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
+    padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
+    last = torch.tensor([len(row) - 1 for row in padded])
+    recorded: list[Tensor | None] = [None] * len(model.neuron_layers)
+    with recording(model, last, recorded):
+        _run(model, padded, prefix)
+    missing = [index for index, part in enumerate(recorded) if part is None]
+    if missing:
+        raise ModelError(f"The neurons of layer {missing[0]} of {model.name} did not show up in its forward pass.")
+    parts = [part[: len(rows)] for part in recorded if part is not None]
+    return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
+
+
+@contextmanager
+def recording(model: LoadedModel, positions: Tensor, recorded: list[Tensor | None]) -> Iterator[None]:
+    """While this is open, every forward pass puts layer ℓ's neurons (rows, width) at `positions` into `recorded[ℓ]`."""
+
+    def note(index: int) -> Callable[[NeuronView], None]:
+        def visit(view: NeuronView) -> None:
+            recorded[index] = view.at(positions)
+
+        return visit
+
+    handles = []
+    try:
+        for place, layer in enumerate(model.neuron_layers):
+            handles.append(layer.attach(note(place), rows=len(positions)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
+    if not tokens:
+        return None
+    cache = DynamicCache()
+    _call(model, {"input_ids": torch.tensor([tokens]), "past_key_values": cache, "use_cache": True})
+    layers = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    kept = tuple((keys, values) for keys, values in layers if keys is not None and values is not None)
+    if not kept or any(keys.shape[-2] != len(tokens) for keys, _ in kept):
+        raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
+    return Prefix(len(tokens), kept)
+
+
+def _run(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> None:
+    width = max(len(row) for row in rows)
+    padding = model.tokenizer.pad_token_id or 0
+    input_ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    before = prefix.length if prefix is not None else 0
+    mask = torch.arange(before + width) < before + lengths[:, None]
+    inputs: dict[str, object] = {
+        "input_ids": input_ids,
+        "attention_mask": mask.long(),
+        "position_ids": torch.arange(before, before + width).expand(len(rows), -1),
+        "use_cache": prefix is not None,
+    }
+    if prefix is not None:
+        inputs["past_key_values"] = prefix.cache(len(rows))
+    _call(model, inputs)
+
+
+def _call(model: LoadedModel, inputs: dict[str, object]) -> None:
+    decoder = text_decoder(model.network)
+    accepted = inspect.signature(decoder.forward).parameters
+    given = {
+        name: value.to(model.device) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+        if name != "position_ids" or name in accepted
+    }
+    decoder(**given)
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = str(problem).lower()
+    return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
+
+
+def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:
+    """Hash of all that the activations depend on: model, a sample of its weights, tokens (the template is in them)."""
+    about = [model.identity.model_dump(mode="json"), list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _weights_sample(model: LoadedModel) -> str:
+    """Hash of a few numbers of every weight: a folder that was trained further, or quantised, is another model."""
+    digest = hashlib.sha256()
+    for name, weight in model.network.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if weight.device.type != "meta" and weight.numel():
+            flat = weight.detach().reshape(-1)
+            few = flat[:: max(1, flat.numel() // 32)][:32]
+            digest.update(few.contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()
