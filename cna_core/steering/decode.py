@@ -1,0 +1,113 @@
+"""Forward passes over a batch of rows: prefill, then one token a row, each row steered in its own way.
+
+Knows caches, masks, positions and steering plans. Knows nothing of text, of how tokens are chosen, or of lanes.
+Prompts of different length are padded on the left, which is exact for every kind of attention, sliding windows too.
+Nothing stays hooked on the model between two passes: a caller may stop in the middle and never come back.
+"""
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cna_core.models.layers import NeuronView
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import raise_if_stopped
+from cna_core.steering.hooks import SteeringPlan
+
+PASS_TOKENS = 4096
+"""Tokens of all rows together in one pass of a prefill: bounds the memory of a long prompt."""
+
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class RowBatch:
+    """Rows inside the model: their KV cache, attention mask and positions.
+
+    Args:
+        model: the model, held by the caller's lock.
+        stop: checked before each pass and, in a prefill, before each layer.
+    """
+
+    def __init__(self, model: LoadedModel, stop: threading.Event | None = None) -> None:
+        self.model = model
+        self.stop = stop
+        self._cache: Any = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long)
+        self._parameters = inspect.signature(model.network.forward).parameters
+
+    @property
+    def rows(self) -> int:
+        return len(self._mask)
+
+    def prefill(self, prompts: Sequence[Sequence[int]], plan: SteeringPlan) -> Tensor:
+        """Read the prompts; (rows, vocabulary) float32 logits of the token after each.
+
+        Raises:
+            StoppedError: `stop` was set.
+        """
+        length = max(len(prompt) for prompt in prompts)
+        tokens = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
+        self._mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        self._mask = self._mask.to(self.model.device)
+        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        step = max(1, PASS_TOKENS // len(prompts)) if self._may_read_in_parts() else length
+        logits = torch.empty(0)
+        with self._stopping_between_layers(len(prompts)):
+            for start in range(0, length, step):
+                part = slice(start, start + step)
+                mask = self._mask[:, : min(start + step, length)]
+                logits = self._pass(tokens[:, part], mask, positions[:, part], plan)
+        return logits
+
+    def step(self, tokens: Sequence[int], plan: SteeringPlan) -> Tensor:
+        """Read one token a row; (rows, vocabulary) float32 logits of the next."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(self.rows, 1)], dim=1)
+        positions = self._mask.sum(-1, keepdim=True) - 1
+        return self._pass(torch.tensor(tokens)[:, None], self._mask, positions, plan)
+
+    def select(self, places: Sequence[int]) -> None:
+        """Make a batch of these rows, in this order; a row may be taken more than once."""
+        index = torch.tensor(places, device=self._mask.device)
+        self._mask = self._mask[index]
+        self._cache.reorder_cache(index)
+
+    def release(self) -> None:
+        """Give the cache's memory back."""
+        self._cache = None
+
+    def _pass(self, tokens: Tensor, mask: Tensor, positions: Tensor, plan: SteeringPlan) -> Tensor:
+        raise_if_stopped(self.stop)
+        named: dict[str, Any] = {"attention_mask": mask, "past_key_values": self._cache, "use_cache": True}
+        if "position_ids" in self._parameters:
+            named["position_ids"] = positions
+        if "logits_to_keep" in self._parameters:
+            named["logits_to_keep"] = 1
+        with plan.attached(), torch.inference_mode():
+            output = self.model.network(input_ids=tokens.to(self.model.device), **named)
+            self._cache = output.past_key_values
+            return output.logits[:, -1].float()
+
+    def _may_read_in_parts(self) -> bool:
+        # State-space layers can only start from nothing or take one token at a time.
+        config = self.model.network.config.get_text_config(decoder=True)
+        return set(getattr(config, "layer_types", None) or ()) <= _ATTENTION
+
+    @contextlib.contextmanager
+    def _stopping_between_layers(self, rows: int) -> Iterator[None]:
+        """A prefill of a long prompt takes seconds: let `stop` interrupt it between layers."""
+        if self.stop is None:
+            yield
+            return
+
+        def check(_view: NeuronView) -> None:
+            raise_if_stopped(self.stop)
+
+        with contextlib.ExitStack() as stack:
+            for layer in self.model.neuron_layers:
+                stack.callback(layer.attach(check, rows).remove)
+            yield
