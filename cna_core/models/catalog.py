@@ -1,0 +1,90 @@
+"""The models this project knows by name: read from assets/catalog.toml, checked, and never changed.
+
+Knows nothing of fetching; a model that is not here can still be named by Hub id, folder or file.
+"""
+
+import difflib
+import functools
+import sys
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cna_core.paths import ASSETS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
+SMALL_MODEL = "smollm2-135m-instruct"
+
+
+class Wheel(BaseModel):
+    """One package of the index mirror, and the data file in it that is wanted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requirement: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$", description="exactly pinned")
+    member: str = Field(description="the data file's path in the wheel")
+    size_bytes: int = Field(gt=0, description="size of the wheel")
+    member_bytes: int = Field(gt=0, description="size of the data file")
+    member_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Embedded(BaseModel):
+    """Where an embedded model's bytes are: the same file from the Hub or, cut into wheels, from a package index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    size_bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    hub_id: str
+    hub_revision: str | None = None
+    wheels: tuple[Wheel, ...]
+
+
+class CatalogEntry(BaseModel):
+    """One known model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    title: str
+    family: str
+    kind: Literal["instruct", "base"]
+    hub_id: str = Field(description="the original weights on the Hub")
+    hub_revision: str | None = None
+    layers: int = Field(gt=0)
+    neurons_per_layer: int = Field(gt=0)
+    parameters: float = Field(gt=0, description="billions")
+    gated: bool = False
+    memory_bfloat16_gib: float = Field(gt=0, description="weights alone")
+    memory_4bit_gib: float = Field(gt=0, description="weights alone")
+    license: str
+    paper: bool = Field(False, description="one of the paper's sixteen models")
+    embedded: Embedded | None = None
+
+    @property
+    def neurons(self) -> int:
+        """All MLP neurons of the model."""
+        return self.layers * self.neurons_per_layer
+
+
+@functools.cache
+def catalog() -> dict[str, CatalogEntry]:
+    """Every known model by id, the embedded ones first."""
+    document = tomllib.loads((ASSETS / "catalog.toml").read_text(encoding="utf-8"))
+    entries = (CatalogEntry(id=name, **facts) for name, facts in document["models"].items())
+    return {entry.id: entry for entry in entries}
+
+
+def nearest(name: str, count: int = 3) -> list[str]:
+    """Catalog ids that look like `name`, most alike first; none when nothing does."""
+    wanted = name.rsplit("/", 1)[-1].lower()
+    ids = list(catalog())
+    alike = difflib.get_close_matches(wanted, ids, n=count, cutoff=0.5)
+    containing = [known for known in ids if len(wanted) > 2 and wanted in known and known not in alike]
+    return (alike + containing)[:count]

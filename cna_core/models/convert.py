@@ -1,0 +1,182 @@
+"""Turns a GGUF file into a plain bfloat16 safetensors folder, once; loading that folder takes a second.
+
+transformers reads a GGUF in tens of seconds, every time, and holds the interpreter while it does: so the work runs in a
+process of its own (`python -m cna_core.models.convert FILE FOLDER`) and its outcome is kept in the cache under the
+file's hash. Knows nothing of where the file came from.
+"""
+
+import functools
+import importlib
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from cna_core.errors import ModelError
+from cna_core.models.child import ChildFailedError, report_from_child, run_child
+from cna_core.models.disk import one_at_a_time, require_free_space
+from cna_core.paths import cache_folder, written_beside
+from cna_core.progress import Progress, silent
+
+CONVERSION = 1
+"""Version of what `convert` writes; a change makes every older folder be made again."""
+
+ORIGIN = "converted.json"
+"""In a converted folder: the file it was made from, its SHA-256, and the version of the conversion."""
+
+BYTES_PER_PACKED_BYTE = 4
+"""A file of 4-bit weights grows almost fourfold in bfloat16."""
+
+
+def convert(gguf: Path, sha256: str, *, progress: Progress = silent, stop: threading.Event | None = None) -> Path:
+    """The folder with the same model in bfloat16: from the cache, or converted now.
+
+    Args:
+        gguf: the file; its hash has been checked by the caller.
+        sha256: hexadecimal SHA-256 of the file, which names the folder.
+
+    Returns:
+        A folder with config.json, model.safetensors, tokenizer and chat template.
+
+    Raises:
+        ModelError: the file is not a GGUF, is damaged or cut short, holds an architecture that cannot be read, or the
+            disk is full.
+        StoppedError: stopped; nothing half-made is left.
+    """
+    target = converted_folder(sha256)
+    with one_at_a_time(target, progress=progress, stop=stop):
+        if target.is_dir():
+            return target
+        require_free_space(target.parent, gguf.stat().st_size * BYTES_PER_PACKED_BYTE, f"converting {gguf.name}")
+        progress(0, 100, f"Converting {gguf.name} (once)")
+        with written_beside(target) as draft:
+            try:
+                run_child([__name__, str(gguf), str(draft), sha256], progress=progress, stop=stop)
+            except ChildFailedError as failure:
+                raise ModelError(_explain(gguf, failure.tail)) from failure
+    return target
+
+
+def converted_folder(sha256: str) -> Path:
+    """Where the conversion of the GGUF with this hash is kept; it may not exist yet."""
+    return cache_folder("models") / f"gguf-{sha256[:24]}-v{CONVERSION}"
+
+
+def _explain(gguf: Path, tail: str) -> str:
+    last_line = tail.splitlines()[-1] if tail else ""
+    if "MemoryError" in last_line or not last_line:  # killed by the system: no last words
+        return (
+            f"{gguf.name} could not be converted, most likely for want of memory: close other programs or choose a "
+            "smaller model."
+        )
+    if "No space left" in last_line:
+        return f"The disk became full while {gguf.name} was converted: free some space and try again."
+    return f"{gguf.name} could not be converted ({last_line[:160]}): download it again, or choose another file."
+
+
+# --- In the child process ---------------------------------------------------------------------------------------------
+
+
+def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = silent) -> None:
+    """Convert in this process: read, de-quantise to bfloat16, write `folder`. Blocks the interpreter for seconds.
+
+    Raises:
+        ModelError: as `convert`.
+    """
+    require_gguf(gguf)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    progress(5, 100, f"Reading {gguf.name}")
+    _read_file_once()
+    architecture = _read_architecture(gguf)
+    _report_tensors(progress, first=15, last=85)
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        progress(86, 100, "Converting the tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except (NotImplementedError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{gguf.name} holds a model of the architecture '{architecture}' that transformers cannot read from GGUF "
+            f"({type(error).__name__}): use the same model's safetensors folder or Hub id instead."
+        ) from error
+    progress(92, 100, "Writing the converted model")
+    _forget_quantisation(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    origin = {"file": gguf.name, "sha256": sha256, "conversion": CONVERSION}
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+    progress(100, 100, "Converted")
+
+
+def require_gguf(gguf: Path) -> None:
+    """Raise ModelError unless the file begins like a GGUF."""
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{gguf.name} is not a GGUF file: name a .gguf file, or download it again.")
+
+
+def _read_file_once() -> None:
+    """Let transformers parse the file once, not three times, and build its table of names once, not 400 times.
+
+    Both functions are looked up in the `gguf` module at each call, and depend on nothing but their arguments. This
+    lives in the child process only.
+    """
+    package = importlib.import_module("gguf")
+    read = functools.cache(package.GGUFReader)
+    vars(package).update(
+        GGUFReader=lambda path, mode="r": read(str(Path(path).resolve()), mode),
+        get_tensor_name_map=functools.cache(package.get_tensor_name_map),
+    )
+
+
+def _read_architecture(gguf: Path) -> str:
+    """The file's architecture; reading it walks through the whole header, so damage shows here."""
+    import gguf as gguf_package
+
+    try:
+        reader = gguf_package.GGUFReader(str(gguf))
+        return str(reader.fields["general.architecture"].contents())
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError) as error:
+        raise ModelError(f"{gguf.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
+
+
+def _report_tensors(progress: Progress, first: int, last: int) -> None:
+    """Turn the bar that transformers draws while it de-quantises into progress."""
+    import transformers.modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+
+    class Reported(bar):  # type: ignore[misc, valid-type]
+        def __iter__(self) -> Any:
+            for count, tensor in enumerate(super().__iter__(), start=1):
+                if self.total and count % 8 == 0:
+                    share = first + int((last - first) * count / self.total)
+                    progress(share, 100, f"Unpacking weights: {count} of {self.total}")
+                yield tensor
+
+    reading.tqdm = Reported
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights are plain numbers now; transformers refuses to save a model that it believes to be packed."""
+    import torch
+
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.config.__dict__.pop("quantization_config", None)
+    weights = model.state_dict().values()
+    packed = sorted({str(weight.dtype) for weight in weights if weight.dtype in (torch.uint8, torch.int8)})
+    if packed:
+        raise ModelError(
+            f"The weights stayed packed as {', '.join(packed)}, as this version of transformers cannot unpack them: choose "
+            "another file of the same model."
+        )
+
+
+if __name__ == "__main__":
+    report_from_child(lambda progress: convert_here(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], progress))

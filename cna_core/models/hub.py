@@ -1,0 +1,309 @@
+"""Downloads single files and whole repositories from a model hub, by huggingface_hub in a process of its own.
+
+A process, because huggingface_hub cannot be interrupted between its chunks; what it had is resumed next time. It goes
+by `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` as always. Knows nothing of the catalog.
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cna_core.errors import ModelError
+from cna_core.models.child import ChildFailedError, report_from_child, run_child
+from cna_core.models.disk import hash_file, require_free_space
+from cna_core.models.transfer import Meter
+from cna_core.progress import Progress, silent
+
+PROBE_SECONDS = 3.0
+ABSENCE_SECONDS = 60.0
+"""How long a hub that did not answer is believed to be away; one that answered is believed to be there."""
+
+WHOLE_MODEL = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+SMALL_FILES = re.compile(r"[^/]*\.(json|txt|model|jinja|tiktoken)|chat_templates?/.*\.jinja")
+CODE_FILES = re.compile(r".*\.py")
+
+
+class NoHubError(ModelError):
+    """The model hub does not answer; a package index or the cache may."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files on this machine, and the commit they are of."""
+
+    folder: Path
+    revision: str
+
+
+def endpoint() -> str:
+    """The hub's address: `$HF_ENDPOINT`, else the one that huggingface_hub knows."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+_answers: dict[str, tuple[bool, float]] = {}
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached: asked once, with a short patience, and remembered.
+
+    huggingface_hub itself would try for half a minute, for each file.
+    """
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    address = endpoint()
+    answered, asked_at = _answers.get(address, (False, -ABSENCE_SECONDS))
+    if not answered and time.monotonic() - asked_at >= ABSENCE_SECONDS:
+        answered = _probe(address)
+        _answers[address] = (answered, time.monotonic())
+    return answered
+
+
+def _probe(address: str) -> bool:
+    request = urllib.request.Request(f"{address}/api/models?limit=1", headers={"User-Agent": "refusal-gate-explorer"})
+    try:
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500 and error.code != 407  # it is there, though it does not like the question
+    except (OSError, ValueError):
+        return False
+
+
+def download_file(
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Path:
+    """One file of a repository, in `folder`; its hash is the caller's to check.
+
+    Raises:
+        NoHubError, ModelError, StoppedError.
+    """
+    if not hub_answers():
+        raise NoHubError(f"the model hub at {endpoint()} does not answer")
+    return Path(_in_child("file", hub_id, revision, progress, stop, name=name, folder=str(folder)))
+
+
+def download_repository(
+    hub_id: str,
+    revision: str | None = None,
+    *,
+    with_code: bool = False,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Snapshot:
+    """A model's safetensors, configuration and tokenizer in huggingface_hub's own cache.
+
+    Without a hub in reach, what the cache has of it.
+
+    Args:
+        with_code: also the repository's Python files; only for people who said that they trust them.
+
+    Raises:
+        ModelError: no such model, gated, pickled weights only, no hub in reach, disk full, other bytes than the hub
+            promised.
+        StoppedError: stopped; a later run resumes.
+    """
+    work = "repository" if hub_answers() else "cached"
+    found = _in_child(work, hub_id, revision, progress, stop, with_code=with_code)
+    if found is None:
+        raise ModelError(
+            f"'{hub_id}' is not on this machine and the model hub at {endpoint()} does not answer: connect to the "
+            "network, or name a model that is here, a folder, or a .gguf file."
+        )
+    return Snapshot(Path(found["folder"]), found["revision"])
+
+
+def _in_child(
+    work: str,
+    hub_id: str,
+    revision: str | None,
+    progress: Progress,
+    stop: threading.Event | None,
+    **options: Any,
+) -> Any:
+    environment = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if work == "cached":
+        environment["HF_HUB_OFFLINE"] = "1"
+    task = json.dumps({"hub_id": hub_id, "revision": revision, **options})
+    try:
+        return run_child([__name__, work, task], progress=progress, stop=stop, environment=environment)
+    except ChildFailedError as failure:
+        last_line = failure.tail.splitlines()[-1] if failure.tail else "no reason given"
+        raise ModelError(f"'{hub_id}' could not be downloaded ({last_line[:160]}): try again.") from failure
+
+
+# --- In the child process ---------------------------------------------------------------------------------------------
+
+
+def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
+    """Do one task, with the hub's own errors turned into sentences."""
+    from huggingface_hub import errors
+
+    hub_id = task["hub_id"]
+    works: dict[str, Callable[[dict[str, Any], Progress], Any]] = {
+        "file": _download_file,
+        "repository": _download_repository,
+        "cached": _find_in_cache,
+    }
+    try:
+        return works[work](task, progress)
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{hub_id}, then log in with "
+            "'hf auth login' or set HF_TOKEN."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ModelError(
+            f"There is no model '{hub_id}' on the hub, or it is private: check the name, or log in with "
+            "'hf auth login'."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"'{hub_id}' has no revision '{task['revision']}': leave it out, or name another.") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another model.") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "an error"
+        raise ModelError(f"The hub answered {status} for '{hub_id}': try again later.") from error
+    except OSError as error:
+        if error.errno == 28:
+            raise ModelError(f"The disk became full while '{hub_id}' was downloaded: free some space.") from error
+        raise ModelError(_interrupted(hub_id, type(error).__name__)) from error
+    except errors.HTTPError as error:  # the connection itself failed
+        raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
+
+
+def _interrupted(hub_id: str, reason: str) -> str:
+    return f"The download of '{hub_id}' was interrupted ({reason}): try again; it goes on from there."
+
+
+def _download_file(task: dict[str, Any], progress: Progress) -> str:
+    from huggingface_hub import hf_hub_download
+
+    hub_id, revision, name = task["hub_id"], task["revision"], task["name"]
+    sizes = {file.rfilename: file.size or 0 for file in _describe(hub_id, revision).siblings or []}
+    folder = Path(task["folder"])
+    require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
+    bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
+    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, tqdm_class=bar)
+
+
+def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, str]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    hub_id = task["hub_id"]
+    info = _describe(hub_id, task["revision"])
+    files = {file.rfilename: file for file in info.siblings or []}
+    wanted = choose_files(hub_id, list(files), with_code=task["with_code"])
+    missing = [name for name in wanted if _cached(hub_id, name, info.sha) is None]
+    total = sum(files[name].size or 0 for name in missing)
+    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
+    require_free_space(Path(HF_HUB_CACHE), total, f"downloading {hub_id}")
+    meter, done = Meter(progress, total, f"Downloading {hub_id}"), 0
+    folder = Path(HF_HUB_CACHE)
+    for name in wanted:
+        path = Path(hf_hub_download(hub_id, name, revision=info.sha, tqdm_class=_bar(meter, done)))
+        folder = path.parents[name.count("/")]
+        if name in missing:
+            _require_hash(hub_id, name, path, files[name])
+            done += files[name].size or 0
+            meter.at(done)
+    return {"folder": str(folder), "revision": info.sha}
+
+
+def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]:
+    """What to download of a repository: small files first, so that a gated or unfit one is noticed early.
+
+    Raises:
+        ModelError: it holds no model that can be loaded safely.
+    """
+    weights = [name for name in names if WHOLE_MODEL.fullmatch(name)]
+    weights = weights or [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    if not weights and any(name.endswith(".gguf") for name in names):
+        raise ModelError(f"'{hub_id}' holds GGUF files only: download the one you want and name its path.")
+    if not weights and any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+        raise ModelError(
+            f"'{hub_id}' has its weights as pickled files only, which can run code when they are opened: choose a "
+            "model or revision that offers safetensors."
+        )
+    if not weights or "config.json" not in names:
+        raise ModelError(f"'{hub_id}' holds no language model (config.json and safetensors): check the name.")
+    small = [name for name in names if SMALL_FILES.fullmatch(name)]
+    code = [name for name in names if with_code and CODE_FILES.fullmatch(name)]
+    return small + code + sorted(weights)
+
+
+def _describe(hub_id: str, revision: str | None) -> Any:
+    from huggingface_hub import model_info
+
+    return model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
+
+
+def _cached(hub_id: str, name: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(hub_id, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _require_hash(hub_id: str, name: str, path: Path, described: Any) -> None:
+    promised = getattr(described.lfs, "sha256", None)
+    if promised and hash_file(path) != promised:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise ModelError(f"'{name}' of '{hub_id}' arrived with other bytes than the hub promised: try again.")
+
+
+def _find_in_cache(task: dict[str, Any], progress: Progress) -> dict[str, str] | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(task["hub_id"], revision=task["revision"], local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return {"folder": str(folder), "revision": folder.name} if (folder / "config.json").exists() else None
+
+
+def _bar(meter: Meter, before: int) -> Any:
+    """A bar class of the kind that huggingface_hub wants, which tells `meter` instead of drawing."""
+    from tqdm import tqdm
+
+    class Reporting(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)
+            self.described = str(options.get("desc", ""))
+            self.arrived = int(options.get("initial") or 0)
+            super().__init__(*arguments, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if "reconstructing" not in self.described:
+                self.arrived += int(n or 0)
+                meter.at(before + self.arrived)
+            return None
+
+    return Reporting
+
+
+if __name__ == "__main__":
+    report_from_child(lambda progress: main(sys.argv[1], json.loads(sys.argv[2]), progress))

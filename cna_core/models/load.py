@@ -1,0 +1,215 @@
+"""From a model's name to a model in memory, ready to be watched and steered.
+
+Knows nothing of who shares it (host.py) and nothing of prompts.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from cna_core.errors import ModelError
+from cna_core.models.disk import in_words
+from cna_core.models.fetch import Source, locate
+from cna_core.models.loaded import LoadedModel
+from cna_core.models.memory import free_memory_bytes, weights_bytes
+from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
+from cna_core.paths import cache_folder
+from cna_core.progress import Progress, raise_if_stopped, silent
+
+__all__ = ["choose_device", "choose_dtype", "load_model"]
+
+QUANTIZATIONS = ("4bit", "8bit")
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    name: str,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    quantization: str | None = None,
+    trust_remote_code: bool = False,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> LoadedModel:
+    """Fetch a model where needed and load it, in evaluation mode and without gradients.
+
+    Args:
+        name: catalog id, Hub id (with `@revision` where wanted), folder, or .gguf file.
+        device: "auto" (CUDA, then MPS, then CPU) or a torch device.
+        dtype: "auto" (bfloat16 where the device multiplies it fast, else float32), "bfloat16", "float16" or "float32".
+        quantization: "4bit" or "8bit" through bitsandbytes.
+        trust_remote_code: run Python code that comes with the model; off unless a person said so.
+        device_map: "auto" or a map of modules to devices, through accelerate: several GPUs, CPU and disk.
+        max_memory: room per device for `device_map`, such as {0: "20GiB", "cpu": "60GiB"}.
+        progress, stop: as everywhere; loading itself cannot be interrupted, what comes before it can.
+
+    Raises:
+        ModelError: one sentence that says what to do.
+        StoppedError: stopped.
+    """
+    progress = progress or silent
+    place = as_device(device)
+    require_quantization(quantization, place)
+    number_format = as_dtype(dtype, place)
+    source = locate(name, progress=progress, stop=stop, trust_remote_code=trust_remote_code)
+    raise_if_stopped(stop)
+    progress(0, 0, f"Loading {name}")
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": number_format, "use_safetensors": True}
+    if quantization is not None:
+        options["quantization_config"] = _bitsandbytes(quantization, number_format)
+    if device_map is None:
+        options["device_map"] = None if place.type == "cpu" and quantization is None else {"": place}
+        if quantization is None:
+            require_memory(name, source.folder, number_format, place)
+    else:
+        options |= {"device_map": device_map, "max_memory": dict(max_memory) if max_memory else None}
+        options["offload_folder"] = tempfile.mkdtemp(prefix="offload-", dir=cache_folder("offload"))
+    loaded = _read_or_make_again(name, source, options, place, progress, stop)
+    raise_if_stopped(stop)
+    return loaded
+
+
+def require_quantization(quantization: str | None, device: torch.device) -> None:
+    """Raise ModelError unless this machine can load models quantised like that."""
+    if quantization is None:
+        return
+    if quantization not in QUANTIZATIONS:
+        known = " or ".join(QUANTIZATIONS)
+        raise ModelError(f"There is no quantization called '{quantization}': use {known}, or leave it out.")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f"Loading in {quantization} needs bitsandbytes, which is not installed: run 'pip install bitsandbytes', or "
+            "leave quantization out."
+        ) from error
+
+
+def require_memory(name: str, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ModelError where the weights alone would not fit into what the device has left."""
+    try:
+        needed = weights_bytes(folder, dtype)
+    except (OSError, ValueError, KeyError, struct.error):
+        return  # damaged files are told about when they are read
+    free = free_memory_bytes(device)
+    if free is not None and needed > free:
+        ways = "load it in 4bit, spread it with device_map='auto'" if device.type == "cuda" else "unload another model"
+        raise ModelError(
+            f"'{name}' does not fit: its weights take {in_words(needed)} in {str(dtype).removeprefix('torch.')} and "
+            f"{in_words(free)} of memory are free on {device}; {ways}, or choose a smaller model."
+        )
+
+
+def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _read_or_make_again(
+    name: str,
+    source: Source,
+    options: dict[str, Any],
+    device: torch.device,
+    progress: Progress,
+    stop: threading.Event | None,
+) -> LoadedModel:
+    """Read the folder; a converted folder that turns out to be damaged is thrown away and made again, once."""
+    try:
+        return _read(name, source, options, device)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        if not source.made_here:
+            raise ModelError(_explain(name, error)) from error
+        log.warning("The converted model in %s is damaged (%s); it is made again.", source.folder, error)
+    progress(0, 0, f"The cached copy of {name} is damaged; making it again")
+    shutil.rmtree(source.folder, ignore_errors=True)
+    source = locate(name, progress=progress, stop=stop)
+    try:
+        return _read(name, source, options, device)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ModelError(_explain(name, error)) from error
+
+
+def _read(name: str, source: Source, options: dict[str, Any], device: torch.device) -> LoadedModel:
+    try:
+        with _own_progress_only():
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=options["trust_remote_code"])
+            network = AutoModelForCausalLM.from_pretrained(source.folder, **options)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"'{name}' does not fit into the memory of {device}: load it in 4bit, spread it with device_map='auto', or "
+            "choose a smaller model."
+        ) from error
+    except (ImportError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise
+        raise ModelError(_explain(name, error)) from error
+    network.eval().requires_grad_(False)
+    _give_padding(tokenizer)
+    if options["device_map"] is not None:
+        device = _input_device(network, device)
+    return LoadedModel(name, source.revision, network, tokenizer, device)
+
+
+@contextlib.contextmanager
+def _own_progress_only() -> Iterator[None]:
+    """Keep transformers from drawing its own bars on the terminal."""
+    drawing = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawing:
+            transformers_logging.enable_progress_bar()
+
+
+def _input_device(network: PreTrainedModel, device: torch.device) -> torch.device:
+    """Where the inputs of a spread model go: to its embeddings; offloaded ones ("meta") are fetched to `device`."""
+    embeddings = next(network.get_input_embeddings().parameters()).device
+    return device if embeddings.type == "meta" else embeddings
+
+
+def _give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Batches need some padding token; which one never matters, as padding is masked."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+def _explain(name: str, error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if "trust_remote_code" in words or "requires you to execute" in words:
+        return (
+            f"'{name}' comes with Python code of its own, which is not run unless you say so: read that code, then "
+            "pass trust_remote_code=True (--trust-remote-code), or choose another model."
+        )
+    if isinstance(error, ImportError):
+        return f"'{name}' needs a package that is not installed ({words[:160]}): install it, or choose another model."
+    if "okenizer" in words and "Can't load" in words:
+        return f"'{name}' has no tokenizer that can be read: save it beside the model, or choose another model."
+    if "model type" in words or "model_type" in words or "Unrecognized" in words:
+        return f"transformers does not know the architecture of '{name}': choose another model, or update it."
+    return (
+        f"'{name}' could not be loaded, as its files are damaged or of another kind ({type(error).__name__}: "
+        f"{words[:160]}): download it again, or choose another model."
+    )

@@ -1,0 +1,54 @@
+"""How much memory a device has left, and how much a model in a folder will take. Knows no model in memory."""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory that a model could still take on the device; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [room for room in (_system_free(), _control_group_free()) if room is not None]
+    return min(free) if free else None
+
+
+def weights_bytes(folder: Path, dtype: torch.dtype) -> int:
+    """What a safetensors folder's weights take in memory, floating-point ones in `dtype`; read from the headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        for name, tensor in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = tensor["data_offsets"]
+            width = FLOAT_BYTES.get(tensor["dtype"])
+            total += end - begin if width is None else (end - begin) // width * dtype.itemsize
+    return total
+
+
+FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+def _system_free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    facts = dict(line.split(":", 1) for line in lines)
+    return int(facts["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in facts else None
+
+
+def _control_group_free() -> int | None:
+    """What a container's limit leaves; file cache counts as free, as the system gives it back when asked."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - used + int(facts.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None

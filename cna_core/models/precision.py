@@ -1,0 +1,109 @@
+"""Which device a model runs on, and in which number format: asked of torch or measured, never guessed by vendor."""
+
+import functools
+import time
+
+import torch
+from torch.nn import functional
+
+from cna_core.errors import ModelError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def choose_device() -> torch.device:
+    """CUDA where there is one, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def as_device(name: "str | torch.device") -> torch.device:
+    """The device of that name; "auto" chooses.
+
+    Raises:
+        ModelError: there is no such device on this machine.
+    """
+    if isinstance(name, str) and name == "auto":
+        return choose_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"There is no device called '{name}': use auto, cuda, mps or cpu.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"This machine has no CUDA device '{name}': use auto or cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("This machine has no MPS device: use auto or cpu.")
+    return device
+
+
+def as_dtype(name: "str | torch.dtype", device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" chooses for the device.
+
+    Raises:
+        ModelError: no model can be loaded in it.
+    """
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name == "auto":
+        return choose_dtype(device)
+    if name not in DTYPES:
+        raise ModelError(f"There is no dtype called '{name}': use auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where this hardware multiplies it fast, float32 elsewhere.
+
+    A float16 checkpoint is loaded by the same rule: bfloat16 and float32 hold every value that float16 can, and
+    multiplied neurons cannot overflow in them as they can in float16.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = multiplies_bfloat16_fast(device.type)
+    return torch.bfloat16 if fast else torch.float32
+
+
+SLOWDOWN_ALLOWED = 1.5
+"""bfloat16 halves the memory that a model takes and reads, which a measurement inside the CPU's cache does not see."""
+
+
+@functools.cache
+def multiplies_bfloat16_fast(device_type: str) -> bool:
+    """Whether bfloat16 keeps up with float32, both for two decoded rows and for a prompt of 64 tokens.
+
+    Measured once a process, in about a tenth of a second. What it must tell apart is hardware that multiplies
+    bfloat16 (as fast as float32, or faster) from hardware that emulates it (several times slower, above all at a
+    prompt's shape).
+    """
+    device = torch.device(device_type)
+    try:
+        ratios = [measure_slowdown(device, rows) for rows in (2, 64)]
+    except (RuntimeError, TypeError):  # the device knows no bfloat16
+        return False
+    return max(ratios) <= SLOWDOWN_ALLOWED
+
+
+def measure_slowdown(device: torch.device, rows: int, repeats: int = 5) -> float:
+    """Time of bfloat16 over time of float32, for `rows` vectors of 896 numbers times three 4,864 × 896 matrices.
+
+    The two formats take turns and the best time of each counts, so that other work on the machine hurts both alike.
+    """
+    dtypes = (torch.float32, torch.bfloat16)
+    best = dict.fromkeys(dtypes, float("inf"))
+    with torch.inference_mode():
+        vectors = {dtype: torch.full((rows, 896), 0.01, dtype=dtype, device=device) for dtype in dtypes}
+        matrices = {
+            dtype: [torch.full((4864, 896), 0.01, dtype=dtype, device=device) for _ in range(3)] for dtype in dtypes
+        }
+        for _ in range(repeats):
+            for dtype in dtypes:
+                started = time.perf_counter()
+                for matrix in matrices[dtype]:
+                    result = functional.linear(vectors[dtype], matrix)
+                float(result[0, 0])  # waits for the device
+                best[dtype] = min(best[dtype], time.perf_counter() - started)
+    return best[torch.bfloat16] / best[torch.float32]
