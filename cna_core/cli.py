@@ -54,7 +54,7 @@ class Terminal:
 
     def __call__(self, done: int, total: int, words: str) -> None:
         now = time.monotonic()
-        stage = words.split("(")[0].rstrip(" 0123456789/.,·")
+        stage = words.split(" ", 1)[0]
         if stage != self.stage:
             self.stage, self.started_at = stage, now
         elif now - self.drawn_at < (0.1 if self.live else 5.0) and done != total:
@@ -283,7 +283,7 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     out: Out = None,
 ) -> None:
-    """Measure refusal, over-refusal and their costs over strengths, with controls; a stopped run goes on where it was."""
+    """Measure refusal and its costs over strengths, with controls; a stopped run goes on where it was."""
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.prompts.sets import PromptSet

@@ -62,9 +62,16 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu" and has_bfloat16_instructions():
+        fast = True  # the same answer every time: a measurement on a busy machine could flip, and circuits with it
     else:
         fast = multiplies_bfloat16_fast(device.type)
     return torch.bfloat16 if fast else torch.float32
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether torch says that this CPU multiplies bfloat16 itself (on x86: AVX-512 BF16 or AMX)."""
+    return any(name.endswith("bf16") and bool(there) for name, there in torch.cpu.get_capabilities().items())
 
 
 SLOWDOWN_ALLOWED = 1.5

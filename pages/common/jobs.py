@@ -40,7 +40,7 @@ class Job:
 
     def progress(self, done: int, total: int, words: str) -> None:
         """The `Progress` callable to hand to the library."""
-        stage = words.split(":")[0].split("(")[0].strip(" 0123456789")
+        stage = words.split(" ", 1)[0]
         if stage != self._stage or done < self.done:
             self._stage, self._stage_started_at, self._stage_started_with = stage, time.monotonic(), done
         self.done, self.total, self.words = done, total, words
