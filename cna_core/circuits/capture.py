@@ -256,7 +256,8 @@ def recording(model: LoadedModel, positions: Tensor, recorded: list[Tensor | Non
 
     def note(index: int) -> Callable[[NeuronView], None]:
         def visit(view: NeuronView) -> None:
-            recorded[index] = view.at(positions)
+            part, before = view.at(positions), recorded[index]
+            recorded[index] = part if before is None else before + part
 
         return visit
 

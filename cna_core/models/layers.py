@@ -1,98 +1,145 @@
-"""Where a model's neurons are: finds every layer's MLP down projection and lets others see and change its input.
+"""Where a model's neurons are: finds every layer's MLP by its structure, whatever the family calls its parts.
 
-Knows nothing about prompts, circuits or multipliers' meaning.
+In each decoder layer, the down projection is the Linear (or Conv1D) whose output is as wide as the hidden state and
+that has a sibling the other way round: from the hidden state to its own input width, or twice it (fused gate and up).
+Attention is left out by name, because its projections can have the same shapes. Knows nothing about prompts, circuits
+or what a multiplier means.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+import logging
+from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
+from transformers import PreTrainedModel
 
 from cna_core.errors import ModelError
+from cna_core.models.experts import MixtureLayer, RoutedExperts
+from cna_core.models.neurons import DenseLayer, DenseView, NeuronLayer, NeuronView, Removable, Visit
+
+__all__ = [
+    "DenseLayer",
+    "DenseView",
+    "MixtureLayer",
+    "NeuronLayer",
+    "NeuronView",
+    "Removable",
+    "Visit",
+    "decoder_layers",
+    "find_neuron_layers",
+    "text_decoder",
+]
+
+_log = logging.getLogger(__name__)
+_OTHER_TOWERS = ("vision", "visual", "image", "audio", "speech", "encoder")
+_NO_MLP = ("attn", "attention", "router", "gate")
+"""What the names of modules that are not part of an MLP have in them: attention, routing, gates."""
 
 
-class NeuronView(Protocol):
-    """One layer's neurons during one forward pass, just before the down projection reads them."""
-
-    def at(self, positions: Tensor) -> Tensor:
-        """(rows, width) in the model's dtype: the neurons of row r at token `positions[r]`; `positions` is (rows,) int64."""
-
-    def of(self, neurons: Tensor) -> Tensor:
-        """(rows, tokens, n) in the model's dtype: the named neurons (n,) int64 at every token."""
-
-    def multiply(self, multipliers: Tensor) -> None:
-        """Multiply every neuron at every token by its row's multiplier; `multipliers` is (rows, width)."""
-
-
-Visit = Callable[[NeuronView], None]
-
-
-class NeuronLayer(Protocol):
-    """The neurons of one layer of a loaded model."""
-
-    @property
-    def index(self) -> int:
-        """Which layer of the decoder, the first is 0."""
-
-    @property
-    def width(self) -> int:
-        """How many neurons it has."""
-
-    def attach(self, visit: Visit, rows: int) -> RemovableHandle:
-        """Call `visit` in every forward pass of `rows` sequences, until the handle is removed."""
-
-
-@dataclass
-class DenseView:
-    neurons: Tensor  # (rows, tokens, width)
-
-    def at(self, positions: Tensor) -> Tensor:
-        positions = positions.to(self.neurons.device)
-        return self.neurons[torch.arange(len(self.neurons), device=positions.device), positions]
-
-    def of(self, neurons: Tensor) -> Tensor:
-        return self.neurons[..., neurons.to(self.neurons.device)]
-
-    def multiply(self, multipliers: Tensor) -> None:
-        self.neurons = self.neurons * multipliers.to(self.neurons)[:, None, :]
-
-
-@dataclass(frozen=True)
-class DenseLayer:
-    """A layer whose neurons are the input of one Linear (or Conv1D) module."""
-
-    index: int
-    width: int
-    down_projection: nn.Module
-
-    def attach(self, visit: Visit, rows: int) -> RemovableHandle:
-        def before_down_projection(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            neurons = inputs[0]
-            view = DenseView(neurons.reshape(rows, -1, self.width))  # OPT hands over (rows · tokens, width)
-            visit(view)
-            return (view.neurons.reshape(neurons.shape), *inputs[1:])
-
-        return self.down_projection.register_forward_pre_hook(before_down_projection)
-
-
-def text_decoder(network: nn.Module) -> nn.Module:
+def text_decoder(network: PreTrainedModel) -> nn.Module:
     """The module that turns token ids into final hidden states: no LM head, no vision or audio tower."""
-    return network.get_decoder()  # type: ignore[operator]
+    decoder = network.get_decoder()
+    return decoder if isinstance(decoder, nn.Module) else network.base_model
 
 
-def find_neuron_layers(model: nn.Module) -> tuple[NeuronLayer, ...]:
-    """Every layer's neurons, first layer first.
+def decoder_layers(network: PreTrainedModel) -> tuple[nn.Module, ...]:
+    """The text decoder's layers, first layer first.
 
     Raises:
-        ModelError: the architecture has no MLP down projection that can be hooked.
+        ModelError: there is no list of as many layers as the configuration names.
     """
-    layers: list[NeuronLayer] = []
-    for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
-        down_projection = layer.mlp.down_proj
-        layers.append(DenseLayer(index, down_projection.in_features, down_projection))
-    if not layers:
-        raise ModelError("This architecture has no MLP down projection to read neurons from; choose a dense decoder model.")
-    return tuple(layers)
+    config = network.config.get_text_config(decoder=True)
+    count = getattr(config, "num_hidden_layers", 0)
+    for place in (text_decoder(network), network):
+        for name, module in place.named_modules():
+            elsewhere = any(tower in part for part in name.split(".") for tower in _OTHER_TOWERS)
+            if isinstance(module, nn.ModuleList) and len(module) == count and not elsewhere:
+                return tuple(module)
+    raise ModelError(f"No decoder layers were found in this {_family(network)} model; choose a decoder model.")
+
+
+def find_neuron_layers(network: PreTrainedModel) -> tuple[NeuronLayer, ...]:
+    """Every layer's neurons, first layer first. Weights are not read: they may be quantised, sharded or offloaded.
+
+    Routed experts are run by the implementation in which their neurons can be seen (the usual one, "grouped_mm").
+
+    Raises:
+        ModelError: the architecture has a layer without an MLP down projection that can be hooked.
+    """
+    hidden = network.config.get_text_config(decoder=True).hidden_size
+    found = [_neurons_of(layer, index, hidden, network) for index, layer in enumerate(decoder_layers(network))]
+    if any(isinstance(layer, MixtureLayer) for layer in found):
+        _make_experts_visible(network)
+    return tuple(found)
+
+
+def _neurons_of(layer: nn.Module, index: int, hidden: int, network: PreTrainedModel) -> NeuronLayer:
+    # The widest, and of equally wide ones the last: small per-layer adapters (Gemma 3n) have the same structure.
+    found = list(_down_projections(layer, hidden))
+    dense = max(reversed(found), key=lambda projection: projection[0], default=None)
+    dense_layer = DenseLayer(index, *dense) if dense else None
+    experts = next((module for name, module in layer.named_modules() if name.split(".")[-1] == "experts"), None)
+    if experts is None and dense_layer is None:
+        raise ModelError(
+            f"Layer {index} of this {_family(network)} model has no MLP down projection to read neurons from; "
+            "choose a decoder model with an MLP in every layer."
+        )
+    routed = _routed(experts) if experts is not None else None
+    if routed is not None:
+        return MixtureLayer(index, routed, dense_layer)
+    if dense_layer is None:
+        raise ModelError(
+            f"The routed experts in layer {index} of this {_family(network)} model cannot be looked into; "
+            "load the model without quantisation, or choose a dense one."
+        )
+    if experts is not None:
+        _log.warning("Layer %d: the routed experts cannot be looked into, so its neurons are the shared ones.", index)
+    return dense_layer
+
+
+def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.Module]]:
+    """(neurons, module) of everything in a decoder layer that is built like an MLP's down projection."""
+    for name, parent in layer.named_modules():
+        parts = name.split(".")
+        if "experts" in parts or any(word in part for part in parts for word in _NO_MLP):
+            continue
+        # State-space mixers project up and down too; what they do in between is no MLP.
+        if "A_log" in parent._parameters or any(isinstance(child, nn.Conv1d) for child in parent.children()):
+            continue
+        shapes = {child: _linear_shape(child) for child in parent.children()}
+        for child_name, child in parent.named_children():
+            shape = shapes[child]
+            if shape is None or shape[1] != hidden or any(word in child_name for word in _NO_MLP):
+                continue
+            # A square projection (hidden to hidden) must not count as its own sibling.
+            ups = {up[1] for other, up in shapes.items() if other is not child and up and up[0] == hidden}
+            if shape[0] in ups or 2 * shape[0] in ups:
+                yield shape[0], child
+
+
+def _linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """Input and output width of a Linear, of a quantised one, or of GPT-2's Conv1D; None for anything else."""
+    for names in (("in_features", "out_features"), ("nx", "nf")):
+        widths = tuple(getattr(module, name, None) for name in names)
+        if all(isinstance(width, int) for width in widths):
+            return widths  # type: ignore[return-value]
+    return None
+
+
+def _routed(experts: nn.Module) -> RoutedExperts | None:
+    """None where the experts are not fused tensors, or are quantised."""
+    down = experts._parameters.get("down_proj")
+    if down is None or down.ndim != 3 or not down.dtype.is_floating_point or not hasattr(experts, "_apply_gate"):
+        return None
+    width = down.shape[1] if getattr(experts, "is_transposed", False) else down.shape[2]
+    return RoutedExperts(experts, int(down.shape[0]), int(width))
+
+
+def _make_experts_visible(network: PreTrainedModel) -> None:
+    try:
+        network.set_experts_implementation("grouped_mm")
+    except (ImportError, ValueError):  # not on this device: the slower one is everywhere
+        network.set_experts_implementation("batched_mm")
+
+
+def _family(network: PreTrainedModel) -> str:
+    return str(network.config.model_type)

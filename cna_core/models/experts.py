@@ -1,0 +1,188 @@
+"""Layers of routed experts: the neurons of all experts on one axis, the shared expert's behind them.
+
+Neuron j of expert e is neuron e · (neurons an expert) + j of the layer; it is 0 at tokens that are not routed to e. The
+experts' weights are fused tensors without a Linear to hook, but every implementation that transformers has runs their
+activation function through one method, on all routed (token, expert) pairs at once; the pairs' order follows from the
+routing that the experts are given.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cna_core.errors import ModelError
+from cna_core.models.neurons import DenseLayer, NeuronView, Removable, Visit
+
+
+@dataclass
+class ExpertsView:
+    """The routed experts' neurons of one pass: one line for each (token, expert) pair.
+
+    Args:
+        neurons: (pairs, width) one expert's neurons each.
+        experts, tokens: (pairs,) int64: which expert's, and at which token of the flattened batch.
+        shape: rows and tokens a row.
+        count: how many experts there are.
+    """
+
+    neurons: Tensor
+    experts: Tensor
+    tokens: Tensor
+    shape: tuple[int, int]
+    count: int
+
+    def at(self, positions: Tensor) -> Tensor:
+        rows, length = self.shape
+        wanted = positions.to(self.tokens.device)[self.tokens // length] == self.tokens % length
+        neurons = self.neurons.new_zeros(rows, self.count, self.neurons.shape[1])
+        neurons[self.tokens[wanted] // length, self.experts[wanted]] = self.neurons[wanted]
+        return neurons.flatten(1)
+
+    def of(self, neurons: Tensor) -> Tensor:
+        neurons = neurons.to(self.tokens.device)
+        width = self.neurons.shape[1]
+        mine = self.experts[:, None] == neurons // width  # (pairs, n)
+        chosen = self.neurons[:, neurons % width] * mine
+        found = chosen.new_zeros(self.shape[0] * self.shape[1], len(neurons))
+        return found.index_add_(0, self.tokens, chosen).reshape(*self.shape, -1)
+
+    def multiply(self, multipliers: Tensor) -> None:
+        table = multipliers.to(self.neurons).reshape(len(multipliers), self.count, -1)
+        # One row of multipliers holds for every row of the batch.
+        rows = self.tokens // self.shape[1] if len(table) > 1 else torch.zeros_like(self.tokens)
+        self.neurons = self.neurons * table[rows, self.experts]
+
+
+class GateProbe(nn.Module):
+    """Stands where an experts module keeps its activation function, so that ordinary hooks see what comes out of it."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        return self.gate(gate_up)
+
+
+@dataclass(frozen=True)
+class RoutedExperts:
+    """The routed experts of one layer.
+
+    Args:
+        experts: the module that holds their fused weights.
+        count: how many experts.
+        width: neurons in each.
+    """
+
+    experts: nn.Module
+    count: int
+    width: int
+
+    @property
+    def total(self) -> int:
+        return self.count * self.width
+
+    def attach(self, visit: Visit, rows: int) -> Removable:
+        routing: list[Tensor] = []
+
+        def before_experts(_module: nn.Module, inputs: Sequence[Tensor], named: Mapping[str, Tensor]) -> None:
+            routing[:] = [inputs[1] if len(inputs) > 1 else named["top_k_index"]]
+
+        def after_gate(_module: nn.Module, _inputs: object, neurons: Tensor) -> Tensor:
+            chosen = routing[0]
+            ids = chosen.reshape(-1)
+            # "grouped_mm" sorts the pairs by expert, with this very call; "batched_mm" leaves them in order.
+            experts, order = torch.sort(ids) if self._sorts_pairs else (ids, torch.arange(len(ids), device=ids.device))
+            view = ExpertsView(
+                neurons, experts, order // chosen.shape[-1], (rows, chosen.shape[0] // rows), self.count
+            )
+            visit(view)
+            return view.neurons
+
+        return _Handles(
+            [
+                self.experts.register_forward_pre_hook(before_experts, with_kwargs=True),
+                self._probe.register_forward_hook(after_gate),
+            ]
+        )
+
+    @property
+    def _sorts_pairs(self) -> bool:
+        implementation = self.experts.config._experts_implementation  # type: ignore[union-attr]
+        if implementation not in ("grouped_mm", "batched_mm"):
+            raise ModelError(
+                f"The routed experts run as '{implementation}', where their neurons cannot be seen; "
+                "load the model with experts_implementation='grouped_mm'."
+            )
+        return implementation == "grouped_mm"
+
+    @property
+    def _probe(self) -> nn.Module:
+        if not getattr(self.experts, "has_gate", True):
+            return self.experts.act_fn  # type: ignore[return-value]
+        probe = self.experts.__dict__.get("_apply_gate")
+        if not isinstance(probe, GateProbe):
+            probe = GateProbe(self.experts._apply_gate)  # type: ignore[arg-type]
+            # Into the instance's own dictionary: as a submodule it would not come before the class's method.
+            object.__setattr__(self.experts, "_apply_gate", probe)
+        return probe
+
+
+@dataclass(frozen=True)
+class MixtureLayer:
+    """A layer of routed experts, and of a dense part where there is one (shared experts, an MLP beside them)."""
+
+    index: int
+    routed: RoutedExperts
+    dense: DenseLayer | None = None
+
+    @property
+    def width(self) -> int:
+        return self.routed.total + (self.dense.width if self.dense else 0)
+
+    def attach(self, visit: Visit, rows: int) -> Removable:
+        boundary = self.routed.total
+        handles = [self.routed.attach(functools.partial(self._visit_part, visit, 0, boundary), rows)]
+        if self.dense is not None:
+            handles.append(
+                self.dense.attach(functools.partial(self._visit_part, visit, boundary, self.width), rows)
+            )
+        return _Handles(handles)
+
+    def _visit_part(self, visit: Visit, start: int, end: int, view: NeuronView) -> None:
+        visit(view if (start, end) == (0, self.width) else _PartView(view, start, end, self.width))
+
+
+@dataclass
+class _PartView:
+    """A part of a layer, on the whole layer's axis: its neurons are `start` to `end` of `width`."""
+
+    part: NeuronView
+    start: int
+    end: int
+    width: int
+
+    def at(self, positions: Tensor) -> Tensor:
+        return nn.functional.pad(self.part.at(positions), (self.start, self.width - self.end))
+
+    def of(self, neurons: Tensor) -> Tensor:
+        inside = (neurons >= self.start) & (neurons < self.end)
+        found = self.part.of(torch.where(inside, neurons - self.start, 0))
+        return found * inside.to(found.device)
+
+    def multiply(self, multipliers: Tensor) -> None:
+        self.part.multiply(multipliers[:, self.start : self.end])
+
+
+class _Handles:
+    """Several handles in one."""
+
+    def __init__(self, handles: Sequence[Removable]) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
