@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from cna_core.models.layers import NeuronView
 from cna_core.models.loaded import LoadedModel
@@ -23,6 +24,13 @@ PASS_TOKENS = 4096
 """Tokens of all rows together in one pass of a prefill: bounds the memory of a long prompt."""
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def has_only_attention(model: LoadedModel) -> bool:
+    """Whether every layer's memory is keys and values; state-space layers can only start from nothing or go token by
+    token, so their prompts are read in one pass and their prefixes are not kept."""
+    config = model.network.config.get_text_config(decoder=True)
+    return set(getattr(config, "layer_types", None) or ()) <= _ATTENTION
 
 
 class RowBatch:
@@ -36,7 +44,7 @@ class RowBatch:
     def __init__(self, model: LoadedModel, stop: threading.Event | None = None) -> None:
         self.model = model
         self.stop = stop
-        self._cache: Any = None
+        self.cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._parameters = inspect.signature(model.network.forward).parameters
 
@@ -44,8 +52,13 @@ class RowBatch:
     def rows(self) -> int:
         return len(self._mask)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], plan: SteeringPlan) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], plan: SteeringPlan, cache: DynamicCache | None = None, columns: int = 0
+    ) -> Tensor:
         """Read the prompts; (rows, vocabulary) float32 logits of the token after each.
+
+        Args:
+            cache: keys and values of the first `columns` columns of the left-padded prompts, computed with this plan.
 
         Raises:
             StoppedError: `stop` was set.
@@ -54,11 +67,12 @@ class RowBatch:
         tokens = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
         self._mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         self._mask = self._mask.to(self.model.device)
+        self.cache = cache
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        step = max(1, PASS_TOKENS // len(prompts)) if self._may_read_in_parts() else length
+        step = max(1, PASS_TOKENS // len(prompts)) if has_only_attention(self.model) else length
         logits = torch.empty(0)
         with self._stopping_between_layers(len(prompts)):
-            for start in range(0, length, step):
+            for start in range(columns, length, step):
                 part = slice(start, start + step)
                 mask = self._mask[:, : min(start + step, length)]
                 logits = self._pass(tokens[:, part], mask, positions[:, part], plan)
@@ -74,28 +88,23 @@ class RowBatch:
         """Make a batch of these rows, in this order; a row may be taken more than once."""
         index = torch.tensor(places, device=self._mask.device)
         self._mask = self._mask[index]
-        self._cache.reorder_cache(index)
+        self.cache.reorder_cache(index)
 
     def release(self) -> None:
         """Give the cache's memory back."""
-        self._cache = None
+        self.cache = None
 
     def _pass(self, tokens: Tensor, mask: Tensor, positions: Tensor, plan: SteeringPlan) -> Tensor:
         raise_if_stopped(self.stop)
-        named: dict[str, Any] = {"attention_mask": mask, "past_key_values": self._cache, "use_cache": True}
+        named: dict[str, Any] = {"attention_mask": mask, "past_key_values": self.cache, "use_cache": True}
         if "position_ids" in self._parameters:
             named["position_ids"] = positions
         if "logits_to_keep" in self._parameters:
             named["logits_to_keep"] = 1
         with plan.attached(), torch.inference_mode():
             output = self.model.network(input_ids=tokens.to(self.model.device), **named)
-            self._cache = output.past_key_values
+            self.cache = output.past_key_values
             return output.logits[:, -1].float()
-
-    def _may_read_in_parts(self) -> bool:
-        # State-space layers can only start from nothing or take one token at a time.
-        config = self.model.network.config.get_text_config(decoder=True)
-        return set(getattr(config, "layer_types", None) or ()) <= _ATTENTION
 
     @contextlib.contextmanager
     def _stopping_between_layers(self, rows: int) -> Iterator[None]:

@@ -6,6 +6,7 @@ told apart by their place in the batch alone; there is no global steering state.
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,17 @@ class RowSteering:
     def is_neutral(self) -> bool:
         """Whether the row is the untouched model's."""
         return not (self.multiplies or self.adds)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for rows that are steered alike: their neurons, multipliers and vectors by content."""
+        neurons = multipliers = vectors = b""
+        if self.multiplies and self.circuit is not None:
+            neurons = self.circuit.flat.tobytes()
+            multipliers = _checked(self.multiplier, self.circuit).tobytes()
+        if self.adds and self.vectors is not None:
+            vectors = hashlib.sha256(self.vectors.vectors.tobytes()).digest()
+        return (neurons, multipliers, vectors, self.vector_strength if vectors else 0.0)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ choosing tokens is sampling.py's.
 
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
 from cna_core.steering.decode import PASS_TOKENS, RowBatch
 from cna_core.steering.hooks import RowSteering, SteeringPlan
+from cna_core.steering.prefix_cache import PrefixCaches, message_prefix
 from cna_core.steering.sampling import Sampler, Sampling
 from cna_core.steering.text_stream import TextStream
 from cna_core.steering.vectors import CaaVectors
@@ -83,6 +84,7 @@ class _Answer:
     steering: RowSteering
     stream: TextStream
     limit: int
+    prefix: int = 0  # how many first tokens of the prompt do not depend on the last message
     row: int = 0
     shadow: int | None = None  # the row of the untouched model that reads this lane's text
     written: list[int] = field(default_factory=list)
@@ -102,6 +104,7 @@ def generate(
     seed: int = 0,
     steer_prompt: bool = True,
     measure: bool = False,
+    prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
 ) -> Generator[Step, None, None]:
     """Write all lanes' answers from one batched decode; yields one `Step` a lane and token, lanes in turn.
@@ -120,6 +123,7 @@ def generate(
             model that has read the same text, the lane's own*. Until the lanes part, this is the divergence from a
             baseline lane 0; after it, it still says what steering does to this very token, where a comparison across
             two texts would say nothing. The untouched reader is one more row of the batch.
+        prefixes: what the model has read before; what it reads now is kept there.
         stop: when set, `StoppedError` is raised within one token, in a prefill within one layer.
 
     Raises:
@@ -130,13 +134,18 @@ def generate(
     sampler = Sampler(Sampling(temperature, top_p, top_k, repetition_penalty, seed))
     if max_new_tokens < 1:
         raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
-    answers = _prepared(model, lanes, circuit, max_new_tokens)
-    decode = _Decode(model, answers, circuit if measure else None, sampler, steer_prompt, measure, stop)
+    answers = _prepared(model, lanes, circuit, max_new_tokens, prefixes is not None)
+    decode = _Decode(model, answers, circuit if measure else None, sampler, steer_prompt, measure, prefixes, stop)
     return decode.steps()
 
 
 def first_token_logits(
-    model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, *, stop: threading.Event | None = None
+    model: LoadedModel,
+    lanes: Sequence[Lane],
+    circuit: Circuit | None,
+    *,
+    prefixes: PrefixCaches | None = None,
+    stop: threading.Event | None = None,
 ) -> Tensor:
     """(lanes, vocabulary) float32 on the CPU: each lane's logits for the first token of its answer, nothing written.
 
@@ -145,7 +154,7 @@ def first_token_logits(
     Raises:
         PromptError, CircuitError, StoppedError: as for `generate`.
     """
-    answers = _prepared(model, lanes, circuit, 1)
+    answers = _prepared(model, lanes, circuit, 1, prefixes is not None)
     distinct, places = _distinct(answers, steer_prompt=True)
     order = sorted(range(len(distinct)), key=lambda place: len(distinct[place].prompt))
     logits: list[Tensor] = [torch.empty(0)] * len(distinct)
@@ -157,7 +166,8 @@ def first_token_logits(
         order = order[len(some) :]
         batch = RowBatch(model, stop)
         plan = SteeringPlan(model, [distinct[place].steering for place in some])
-        for place, row in zip(some, batch.prefill([distinct[place].prompt for place in some], plan), strict=True):
+        rows = _read(batch, [distinct[place] for place in some], plan, prefixes)
+        for place, row in zip(some, rows, strict=True):
             logits[place] = row.cpu()
     return torch.stack([logits[place] for place in places])
 
@@ -173,10 +183,11 @@ class _Decode:
         sampler: Sampler,
         steer_prompt: bool,
         measure: bool,
+        prefixes: PrefixCaches | None,
         stop: threading.Event | None,
     ) -> None:
         self.model, self.answers, self.watched, self.sampler = model, answers, watched, sampler
-        self.steer_prompt, self.measure = steer_prompt, measure
+        self.steer_prompt, self.measure, self.prefixes = steer_prompt, measure, prefixes
         self.batch = RowBatch(model, stop)
         self.ends = end_tokens(model)
         # Built here, so that a circuit of another model is told before the first step.
@@ -211,10 +222,10 @@ class _Decode:
                 steerings.append(NEUTRAL)
         if len(rows) == 1:  # a lone row gets a copy beside it: two rows cost as much as one in bfloat16
             rows, steerings = rows * 2, steerings * 2
-        prompts = [answer.prompt for answer in distinct]
-        repeats = 2 if len(prompts) == len(prompts[0]) == 1 else 1  # a pass of one token is a lone row, too
-        plan = SteeringPlan(self.model, [answer.steering for answer in distinct] * repeats, self.watched)
-        logits = self.batch.prefill(prompts * repeats, plan)
+        if len(distinct) == 1 and len(distinct[0].prompt) - distinct[0].prefix < 2:
+            distinct = distinct * 2  # a pass of one token computes as differently as a lone row of the decode
+        plan = SteeringPlan(self.model, [answer.steering for answer in distinct], self.watched)
+        logits = _read(self.batch, distinct, plan, self.prefixes)
         self.batch.select(rows)
         self.plan = SteeringPlan(self.model, steerings, self.watched)
         return logits[rows], plan.activity[rows]
@@ -276,16 +287,18 @@ def end_tokens(model: LoadedModel) -> frozenset[int]:
 
 
 def _prepared(
-    model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, max_new_tokens: int
+    model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, max_new_tokens: int, with_prefix: bool
 ) -> list[_Answer]:
     if not lanes:
         raise PromptError("There is nothing to answer; give at least one lane.")
-    encoded: dict[int, list[int]] = {}
+    encoded: dict[int, tuple[list[int], int]] = {}
     answers = []
     for place, lane in enumerate(lanes):
         if id(lane.messages) not in encoded:
-            encoded[id(lane.messages)] = encode(model, lane.messages)
-        prompt = encoded[id(lane.messages)]
+            tokens = encode(model, lane.messages)
+            prefix = message_prefix(model, lane.messages, tokens) if with_prefix else 0
+            encoded[id(lane.messages)] = (tokens, prefix)
+        prompt, prefix = encoded[id(lane.messages)]
         room = model.context_tokens - len(prompt)
         if room < 1:
             raise PromptError(
@@ -293,8 +306,18 @@ def _prepared(
                 f"{model.context_tokens:,}, answer included; shorten it or clear the history."
             )
         stream, limit = TextStream(model.tokenizer), min(max_new_tokens, room)
-        answers.append(_Answer(place, prompt, lane.steering(circuit), stream, limit))
+        answers.append(_Answer(place, prompt, lane.steering(circuit), stream, limit, prefix))
     return answers
+
+
+def _read(
+    batch: RowBatch, answers: Sequence[_Answer], plan: SteeringPlan, prefixes: PrefixCaches | None
+) -> Tensor:
+    """Prefill these answers' prompts, one row each."""
+    prompts = [answer.prompt for answer in answers]
+    if prefixes is None:
+        return batch.prefill(prompts, plan)
+    return prefixes.prefill(batch, prompts, [answer.prefix for answer in answers], plan)
 
 
 def _distinct(answers: Sequence[_Answer], steer_prompt: bool) -> tuple[list[_Answer], list[int]]:
@@ -304,10 +327,10 @@ def _distinct(answers: Sequence[_Answer], steer_prompt: bool) -> tuple[list[_Ans
     places = []
     for answer in answers:
         steering = answer.steering if steer_prompt and not answer.steering.is_neutral else NEUTRAL
-        key = (tuple(answer.prompt), *_key(steering))
+        key = (tuple(answer.prompt), *steering.key)
         if key not in found:
             found[key] = len(distinct)
-            distinct.append(_Answer(answer.lane, answer.prompt, steering, answer.stream, answer.limit))
+            distinct.append(replace(answer, steering=steering))
         places.append(found[key])
     return distinct, places
 
@@ -319,15 +342,8 @@ def _place_of_untouched(distinct: list[_Answer], answer: _Answer, place: int, st
     for place, other in enumerate(distinct):
         if other.steering.is_neutral and other.prompt == answer.prompt:
             return place
-    distinct.append(_Answer(answer.lane, answer.prompt, NEUTRAL, answer.stream, answer.limit))
+    distinct.append(replace(answer, steering=NEUTRAL))
     return len(distinct) - 1
-
-
-def _key(steering: RowSteering) -> tuple[object, ...]:
-    """Equal for rows that are steered alike."""
-    multiplier = np.asarray(steering.multiplier, dtype=np.float64).tobytes() if steering.multiplies else b""
-    vector_strength = steering.vector_strength if steering.adds else 0.0
-    return (id(steering.circuit) if multiplier else 0, multiplier, id(steering.vectors), vector_strength)
 
 
 def _divergence(steered: Tensor, untouched: Tensor) -> float:
