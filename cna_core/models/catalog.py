@@ -82,9 +82,13 @@ def catalog() -> dict[str, CatalogEntry]:
 
 
 def nearest(name: str, count: int = 3) -> list[str]:
-    """Catalog ids that look like `name`, most alike first; none when nothing does."""
+    """Catalog ids that look like `name` or begin like it, most alike first; none when nothing does."""
     wanted = name.rsplit("/", 1)[-1].lower()
-    ids = list(catalog())
-    alike = difflib.get_close_matches(wanted, ids, n=count, cutoff=0.5)
-    containing = [known for known in ids if len(wanted) > 2 and wanted in known and known not in alike]
-    return (alike + containing)[:count]
+    likeness = {known: _likeness(wanted, known) for known in catalog()}
+    alike = sorted((known for known in likeness if likeness[known] > 0.65), key=lambda known: -likeness[known])
+    return alike[:count]
+
+
+def _likeness(wanted: str, known: str) -> float:
+    beginning = known[: len(wanted) + 1]
+    return max(difflib.SequenceMatcher(None, wanted, part).ratio() for part in (known, beginning))

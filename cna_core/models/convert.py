@@ -84,13 +84,14 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = sil
     Raises:
         ModelError: as `convert`.
     """
+    progress(2, 100, f"Reading {gguf.name}")
     require_gguf(gguf)
+    _read_file_once()
+    architecture = _read_architecture(gguf)
+
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    progress(5, 100, f"Reading {gguf.name}")
-    _read_file_once()
-    architecture = _read_architecture(gguf)
     _report_tensors(progress, first=15, last=85)
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
@@ -173,8 +174,8 @@ def _forget_quantisation(model: Any) -> None:
     packed = sorted({str(weight.dtype) for weight in weights if weight.dtype in (torch.uint8, torch.int8)})
     if packed:
         raise ModelError(
-            f"The weights stayed packed as {', '.join(packed)}, as this version of transformers cannot unpack them: choose "
-            "another file of the same model."
+            f"The weights stayed packed as {', '.join(packed)}, as this version of transformers cannot unpack them: "
+            "choose another file of the same model."
         )
 
 

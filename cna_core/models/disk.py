@@ -4,6 +4,7 @@ Knows nothing of models.
 """
 
 import contextlib
+import glob
 import hashlib
 import shutil
 import threading
@@ -67,6 +68,14 @@ def one_at_a_time(
         except Timeout:
             progress(0, 0, f"Waiting for another process that is making {target.name}")
     try:
+        _sweep(target)
         yield
     finally:
         lock.release()
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed workers left beside the target: unfinished drafts are hidden and begin with its name."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)

