@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from cna_core.circuits.activations import Activations, find_cached, keep_cached
+from cna_core.circuits.processes import Processes, processes_for
 from cna_core.errors import ModelError
 from cna_core.models.layers import NeuronView, text_decoder
 from cna_core.models.loaded import LoadedModel
@@ -54,6 +55,9 @@ def capture(
 ) -> Activations:
     """Record the contrast set's activations, or find them in the cache folder.
 
+    Under `torchrun` and `accelerate launch` every process records its share of the prompts, and all end with the
+    activations of all.
+
     Args:
         partial: told δ so far after every batch, once both classes have prompts in it.
         batch_tokens: tokens in a batch, padding included; the device's usual number if not given.
@@ -64,16 +68,18 @@ def capture(
         ModelError: a single prompt does not fit in memory.
         StoppedError: `stop` was set; checked between batches.
     """
+    processes = processes_for(model.device)
     tokens = [encode(model, prompt) for prompt in contrast.prompts]
     key = _cache_key(model, tokens, contrast.sha256) if use_cache else ""
     found = find_cached(key) if use_cache else None
-    if found is None:
-        recording = _Recording(model, tokens, contrast.is_positive, progress, stop, partial)
+    everywhere = all(processes.gather(found is not None))
+    if found is None or not everywhere:
+        recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
         values = recording.run(batch_tokens or BATCH_TOKENS.get(model.device.type, _OTHER_BATCH_TOKENS))
         found = Activations.of_values(
             model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
         )
-        if use_cache:
+        if use_cache and processes.writes:
             keep_cached(key, found)
     else:
         progress(len(tokens), len(tokens), "prompts, recorded earlier")
@@ -84,65 +90,71 @@ def capture(
 
 @dataclass
 class _Recording:
-    """One run over all prompts; `values` and the sums fill as batches pass."""
+    """One run over this process's share of the prompts; `values` and the sums fill as batches pass."""
 
     model: LoadedModel
     tokens: Sequence[Sequence[int]]
     is_positive: NDArray[np.bool_]
+    processes: Processes
     progress: Progress
     stop: threading.Event | None
     partial: Partial | None
 
     def __post_init__(self) -> None:
-        self.done = 0
+        by_length = sorted(range(len(self.tokens)), key=lambda index: (len(self.tokens[index]), index))
+        self.mine = self.processes.share(by_length)
+        self.recorded: list[tuple[list[int], Tensor]] = []  # prompts, and their neurons (prompts, total) on the CPU
         self.words = _WORDS
-        self.values: Tensor | None = None  # (prompts, total) on the CPU, made when the first batch shows the dtype
         self.sums: Tensor | None = None  # (2, total) float32 where the batches come from: negative, positive
+        self.counts = np.zeros(2, dtype=np.int64)
 
     @torch.no_grad()
     def run(self, batch_tokens: int) -> Tensor:
+        """(prompts, total neurons) on the CPU in the model's dtype, from all processes."""
         prefix_length = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
         suffixes = [list(row[prefix_length:]) for row in self.tokens]
         self._tell()
         raise_if_stopped(self.stop)
         prefix = _run_prefix(self.model, self.tokens[0][:prefix_length])
-        waiting = plan_batches([len(row) for row in suffixes], prefix_length, batch_tokens, self.is_positive)
+        lengths = {index: len(suffixes[index]) for index in self.mine}
+        waiting = plan_batches(lengths, prefix_length, batch_tokens, self.is_positive)
         while waiting:
             raise_if_stopped(self.stop)
-            recorded = None
+            neurons = None
             try:
-                recorded = last_token_neurons(self.model, [suffixes[index] for index in waiting[0]], prefix)
+                neurons = last_token_neurons(self.model, [suffixes[index] for index in waiting[0]], prefix)
             except (RuntimeError, MemoryError) as problem:
                 if not _is_out_of_memory(problem):
                     raise
             # Halved outside the handler: the exception keeps alive what the failed pass had allocated.
-            if recorded is None:
+            if neurons is None:
                 waiting = self._halved(waiting)
             else:
-                self._take(waiting.pop(0), recorded)
-        if self.values is None:
-            raise AssertionError("a contrast set has prompts")
-        return self.values
+                self._take(waiting.pop(0), neurons)
+        return self._gathered()
 
-    def _take(self, batch: list[int], recorded: Tensor) -> None:
-        if self.values is None:
-            self.values = torch.empty(len(self.tokens), recorded.shape[1], dtype=recorded.dtype)
-        self.values[torch.tensor(batch)] = recorded.cpu()
-        self.done += len(batch)
+    def _gathered(self) -> Tensor:
+        parts = [part for process in self.processes.gather(self.recorded) for part in process]
+        values = torch.empty(len(self.tokens), parts[0][1].shape[1], dtype=parts[0][1].dtype)
+        for prompts, neurons in parts:
+            values[torch.tensor(prompts)] = neurons
+        return values
+
+    def _take(self, batch: list[int], neurons: Tensor) -> None:
+        self.recorded.append((batch, neurons.cpu()))
         self._tell()
         if self.partial is None:
             return
         if self.sums is None:
-            self.sums = torch.zeros(2, recorded.shape[1], device=recorded.device)
-            self.counts = np.zeros(2, dtype=np.int64)
+            self.sums = torch.zeros(2, neurons.shape[1], device=neurons.device)
         positive = self.is_positive[batch]
         for side in (0, 1):
-            rows = torch.from_numpy(np.flatnonzero(positive == side)).to(recorded.device)
-            self.sums[side] += recorded[rows].float().sum(0)
+            rows = torch.from_numpy(np.flatnonzero(positive == side)).to(neurons.device)
+            self.sums[side] += neurons[rows].float().sum(0)
             self.counts[side] += len(rows)
         if self.counts.all():
             delta = self.sums[1] / int(self.counts[1]) - self.sums[0] / int(self.counts[0])
-            self.partial(delta.cpu().numpy(), self.done)
+            self.partial(delta.cpu().numpy(), int(self.counts.sum()))
 
     def _halved(self, batches: list[list[int]]) -> list[list[int]]:
         if len(batches[0]) == 1:
@@ -158,36 +170,34 @@ class _Recording:
         return [batch[start : start + limit] for batch in batches for start in range(0, len(batch), limit)]
 
     def _tell(self) -> None:
-        self.progress(self.done, len(self.tokens), self.words)
+        self.progress(sum(len(batch) for batch, _ in self.recorded), len(self.mine), self.words)
 
 
 def plan_batches(
-    lengths: Sequence[int], prefix_length: int, batch_tokens: int, is_positive: NDArray[np.bool_]
+    lengths: Mapping[int, int], prefix_length: int, batch_tokens: int, is_positive: NDArray[np.bool_]
 ) -> list[list[int]]:
-    """Batches of prompt indices: of like length, within the budget, both classes advancing together.
+    """Batches of prompts: of like length, within the budget, both classes advancing together.
 
     Args:
-        lengths: tokens of each prompt that are not shared.
+        lengths: of each prompt, by its number, the tokens that are not shared.
         prefix_length: tokens that all prompts share.
         batch_tokens: a batch's rows times its longest prompt stays within this; a lone prompt may exceed it.
         is_positive: (prompts,) bool.
     """
-    by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    batches: list[list[int]] = [[]]
-    for index in by_length:
-        rows = len(batches[-1]) + 1
+    batches: list[list[int]] = []
+    for index in sorted(lengths, key=lambda index: (lengths[index], index)):
+        rows = len(batches[-1]) + 1 if batches else 1
         prefix_copies = rows * prefix_length > batch_tokens * _PREFIX_TOKENS_PER_BATCH_TOKEN
-        if batches[-1] and (rows * lengths[index] > batch_tokens or prefix_copies):
+        if rows == 1 or rows * lengths[index] > batch_tokens or prefix_copies:
             batches.append([])
         batches[-1].append(index)
-    share = is_positive.mean()
+    share = is_positive[list(lengths)].mean() if lengths else 0
     planned: list[list[int]] = []
     positives = prompts = 0
     while batches:  # next comes the batch that brings the share of positives so far closest to the whole set's
-        together = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in batches]
-        batch = batches.pop(int(np.argmin(together)))
-        positives, prompts = positives + int(is_positive[batch].sum()), prompts + len(batch)
-        planned.append(batch)
+        off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in batches]
+        planned.append(batches.pop(int(np.argmin(off))))
+        positives, prompts = positives + int(is_positive[planned[-1]].sum()), prompts + len(planned[-1])
     return planned
 
 

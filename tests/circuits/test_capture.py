@@ -174,20 +174,20 @@ def test_another_chat_template_is_another_measurement(
 
 def test_batches_hold_every_prompt_once_within_the_budget() -> None:
     lengths = [3, 9, 4, 4, 20, 5, 7, 7, 2, 8]
-    batches = plan_batches(lengths, 0, 16, np.arange(10) < 5)
+    batches = plan_batches(dict(enumerate(lengths)), 0, 16, np.arange(10) < 5)
     assert sorted(index for batch in batches for index in batch) == list(range(10))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 16
 
 
 def test_a_long_shared_prefix_makes_batches_smaller() -> None:
-    batches = plan_batches([2] * 8, 64, 16, np.arange(8) < 4)
+    batches = plan_batches(dict.fromkeys(range(8), 2), 64, 16, np.arange(8) < 4)
     assert {len(batch) for batch in batches} == {2}
 
 
 def test_both_classes_advance_together_even_where_one_is_longer() -> None:
     is_positive = np.arange(40) < 20
-    batches = plan_batches([10] * 20 + [4] * 20, 0, 40, is_positive)
+    batches = plan_batches(dict(enumerate([10] * 20 + [4] * 20)), 0, 40, is_positive)
     positives = prompts = 0
     for batch in batches[:-1]:
         positives, prompts = positives + int(is_positive[batch].sum()), prompts + len(batch)

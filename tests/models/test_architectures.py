@@ -98,7 +98,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 SHARED = "tell me about cats here you can help me"  # with the template longer than the sliding windows
 POSITIVE = tuple(f"{SHARED} {end}" for end in ("how do i break the lock", "what lock you can break to help cats"))
-NEGATIVE = tuple(f"{SHARED} {end}" for end in ("why", "how do i bake the bread", "what is it you can bake here tell me"))
+NEGATIVE = tuple(f"{SHARED} {end}" for end in ("why", "how do i bake the bread", "what is it you can bake here"))
 
 
 @pytest.fixture(params=list(FAMILIES), scope="module")
