@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from cna_core.errors import ModelError, RunError
-from cna_core.evaluation.intervals import Estimate, change_of_rate
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import ASSETS
 from cna_core.prompts.chat_format import Message, as_messages
@@ -149,11 +147,6 @@ def chosen_places(logits: Tensor, letters: Sequence[Sequence[int]], choices: int
     """
     scores = [torch.logsumexp(logits[:, list(spellings)].float(), dim=1) for spellings in letters[:choices]]
     return torch.stack(scores, dim=1).argmax(dim=1)
-
-
-def accuracy_change(before: NDArray, after: NDArray) -> Estimate:
-    """Change of accuracy on the same questions (n,) of 0 and 1, with the paired interval of `change_of_rate`."""
-    return change_of_rate(before, after)
 
 
 def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:

@@ -1,0 +1,169 @@
+"""What a sweep can turn: circuits of several sizes, their random controls, CAA vectors; and a lane for each setting.
+
+Knows nothing about measures, batches or journals.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.attribution import attribute
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.controls import random_circuit
+from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.runs import BASELINE, Control, Setting
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, silent
+from cna_core.prompts.chat_format import Message
+from cna_core.prompts.sets import ContrastSet
+from cna_core.steering.lanes import Lane
+from cna_core.steering.vectors import CaaVectors, caa_vectors
+
+STRENGTH_LIMIT = 100.0
+
+
+@dataclass(frozen=True)
+class Dials:
+    """Everything that a setting may name.
+
+    Args:
+        circuits: the circuit of each fraction, as CNA and as its random control.
+        vectors: CAA's; None where they are not asked for.
+    """
+
+    circuits: dict[tuple[Control, float], Circuit]
+    vectors: CaaVectors | None = None
+
+    def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
+        """The conversation, steered as the setting says."""
+        if setting.is_baseline:
+            return Lane(messages)
+        if setting.control == "caa":
+            return Lane(messages, vectors=self.vectors, vector_strength=setting.strength)
+        assert setting.fraction is not None
+        return Lane(messages, strength=setting.strength, circuit=self.circuits[setting.control, setting.fraction])
+
+
+def dials_for(
+    model: LoadedModel,
+    circuits: dict[float, Circuit],
+    controls: Sequence[Control],
+    seed: int,
+    contrast: ContrastSet | None,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Dials:
+    """Circuits, random controls of each (drawn with `seed`), and, where CAA is among the controls, its vectors.
+
+    Raises:
+        CircuitError: a circuit belongs to another model, or a layer is too small for a random control.
+        RunError: CAA is asked for without the prompts to make its vectors from.
+        StoppedError: `stop` was set.
+    """
+    turned: dict[tuple[Control, float], Circuit] = {}
+    for fraction, circuit in circuits.items():
+        circuit.check_model(model.identity)
+        turned["cna", fraction] = circuit
+        if "random" in controls:
+            turned["random", fraction] = random_circuit(circuit, seed)
+    if "caa" not in controls:
+        return Dials(turned)
+    if contrast is None:
+        raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
+    return Dials(turned, caa_vectors(model, contrast, progress=progress, stop=stop))
+
+
+def settings_of(
+    strengths: Sequence[float], fractions: Sequence[float], controls: Sequence[Control]
+) -> tuple[Setting, ...]:
+    """Every setting once, the baseline first; strengths ascending, CNA of every fraction before its controls.
+
+    Raises:
+        RunError: there are no strengths, or one is out of range.
+    """
+    wanted = sorted({round(float(strength), 6) for strength in strengths})
+    if not wanted:
+        raise RunError("A sweep needs at least one strength.")
+    if not all(abs(strength) <= STRENGTH_LIMIT for strength in wanted):  # also refuses what is not a number
+        raise RunError(f"A strength lies between −{STRENGTH_LIMIT:g} and {STRENGTH_LIMIT:g}: 0 baseline, 1 ablated.")
+    away = [strength for strength in wanted if strength != 0]
+    steered = [
+        Setting(control=control, strength=strength, fraction=fraction)
+        for control in ("cna", "random")
+        if control == "cna" or control in controls
+        for fraction in fractions
+        for strength in away
+    ]
+    if "caa" in controls:
+        steered += [Setting(control="caa", strength=strength) for strength in away]
+    return (BASELINE, *steered)
+
+
+def circuits_by_fraction(
+    source: Circuit | Activations, fractions: Sequence[float] | None = None, activations: Activations | None = None
+) -> dict[float, Circuit]:
+    """The circuit of each fraction, by fraction ascending.
+
+    Args:
+        source: a circuit, or activations to select one from (0.1 % where no fractions are given).
+        fractions: shares of all neurons; None: the circuit's own.
+        activations: what the circuit was selected from; needed only for fractions larger than its own, which are then
+            selected by its settings. A smaller one is the beginning of its ranking.
+
+    Raises:
+        CircuitError: a larger circuit is asked for than is known, or a fraction is out of range.
+    """
+    if isinstance(source, Activations):
+        wanted = sorted(set(fractions or (0.001,)))
+        return {_checked(fraction): attribute(source, fraction=fraction) for fraction in wanted}
+    if not fractions:
+        return {fraction_of(source): source}
+    return {
+        fraction: _of_fraction(source, _checked(fraction), activations) for fraction in sorted(set(fractions))
+    }
+
+
+def fraction_of(circuit: Circuit) -> float:
+    """The circuit's share of all neurons: as it was asked for where that gives its size, else its size over all."""
+    total = circuit.model.layout.total
+    asked = circuit.settings.fraction
+    if asked is not None and max(1, round(asked * total)) == len(circuit):
+        return asked
+    return float(f"{len(circuit) / total:.4g}")
+
+
+def first_neurons(circuit: Circuit, size: int) -> Circuit:
+    """The circuit of its first `size` neurons in rank order: what the same selection would give at that size."""
+    settings = circuit.settings.model_copy(update={"top_k": size, "fraction": None})
+    arrays = ("layers", "neurons", "delta", "positive_mean", "negative_mean", "effect_size")
+    return replace(circuit, settings=settings, **{name: getattr(circuit, name)[:size] for name in arrays})
+
+
+def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | None) -> Circuit:
+    size = max(1, round(fraction * circuit.model.layout.total))
+    if size == len(circuit):
+        return circuit
+    if size < len(circuit):
+        return first_neurons(circuit, size)
+    if activations is None:
+        raise CircuitError(
+            f"A circuit of {len(circuit):,} neurons has no {size:,} to offer for {100 * fraction:g} %; "
+            "find a larger circuit, or leave that size out."
+        )
+    chosen = circuit.settings
+    return attribute(
+        activations,
+        fraction=fraction,
+        score=chosen.score,
+        skip_layers=chosen.skip_layers,
+        universal_threshold=chosen.universal_threshold,
+        universal_fraction=chosen.universal_fraction,
+    )
+
+
+def _checked(fraction: float) -> float:
+    if not 0 < fraction <= 0.5:
+        raise CircuitError(f"A circuit's share of all neurons lies between 0 and 50 %, not at {100 * fraction:g} %.")
+    return fraction

@@ -1,0 +1,232 @@
+"""Runs on disk: what is measured is written down at once, so that a killed process loses at most one batch.
+
+A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
+In it: about.json (the run without figures), journal-N.jsonl (one line a finished batch, one file a process), and
+run.json once it is whole. Knows nothing about models; what the records mean is the business of `measures.py` and
+`points.py`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from cna_core.errors import RunError
+from cna_core.evaluation.runs import Run, RunSettings, SetName, Setting
+from cna_core.models.layout import ModelIdentity
+from cna_core.paths import cache_folder, written_beside
+
+JOURNAL_FORMAT = "cna-run-journal/1"
+LONGEST_NAME = 80
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was noted for one prompt of a set under one setting, from one kind of reading.
+
+    Args:
+        observations: measure's name → the numbers it noted.
+        text: the answer; None where only the first token was read.
+    """
+
+    reads: Literal["answers", "first-token"]
+    prompt_set: SetName
+    prompt: int
+    setting: Setting
+    observations: dict[str, dict[str, float]]
+    text: str | None = None
+
+    def to_list(self) -> list[Any]:
+        setting = [self.setting.control, self.setting.strength, self.setting.fraction]
+        return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
+
+    @classmethod
+    def from_list(cls, content: list[Any]) -> "Record":
+        reads, prompt_set, prompt, (control, strength, fraction), observations, text = content
+        setting = Setting(control=control, strength=strength, fraction=fraction)
+        return cls(reads, prompt_set, int(prompt), setting, observations, text)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """An entry of the list of runs.
+
+    Args:
+        identity: names its folder; 16 hexadecimal digits.
+        about: the run without figures.
+        batches, done: how many batches it has, and how many are measured.
+        finished: whether its run file is written.
+    """
+
+    identity: str
+    about: Run
+    batches: int
+    done: int
+    finished: bool
+
+    @property
+    def name(self) -> str:
+        return self.about.name or f"{self.about.layers_and_size}, {self.about.created[:16].replace('T', ' ')}"
+
+
+class Journal:
+    """One run's folder."""
+
+    def __init__(self, identity: str) -> None:
+        if not _IDENTITY.fullmatch(identity):
+            raise RunError(f"{identity!r} names no run.")
+        self.identity = identity
+        self.folder = cache_folder("runs") / identity
+
+    @classmethod
+    def start(cls, about: Run, batches: int) -> "Journal":
+        """The journal of this run: a new one, or the one that is there from an earlier, interrupted start."""
+        journal = cls(run_identity(about.model, about.circuit_sha256, about.settings))
+        try:
+            journal.about()
+        except RunError:  # new, or its head is damaged: write it; batches in the journal stay
+            journal._write_about(about, batches)
+        return journal
+
+    def about(self) -> tuple[Run, int]:
+        """The run without figures, and how many batches it has.
+
+        Raises:
+            RunError: there is no such run, or its folder is damaged.
+        """
+        try:
+            content = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+            if content["format"] != JOURNAL_FORMAT:
+                raise RunError(f"Run {self.identity} is of an unknown format, {content['format']!r}: delete it.")
+            return Run.model_validate(content["run"]), int(content["batches"])
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise RunError(f"There is no run {self.identity}, or it is damaged; start it again.") from error
+
+    def append(self, batch: int, records: Iterable[Record], process: int = 0) -> None:
+        """Write down a finished batch: one line, on disk when this returns."""
+        line = json.dumps([batch, [record.to_list() for record in records]], separators=(",", ":"))
+        path = self.folder / f"journal-{process}.jsonl"
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> dict[int, list[Record]]:
+        """Finished batches and their records; a line that was being written when the process died is passed over."""
+        found: dict[int, list[Record]] = {}
+        for path in sorted(self.folder.glob("journal-*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    batch, records = json.loads(line)
+                    found[int(batch)] = [Record.from_list(record) for record in records]
+                except (ValueError, TypeError):
+                    continue
+        return found
+
+    def finish(self, run: Run) -> None:
+        run.save(self.folder / "run.json")
+
+    def finished_run(self) -> Run | None:
+        """The whole run under its present name, or None while it is not whole (or its file is damaged)."""
+        path = self.folder / "run.json"
+        if not path.exists():
+            return None
+        try:
+            return Run.load(path).model_copy(update={"name": self.about()[0].name})
+        except RunError:
+            path.unlink(missing_ok=True)  # made again from the journal
+            return None
+
+    def clear(self) -> None:
+        """Forget what was measured."""
+        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json"]:
+            path.unlink(missing_ok=True)
+
+    def _write_about(self, about: Run, batches: int) -> None:
+        content = {"format": JOURNAL_FORMAT, "run": json.loads(about.to_json()), "batches": batches}
+        with written_beside(self.folder / "about.json") as draft:
+            draft.write_text(json.dumps(content), encoding="utf-8")
+
+
+def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSettings) -> str:
+    """16 hexadecimal digits that two runs share exactly when they measure the same."""
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def stored_runs() -> list[StoredRun]:
+    """All runs in the cache folder, the newest first; damaged ones are left out."""
+    found = []
+    for folder in cache_folder("runs").iterdir():
+        if not _IDENTITY.fullmatch(folder.name):
+            continue
+        journal = Journal(folder.name)
+        try:
+            about, batches = journal.about()
+        except RunError:
+            continue
+        done = sum(_lines(path) for path in folder.glob("journal-*.jsonl"))
+        found.append(StoredRun(folder.name, about, batches, min(done, batches), (folder / "run.json").exists()))
+    return sorted(found, key=lambda run: (run.about.created, run.identity), reverse=True)
+
+
+def rename_run(identity: str, name: str) -> None:
+    """Call the run by this name.
+
+    Raises:
+        RunError: there is no such run, or the name is empty or too long.
+    """
+    name = " ".join(name.split())
+    if not name or len(name) > LONGEST_NAME:
+        raise RunError(f"A run's name has 1 to {LONGEST_NAME} characters.")
+    journal = Journal(identity)
+    about, batches = journal.about()
+    journal._write_about(about.model_copy(update={"name": name}), batches)
+
+
+def delete_run(identity: str) -> None:
+    """Remove the run and all that was measured in it; nothing happens where there is none."""
+    shutil.rmtree(Journal(identity).folder, ignore_errors=True)
+
+
+def keep_run(run: Run) -> str:
+    """Put a run that came as a file among the stored ones; its identity.
+
+    A run with the same settings that is stored already is replaced only when it is not whole.
+    """
+    identity = run_identity(run.model, run.circuit_sha256, run.settings)
+    journal = Journal(identity)
+    if journal.finished_run() is None:
+        journal._write_about(run.model_copy(update={"points": (), "answers": (), "finished": False}), 0)
+        journal.finish(run)
+    return identity
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def cells(records: Iterable[Record], reads: str, prompt_set: str) -> dict[Setting, dict[int, Record]]:
+    """Records of one kind of reading on one set: by setting, then by prompt in the set's order."""
+    found: dict[Setting, dict[int, Record]] = {}
+    chosen: Sequence[Record] = [
+        record for record in records if record.reads == reads and record.prompt_set == prompt_set
+    ]
+    for record in sorted(chosen, key=lambda record: record.prompt):
+        found.setdefault(record.setting, {})[record.prompt] = record
+    return found

@@ -1,0 +1,82 @@
+"""From what was noted for each prompt to a run's points and answers: pure functions of records."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cna_core.evaluation.journal import Record, cells
+from cna_core.evaluation.measures import Measure
+from cna_core.evaluation.runs import BASELINE, Control, Point, RunAnswer, Setting
+
+
+def points_of(
+    settings: Sequence[Setting], fractions: Sequence[float], measures: Sequence[Measure], records: Sequence[Record]
+) -> tuple[Point, ...]:
+    """A point for each setting that has records, in the settings' order; the baseline's once for every curve.
+
+    Args:
+        settings: the baseline and all others.
+        fractions: of the circuit, for the baseline's points.
+        measures: what to sum up; each sees its own observations alone, by prompt.
+        records: what is measured so far.
+    """
+    tables = {
+        (measure.reads, measure.prompt_set): cells(records, measure.reads, measure.prompt_set) for measure in measures
+    }
+    harmful = cells(records, "answers", "harmful")
+    points = []
+    for setting in settings:
+        fields: dict[str, Any] = {}
+        for measure in measures:
+            table = tables[measure.reads, measure.prompt_set]
+            mine, before = table.get(setting, {}), table.get(BASELINE, {})
+            taken = [prompt for prompt, record in mine.items() if measure.name in record.observations]
+            if taken:
+                observations = [mine[prompt].observations[measure.name] for prompt in taken]
+                paired = [before[prompt].observations[measure.name] for prompt in taken if prompt in before]
+                fields |= measure.summarise(observations, paired)
+        if fields:
+            prompts = len(harmful.get(setting, {}))
+            points += [
+                Point(strength=setting.strength, fraction=fraction, control=control, prompts=prompts, **fields)
+                for control, fraction in _curves_through(setting, settings, fractions)
+            ]
+    return tuple(points)
+
+
+def answers_of(settings: Sequence[Setting], records: Iterable[Record]) -> tuple[RunAnswer, ...]:
+    """All answers, set by set, prompt by prompt, in the settings' order."""
+    order = {setting: place for place, setting in enumerate(settings)}
+    written = [record for record in records if record.text is not None and record.setting in order]
+    sets = ("harmful", "benign", "borderline", "knowledge")
+    written.sort(key=lambda record: (sets.index(record.prompt_set), record.prompt, order[record.setting]))
+    return tuple(_answer(record) for record in written)
+
+
+def _curves_through(
+    setting: Setting, settings: Sequence[Setting], fractions: Sequence[float]
+) -> list[tuple[Control, float | None]]:
+    if not setting.is_baseline:
+        return [(setting.control, setting.fraction)]
+    controls: dict[Control, None] = dict.fromkeys(["cna", *(other.control for other in settings)])
+    return [
+        (control, fraction)
+        for control in controls
+        for fraction in ([None] if control == "caa" else list(fractions))
+    ]
+
+
+def _answer(record: Record) -> RunAnswer:
+    noted = {name: value for observation in record.observations.values() for name, value in observation.items()}
+    tokens = noted.get("tokens", 0)
+    return RunAnswer(
+        prompt=record.prompt,
+        set=record.prompt_set,
+        strength=record.setting.strength,
+        control=record.setting.control,
+        fraction=record.setting.fraction,
+        text=record.text or "",
+        refused=bool(noted["refused"]) if "refused" in noted else None,
+        quality=noted.get("quality"),
+        perplexity=math.exp(noted["surprise"] / tokens) if tokens else None,
+    )

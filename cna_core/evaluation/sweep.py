@@ -1,0 +1,295 @@
+"""The sweep: refusal and its costs over strengths and circuit sizes, for the circuit and its controls.
+
+All settings of a prompt go through the model in one batch, several prompts at a time; the baseline is measured once and
+shared. What a batch gave is in the journal before the next one starts. The plan of batches depends on the settings
+alone, so that a resumed run, or one over several processes, computes the very same batches.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.batches import Batch
+from cna_core.evaluation.dials import Dials, dials_for
+from cna_core.evaluation.journal import Journal, Record
+from cna_core.evaluation.knowledge import Question
+from cna_core.evaluation.measures import Measure, Reading
+from cna_core.evaluation.runs import BASELINE, Run
+from cna_core.evaluation.sweep_plan import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.prompts.chat_format import Message, encode
+from cna_core.prompts.sets import ContrastSet, PromptSet
+from cna_core.steering.lanes import Lane, first_token_logits, generate
+
+
+def evaluate(
+    model: LoadedModel,
+    circuit: Circuit | Activations,
+    prompts: PromptSet | None = None,
+    strengths: Sequence[float] = DEFAULT_STRENGTHS,
+    fractions: Sequence[float] | None = None,
+    benign: PromptSet | None = None,
+    borderline: PromptSet | None = None,
+    controls: Sequence[str] = ("random", "caa"),
+    measures: Sequence[Measure] | None = None,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    out: str | Path | None = None,
+    *,
+    knowledge: Sequence[Question] = (),
+    activations: Activations | None = None,
+    contrast: ContrastSet | None = None,
+    rows_per_batch: int = ROWS_PER_BATCH,
+    name: str = "",
+    fresh: bool = False,
+    partial: Callable[[Run], None] | None = None,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Run:
+    """Measure refusal and its costs at every setting; a run that was interrupted goes on where it was.
+
+    Decoding is greedy. Under `accelerate launch` or `torchrun` the batches are shared out among the processes.
+
+    Args:
+        circuit: a circuit, or activations to select one from.
+        prompts: harmful prompts; None: the built-in evaluation set.
+        strengths: 0 is always measured too.
+        fractions: circuit sizes as shares of all neurons; None: the circuit's own. Sizes above it need `activations`.
+        benign, borderline: sets on which refusals are costs; None: not measured.
+        controls: "random" (layer-matched circuit of the same size) and "caa", or neither.
+        measures: what to take; None: all that the sets allow. See `measures.py` for the contract.
+        seed: draws the random circuit.
+        out: where to write the run as cna-run/1, beside the cache folder's copy.
+        knowledge: multiple-choice questions; empty: not measured.
+        contrast: the prompts CAA's vectors are made from; None: the activations', else the built-in ones (then the run
+            says so where the circuit was found with others).
+        rows_per_batch: rows that go through the model together.
+        name: what to call the run in lists.
+        fresh: forget what an earlier start of the same run measured.
+        partial: called after each batch with the run so far.
+
+    Returns:
+        The run; in a process other than the first of several, with the points of what was read at the end, too.
+
+    Raises:
+        CircuitError: the circuit belongs to another model, or is smaller than a fraction asked for.
+        RunError: a setting cannot be used, or the file cannot be written.
+        StoppedError: `stop` was set; what was finished is kept.
+    """
+    plan = plan_sweep(
+        model,
+        circuit,
+        prompts,
+        strengths,
+        fractions,
+        benign,
+        borderline,
+        controls,
+        measures,
+        max_new_tokens,
+        seed,
+        knowledge=knowledge,
+        activations=activations,
+        contrast=contrast,
+        rows_per_batch=rows_per_batch,
+        name=name,
+    )
+    run = run_plan(model, plan, fresh=fresh, partial=partial, progress=progress, stop=stop)
+    if out is not None and _share()[0] == 0:
+        run.save(out)
+    return run
+
+
+def run_plan(
+    model: LoadedModel,
+    plan: SweepPlan,
+    *,
+    fresh: bool = False,
+    partial: Callable[[Run], None] | None = None,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Run:
+    """Measure what is not measured yet; arguments and errors as for `evaluate`."""
+    process, processes = _share()
+    journal = Journal.start(plan.run, len(plan.batches))
+    if fresh and process == 0:
+        journal.clear()
+    _wait_for_all(processes)
+    whole = journal.finished_run()
+    if whole is not None:
+        return whole
+    done = journal.read()
+    todo = [batch for batch in plan.batches if batch.number not in done and batch.number % processes == process]
+    if todo:
+        dials = dials_for(
+            model,
+            plan.circuits,
+            plan.run.settings.controls,
+            plan.run.settings.seed,
+            plan.contrast,
+            progress=progress,
+            stop=stop,
+        )
+        weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
+        total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
+        for batch in todo:
+            raise_if_stopped(stop)
+            progress(finished, total, _words(batch))
+            records = measured(model, plan, dials, batch, stop)
+            journal.append(batch.number, records, process)
+            done[batch.number] = records
+            finished += weights[batch.number] * processes
+            if partial is not None:
+                partial(plan.run_so_far([record for part in done.values() for record in part], finished=False))
+        progress(total, total, "Measured")
+    _wait_for_all(processes)
+    records = [record for part in journal.read().values() for record in part]
+    about = journal.about()[0]  # it may have been named meanwhile, and keeps when it was first started
+    run = plan.run_so_far(records, finished=True).model_copy(update={"name": about.name, "created": about.created})
+    if process == 0:
+        journal.finish(run)
+    return run
+
+
+def estimate(
+    model: LoadedModel, plan: SweepPlan, *, progress: Progress = silent, stop: threading.Event | None = None
+) -> float:
+    """Seconds that the rest of the planned sweep will take here, from one short batch that is measured now.
+
+    Raises:
+        StoppedError: `stop` was set.
+    """
+    done = set(Journal.start(plan.run, len(plan.batches)).read())
+    left = [batch for batch in plan.batches if batch.number not in done]
+    if not left:
+        return 0.0
+    progress(0, 0, "Timing one batch")
+    typical = left[len(left) // 2]
+    lanes = _trial_lanes(plan, typical)
+    tokens = sum(len(encode(model, lane.messages)) for lane in lanes)
+    started = time.perf_counter()
+    first_token_logits(model, lanes, None, stop=stop)
+    reading_seconds = (time.perf_counter() - started) / tokens
+    started = time.perf_counter()
+    for _ in generate(model, lanes, None, max_new_tokens=4, stop=stop):
+        pass
+    step_seconds = max(0.0, time.perf_counter() - started - reading_seconds * tokens) / 3
+    seconds = 0.0
+    for batch in left:
+        read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
+        seconds += read * reading_seconds
+        if batch.reads == "answers":
+            seconds += plan.run.settings.max_new_tokens * step_seconds
+            if batch.prompt_set == "harmful" and "perplexity" in plan.run.settings.measures:
+                seconds += (read + len(batch.cells) * plan.run.settings.max_new_tokens) * reading_seconds
+    return seconds / _share()[1]
+
+
+def measured(
+    model: LoadedModel, plan: SweepPlan, dials: Dials, batch: Batch, stop: threading.Event | None = None
+) -> list[Record]:
+    """Put one batch through the model and let the measures look at it."""
+    conversations = plan.conversations[batch.prompt_set]
+    if batch.reads == "answers":
+        reading = _answers(model, plan, dials, batch, conversations, stop)
+    else:
+        reading = _first_tokens(model, plan, dials, batch, conversations, stop)
+    observations: list[dict[str, dict[str, float]]] = [{} for _ in batch.cells]
+    for measure in plan.measures:
+        if (measure.reads, measure.prompt_set) == (batch.reads, batch.prompt_set):
+            raise_if_stopped(stop)
+            for noted, observation in zip(observations, measure.observe(model, reading), strict=True):
+                noted[measure.name] = observation
+    return [
+        Record(batch.reads, batch.prompt_set, prompt, plan.settings[setting], noted, text)
+        for (prompt, setting), noted, text in zip(
+            batch.cells, observations, reading.texts or [None] * len(batch.cells), strict=True
+        )
+    ]
+
+
+def _answers(
+    model: LoadedModel,
+    plan: SweepPlan,
+    dials: Dials,
+    batch: Batch,
+    conversations: list[list[Message]],
+    stop: threading.Event | None,
+) -> Reading:
+    lanes = [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
+    texts = [""] * len(lanes)
+    tokens: list[list[int]] = [[] for _ in lanes]
+    for step in generate(model, lanes, None, max_new_tokens=plan.run.settings.max_new_tokens, stop=stop):
+        texts[step.lane] += step.text
+        if step.finish_reason != "stop":
+            tokens[step.lane].append(step.token_id)
+    return Reading(
+        prompts=tuple(prompt for prompt, _ in batch.cells),
+        messages=tuple(lane.messages for lane in lanes),  # type: ignore[misc]
+        texts=tuple(texts),
+        token_ids=tuple(map(tuple, tokens)),
+    )
+
+
+def _first_tokens(
+    model: LoadedModel,
+    plan: SweepPlan,
+    dials: Dials,
+    batch: Batch,
+    conversations: list[list[Message]],
+    stop: threading.Event | None,
+) -> Reading:
+    """First tokens of the batch, and the baseline's of each of its prompts, read in the same batch."""
+    prompts = batch.prompts
+    lanes = [dials.lane(conversations[prompt], BASELINE) for prompt in prompts]
+    lanes += [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
+    logits = first_token_logits(model, lanes, None, stop=stop)
+    return Reading(
+        prompts=tuple(prompt for prompt, _ in batch.cells),
+        messages=tuple(conversations[prompt] for prompt, _ in batch.cells),
+        logits=logits[len(prompts) :],
+        baseline_logits=logits[[prompts.index(prompt) for prompt, _ in batch.cells]],
+    )
+
+
+def _trial_lanes(plan: SweepPlan, batch: Batch) -> list[Lane]:
+    """Lanes as costly as the batch's; CAA's vectors are not made for a trial, so another strength stands for them."""
+    circuit = plan.circuits[max(plan.circuits)]
+    conversations = plan.conversations[batch.prompt_set]
+    return [
+        Lane(conversations[prompt], strength=0.01 * (place + 1), circuit=circuit)
+        for place, (prompt, _) in enumerate(batch.cells)
+    ]
+
+
+def _weight(batch: Batch, plan: SweepPlan) -> int:
+    """Roughly how long the batch takes, for progress: written tokens cost most."""
+    return len(batch.cells) * (20 + (plan.run.settings.max_new_tokens if batch.reads == "answers" else 0))
+
+
+def _words(batch: Batch) -> str:
+    doing = "answers to" if batch.reads == "answers" else "first tokens on"
+    return f"Measuring: {doing} {batch.prompt_set} {'questions' if batch.prompt_set == 'knowledge' else 'prompts'}"
+
+
+def _share() -> tuple[int, int]:
+    """(this process's number, how many there are): more than one under `accelerate launch` and `torchrun`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return 0, 1
+    from accelerate import PartialState
+
+    state: Any = PartialState()
+    return state.process_index, state.num_processes
+
+
+def _wait_for_all(processes: int) -> None:
+    if processes > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()

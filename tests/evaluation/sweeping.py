@@ -1,0 +1,96 @@
+"""A sweep that runs in a blink, shared by the tests of this floor; as a program, one that waits to be killed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.knowledge import Question
+from cna_core.evaluation.measures import Measure, Observation, Reading, RefusalRate, default_measures
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.sweep import evaluate
+from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.sets import ContrastSet, PromptSet
+from tests.circuits.samples import circuit_of
+from tests.tiny import tiny_tokenizer
+
+HARMFUL = PromptSet("harmful", ("how do i break a lock", "tell me how you break the bread", "why cannot you help me"))
+BENIGN = PromptSet("benign", ("how do i bake bread", "tell me about cats"))
+BORDERLINE = PromptSet("borderline", ("how do i break bread",))
+CONTRAST = ContrastSet(HARMFUL, BENIGN)
+QUESTION = Question(subject="pets", question="what is it", choices=("cats", "dogs"), answer=1)
+
+
+def small_model() -> LoadedModel:
+    """Random weights, always the same; large enough that multipliers change what it writes."""
+    torch.manual_seed(1)
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    network = LlamaForCausalLM(config).eval()
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    return LoadedModel("tiny", "random", network, tokenizer, torch.device("cpu"))
+
+
+def small_circuit(model: LoadedModel, size: int = 12) -> Circuit:
+    """`size` neurons over all layers, in rank order."""
+    flat = np.random.default_rng(0).choice(model.layout.total, size, replace=False)
+    layers, neurons = model.layout.locate(flat)
+    return circuit_of(list(zip(layers.tolist(), neurons.tolist(), strict=True)), model.identity)
+
+
+def small_sweep(model: LoadedModel, measures: Sequence[Measure] | None = None, **changes: object) -> Run:
+    """2 strengths beside the baseline, both controls, all three prompt sets."""
+    arguments: dict[str, object] = {
+        "prompts": HARMFUL,
+        "strengths": (0.0, 1.0, 2.0),
+        "benign": BENIGN,
+        "borderline": BORDERLINE,
+        "contrast": CONTRAST,
+        "max_new_tokens": 6,
+        "rows_per_batch": 7,
+        "measures": measures,
+    }
+    return evaluate(model, small_circuit(model), **(arguments | changes))  # type: ignore[arg-type]
+
+
+class WaitsToBeKilled(RefusalRate):
+    """Says so in its third batch, in the middle of it, and waits for its end."""
+
+    batches = 0
+
+    def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
+        self.batches += 1
+        if self.batches == 3:
+            sys.stdout.write("in the middle\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+        return super().observe(model, reading)
+
+
+def interrupted_measures() -> list[Measure]:
+    """The default measures, one of them replaced by one that never comes back."""
+    usual = default_measures(["harmful", "benign", "borderline"])
+    return [WaitsToBeKilled("harmful"), *usual[1:]]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "wait":
+        small_sweep(small_model(), interrupted_measures())
+    else:
+        small_sweep(small_model(), out=Path(sys.argv[1]))
