@@ -1,0 +1,431 @@
+"""The map of all neurons: layer by neuron, pooled so that every peak survives, the circuit marked on top.
+
+Pure functions of arrays. Layer 0 is at the bottom, as the residual stream is read upwards, here and in every chart that
+shares the layer axis.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.figures import palette
+from cna_core.models.layout import NeuronLayout
+
+Quantity = Literal["delta", "magnitude", "effect-size"]
+Order = Literal["index", "value"]
+
+LARGEST_COLUMNS = 1024
+"""Cells side by side: about the pixels there are. Wider, the browser would drop neurons where pooling keeps peaks."""
+LARGEST_CLICKABLE_COLUMNS = 768
+"""Where every cell carries a mark to click: 80 layers then take 3 MB to send instead of 4."""
+ROBUST_PERCENTILE = 99.5
+"""Colours end at this percentile of the cells' |value|, so that a few huge neurons do not wash out the rest."""
+HEIGHT = 470
+MARGIN_TOP, MARGIN_BOTTOM = 76, 48
+"""Shared by the charts beside the map, so that their layers are level with its rows."""
+
+_TITLES = {
+    "delta": ("δ of every neuron", "δ"),
+    "magnitude": ("|δ| of every neuron", "|δ|"),
+    "effect-size": ("Effect size of every neuron", "effect size"),
+}
+
+
+@dataclass(frozen=True)
+class NeuronStatistics:
+    """What is known of every neuron; arrays are (total,) float32 on the layout's flat axis.
+
+    Args:
+        layout: layers and neurons.
+        delta: δ, final or of the prompts so far.
+        positive_mean, negative_mean, effect_size: None while prompts are still going through.
+    """
+
+    layout: NeuronLayout
+    delta: NDArray[np.float32]
+    positive_mean: NDArray[np.float32] | None = None
+    negative_mean: NDArray[np.float32] | None = None
+    effect_size: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, activations: Activations) -> "NeuronStatistics":
+        """All statistics of finished activations."""
+        return cls(
+            activations.model.layout,
+            activations.delta,
+            activations.positive_mean,
+            activations.negative_mean,
+            activations.effect_size,
+        )
+
+    def values(self, quantity: Quantity) -> NDArray[np.float32]:
+        """(total,) float32: what is drawn; δ where the effect size is not known yet."""
+        if quantity == "effect-size" and self.effect_size is not None:
+            return self.effect_size
+        return np.abs(self.delta) if quantity == "magnitude" else self.delta
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The map's cells, each showing the neuron of largest |value| in it.
+
+    Args:
+        values: (rows, columns) float32; NaN where a layer is narrower.
+        neurons: (rows, columns) int32: the neuron shown; −1 where there is none.
+        first_layer: the layer of row 0.
+        first_position: the first neuron's place on the horizontal axis.
+        bin_width: neurons in a cell.
+        positions: (rows, widest) int32: where each neuron stands in its row, by neuron index; −1 where there is none.
+    """
+
+    values: NDArray[np.float32]
+    neurons: NDArray[np.int32]
+    first_layer: int
+    first_position: int
+    bin_width: int
+    positions: NDArray[np.int32]
+
+    @property
+    def centres(self) -> NDArray[np.float32]:
+        """(columns,) float32: the middle of each cell on the horizontal axis."""
+        return self.first_position + (np.arange(self.values.shape[1], dtype=np.float32) + 0.5) * self.bin_width - 0.5
+
+
+def pool(
+    values: NDArray[np.floating],
+    layout: NeuronLayout,
+    layers: tuple[int, int] | None = None,
+    neurons: tuple[int, int] | None = None,
+    order: Order = "index",
+    largest_columns: int = LARGEST_COLUMNS,
+) -> Cells:
+    """Fold every layer into at most `largest_columns` cells, keeping the value of largest magnitude with its sign.
+
+    Args:
+        values: (total,) one value a neuron.
+        layout: layers and neurons.
+        layers: first and last layer, both shown; None shows all.
+        neurons: first and last place on the horizontal axis, both shown; None shows all.
+        order: "index": by neuron index; "value": each layer from its largest value to its smallest.
+        largest_columns: at most so many cells in a row.
+    """
+    first_layer, last_layer = _clamped(layers, layout.layers)
+    widest = max(layout.widths[first_layer : last_layer + 1])
+    rows = last_layer - first_layer + 1
+    matrix = np.full((rows, widest), np.nan, dtype=np.float32)
+    for row, part in enumerate(layout.split(values)[first_layer : last_layer + 1]):
+        matrix[row, : len(part)] = part
+    indices = np.broadcast_to(np.arange(widest, dtype=np.int32), matrix.shape)
+    if order == "value":
+        indices = np.argsort(-matrix, axis=1, kind="stable").astype(np.int32)  # NaN goes last
+        matrix = np.take_along_axis(matrix, indices, axis=1)
+    positions = np.full((rows, widest), -1, dtype=np.int32)
+    np.put_along_axis(positions, indices, np.arange(widest, dtype=np.int32)[None], axis=1)
+    first, last = _clamped(neurons, widest)
+    matrix, indices = matrix[:, first : last + 1], indices[:, first : last + 1]
+    bin_width = -(-matrix.shape[1] // largest_columns)
+    missing = -matrix.shape[1] % bin_width
+    bins = np.pad(matrix, ((0, 0), (0, missing)), constant_values=np.nan).reshape(rows, -1, bin_width)
+    names = np.pad(indices, ((0, 0), (0, missing)), constant_values=-1).reshape(rows, -1, bin_width)
+    strongest = np.where(np.isnan(bins), -1, np.abs(bins)).argmax(-1)[..., None]
+    pooled = np.take_along_axis(bins, strongest, -1)[..., 0]
+    shown = np.where(np.isnan(pooled), -1, np.take_along_axis(names, strongest, -1)[..., 0]).astype(np.int32)
+    return Cells(pooled, shown, first_layer, first, bin_width, positions)
+
+
+def neuron_heatmap(
+    statistics: NeuronStatistics,
+    *,
+    circuit: Circuit | None = None,
+    universal: NDArray[np.integer] | None = None,
+    selection_frequency: NDArray[np.floating] | None = None,
+    quantity: Quantity = "delta",
+    order: Order = "index",
+    layers: tuple[int, int] | None = None,
+    neurons: tuple[int, int] | None = None,
+    picked: tuple[int, int] | None = None,
+    clickable_cells: bool = False,
+    colour_limit: float | None = None,
+    final: float = 0.10,
+    height: int = HEIGHT,
+    dark: bool = False,
+) -> go.Figure:
+    """Layer by neuron: colour is the value, dots are the circuit, rings the universal neurons, gold the final layers.
+
+    The traces' `meta` is "cells", "circuit", "universal", "picked" or "grid"; the customdata of dots, rings and grid
+    begins with (layer, neuron), so that a click says which neuron was meant.
+
+    Args:
+        statistics: what is known of every neuron.
+        circuit: marked with dots.
+        universal: (n,) flat positions, marked with rings.
+        selection_frequency: (circuit,) for hover.
+        quantity, order, layers, neurons: as in `pool`; what is drawn and which part of it.
+        picked: (layer, neuron) to put a ring around.
+        clickable_cells: lay an invisible mark on every cell: a heatmap alone sends no clicks.
+        colour_limit: where colours end; None takes the `ROBUST_PERCENTILE` of the cells.
+        final: the share of the layers that is framed.
+        height: in pixels.
+        dark: for a dark page.
+    """
+    layout = statistics.layout
+    columns = LARGEST_CLICKABLE_COLUMNS if clickable_cells else LARGEST_COLUMNS
+    cells = pool(statistics.values(quantity), layout, layers, neurons, order, columns)
+    limit = colour_limit or robust_limit(cells.values)
+    title, unit = _TITLES[quantity]
+    figure = go.Figure()
+    details = _cell_details(statistics, cells)
+    figure.add_trace(
+        go.Heatmap(
+            name="cells",
+            meta="cells",
+            z=cells.values,
+            x0=float(cells.centres[0]),
+            dx=cells.bin_width,
+            y0=cells.first_layer,
+            dy=1,
+            zmin=0 if quantity == "magnitude" else -limit,
+            zmax=limit,
+            zsmooth=False,
+            colorscale=palette.sequential(dark) if quantity == "magnitude" else palette.diverging(dark),
+            colorbar=_colorbar(unit, limit, quantity, dark),
+            **(
+                {"hoverinfo": "skip"}
+                if clickable_cells
+                else {"customdata": details, "hovertemplate": _hover(statistics, cells.bin_width > 1)}
+            ),
+        )
+    )
+    if clickable_cells:
+        none = np.empty(0, dtype=np.int64)
+        marked = np.concatenate([none if circuit is None else circuit.flat, none if universal is None else universal])
+        figure.add_trace(_grid(statistics, cells, details, marked))
+    if universal is not None and len(universal):
+        figure.add_trace(_marks("universal", statistics, cells, np.asarray(universal), None, dark))
+    if circuit is not None:
+        figure.add_trace(_marks("circuit", statistics, cells, circuit.flat, selection_frequency, dark))
+    if picked is not None:
+        figure.add_trace(_picked_ring(statistics, cells, picked, dark))
+    _frame_final_layers(figure, cells, layout, final, dark)
+    last_layer = cells.first_layer + len(cells.values) - 1
+    end = cells.first_position + cells.values.shape[1] * cells.bin_width
+    palette.frame(
+        figure,
+        f"{title}, layer by neuron" + (", each layer sorted" if order == "value" else ""),
+        height,
+        dark,
+        margin={"l": 56, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
+        clickmode="event+select",
+    )
+    along = "neuron" if order == "index" else "place in the layer, from the largest value to the smallest"
+    pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
+    figure.update_xaxes(
+        title_text=along + pooled, range=[cells.first_position - 0.5, end - 0.5], showgrid=False, constrain="domain"
+    )
+    layer_axis(figure, cells.first_layer, last_layer)
+    return figure
+
+
+def layer_axis(figure: go.Figure, first_layer: int, last_layer: int, title: str = "layer") -> None:
+    """The vertical axis that all charts of layers share: layer 0 at the bottom, half a row of air at either end."""
+    shown = last_layer - first_layer + 1
+    step = next((step for step in (1, 2, 5, 10, 20, 50) if shown / step <= 16), 100)
+    figure.update_yaxes(
+        range=[first_layer - 0.5, last_layer + 0.5], tick0=0, dtick=step, showgrid=False, title_text=title
+    )
+
+
+def robust_limit(values: NDArray[np.floating]) -> float:
+    """Where colours end: the `ROBUST_PERCENTILE` of |values|, NaN left out; 1 where all are zero."""
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(np.percentile(finite, ROBUST_PERCENTILE)) if len(finite) else 0.0
+    return limit or float(finite.max(initial=0)) or 1.0
+
+
+def _clamped(ends: tuple[int, int] | None, length: int) -> tuple[int, int]:
+    if ends is None:
+        return 0, length - 1
+    first = min(max(ends[0], 0), length - 1)
+    return first, min(max(ends[1], first), length - 1)
+
+
+def _colorbar(unit: str, limit: float, quantity: Quantity, dark: bool) -> dict:
+    sign = "" if quantity == "magnitude" else "±"
+    return {
+        "thickness": 10,
+        "outlinewidth": 0,
+        "len": 1,
+        "title": {
+            "text": f"{unit} · colours end at {sign}{limit:.2g} ({ROBUST_PERCENTILE:g}th percentile)",
+            "side": "right",
+        },
+        "tickfont": {"color": palette.muted(dark)},
+        "nticks": 5,
+        "xpad": 6,
+    }
+
+
+def _detail_columns(statistics: NeuronStatistics) -> list[tuple[str, NDArray[np.float32]]]:
+    columns = [("δ", statistics.delta)]
+    if statistics.positive_mean is not None and statistics.negative_mean is not None:
+        columns.append(("mean, positive prompts", statistics.positive_mean))
+        columns.append(("mean, negative prompts", statistics.negative_mean))
+    if statistics.effect_size is not None:
+        columns.append(("effect size", statistics.effect_size))
+    return columns
+
+
+def _cell_details(statistics: NeuronStatistics, cells: Cells) -> NDArray[np.float32]:
+    """(rows, columns, 2 + details) float32: layer, neuron, then each figure of the neuron shown."""
+    rows = np.arange(len(cells.values)) + cells.first_layer
+    flat = statistics.layout.offsets[rows][:, None] + cells.neurons
+    flat = np.where(cells.neurons < 0, 0, flat)
+    layer = np.broadcast_to(rows[:, None], flat.shape)
+    values = [layer, cells.neurons, *(column[flat] for _, column in _detail_columns(statistics))]
+    return np.stack(values, -1).astype(np.float32)
+
+
+def _hover(statistics: NeuronStatistics, pooled: bool = False, marks: tuple[str, ...] = ()) -> str:
+    lines = ["layer %{customdata[0]:d}, neuron %{customdata[1]:d}" + (" (strongest here)" if pooled else "")]
+    place = 2
+    for name, _ in _detail_columns(statistics):
+        lines.append(f"{name} %{{customdata[{place}]:.3g}}")
+        place += 1
+    for name in marks:
+        pattern, words = (":.0%", " of the resamples") if name == "selected in" else (":d", "")
+        lines.append(f"{name} %{{customdata[{place}]{pattern}}}{words}")
+        place += 1
+    return "<br>".join(lines) + "<extra></extra>"
+
+
+def _grid(
+    statistics: NeuronStatistics, cells: Cells, details: NDArray[np.float32], marked: NDArray[np.int64]
+) -> go.Scattergl:
+    exists = cells.neurons >= 0
+    # The cells under a mark are left out: the nearest point takes the click, and a cell's is nearer than the mark's.
+    _, x, y = _shown(statistics, cells, marked)
+    centre = (x - cells.first_position) // cells.bin_width
+    reach = exists.shape[1] // 110  # a mark's radius, in cells, on a map about 600 pixels wide
+    for step in range(-reach, reach + 1):
+        exists[y - cells.first_layer, np.clip(centre + step, 0, exists.shape[1] - 1)] = False
+    rows, columns = np.nonzero(exists)
+    return go.Scattergl(
+        name="grid",
+        meta="grid",
+        x=cells.centres[columns],
+        y=_small(rows + cells.first_layer),
+        customdata=details[exists],
+        mode="markers",
+        marker={"opacity": 0, "size": 6, "color": palette.RANDOM},
+        unselected={"marker": {"opacity": 0}},
+        selected={"marker": {"opacity": 0}},
+        hovertemplate=_hover(statistics, cells.bin_width > 1),
+        showlegend=False,
+    )
+
+
+def _small(layers: NDArray) -> NDArray:
+    """Layer numbers in one byte where they fit, for the browser's sake."""
+    return layers.astype(np.uint8 if layers.max(initial=0) < 256 else np.int32)
+
+
+def _shown(statistics: NeuronStatistics, cells: Cells, flat: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Which of the neurons at flat positions (n,) are within the map, as a mask (n,), and their (x, y)."""
+    layers, neurons = statistics.layout.locate(flat)
+    rows = layers - cells.first_layer
+    inside = (rows >= 0) & (rows < len(cells.values))
+    position = np.full(len(flat), -1)
+    position[inside] = cells.positions[rows[inside], neurons[inside]]
+    last = cells.first_position + cells.values.shape[1] * cells.bin_width
+    inside &= (position >= cells.first_position) & (position < last)
+    return inside, position[inside], layers[inside]
+
+
+def _marks(
+    name: Literal["circuit", "universal"],
+    statistics: NeuronStatistics,
+    cells: Cells,
+    flat: NDArray[np.integer],
+    selection_frequency: NDArray[np.floating] | None,
+    dark: bool,
+) -> go.Scattergl:
+    inside, x, y = _shown(statistics, cells, flat)
+    layers, neurons = statistics.layout.locate(flat[inside])
+    columns = [layers, neurons, *(column[flat[inside]] for _, column in _detail_columns(statistics))]
+    marks: tuple[str, ...] = ()
+    if name == "circuit":
+        columns.append(np.flatnonzero(inside) + 1)
+        marks = ("rank",)
+        if selection_frequency is not None:
+            columns.append(selection_frequency[inside])
+            marks = ("rank", "selected in")
+    size = 7 if len(flat) <= 200 else 5 if len(flat) <= 1000 else 3.5
+    ink, paper = palette.ink(dark), palette.background(dark)
+    marker = (
+        {"symbol": "circle", "size": size, "color": ink, "line": {"width": 1, "color": paper}}
+        if name == "circuit"
+        else {"symbol": "circle-open", "size": 9, "color": ink, "line": {"width": 1.5}}
+    )
+    words = f"circuit ({len(flat):,})" if name == "circuit" else f"universal, left out ({len(flat):,})"
+    return go.Scattergl(
+        name=words,
+        meta=name,
+        x=x.astype(np.float32),
+        y=_small(y),
+        customdata=np.stack(columns, -1).astype(np.float32),
+        mode="markers",
+        marker=marker,
+        unselected={"marker": {"opacity": 1}},
+        hovertemplate=f"<b>{name}</b><br>" + _hover(statistics, marks=marks),
+    )
+
+
+def _picked_ring(
+    statistics: NeuronStatistics, cells: Cells, picked: tuple[int, int], dark: bool
+) -> go.Scatter:
+    flat = statistics.layout.flat(np.array([picked[0]]), np.array([picked[1]]))
+    _, x, y = _shown(statistics, cells, flat)
+    return go.Scatter(
+        name="picked",
+        meta="picked",
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 18, "color": palette.ink(dark), "line": {"width": 2.5}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _frame_final_layers(figure: go.Figure, cells: Cells, layout: NeuronLayout, final: float, dark: bool) -> None:
+    first = max(layout.first_layer_of_final(final), cells.first_layer)
+    last = cells.first_layer + len(cells.values) - 1
+    if first > last:
+        return
+    figure.add_shape(
+        type="rect",
+        xref="x domain",
+        yref="y",
+        x0=0,
+        x1=1,
+        y0=first - 0.5,
+        y1=layout.layers - 0.5,
+        line={"color": palette.FINAL_FRAME, "width": 2.5},
+        layer="above",
+    )
+    figure.add_annotation(
+        text=f"final {final:.0%} of layers",
+        xref="x domain",
+        yref="y",
+        x=1,
+        y=layout.layers - 0.5,
+        xanchor="right",
+        yanchor="bottom",
+        showarrow=False,
+        font={"color": palette.gold_ink(dark), "size": 12},
+    )

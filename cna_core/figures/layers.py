@@ -1,0 +1,209 @@
+"""What each layer holds, beside the map: neurons of the circuit, share of |δ| mass, causal effect, with their nulls.
+
+Pure functions of (layers,) arrays. The layer axis is the map's (heatmap.py), so that the charts can stand side by side.
+"""
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from cna_core.figures import palette
+from cna_core.figures.heatmap import HEIGHT, MARGIN_BOTTOM, MARGIN_TOP, layer_axis
+
+Band = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
+"""(low, mean, high), each (layers,)."""
+
+
+def layer_profile(
+    layer_counts: NDArray[np.integer],
+    *,
+    null_counts: Band | None = None,
+    mass: NDArray[np.floating] | None = None,
+    mass_normalised: NDArray[np.floating] | None = None,
+    null_mass: Band | None = None,
+    causal_effect: NDArray[np.floating] | None = None,
+    causal_name: str = "change of refusal",
+    layers: tuple[int, int] | None = None,
+    final: float = 0.10,
+    height: int = HEIGHT,
+    dark: bool = False,
+) -> go.Figure:
+    """Panels side by side over the same layers: circuit neurons, |δ| mass, causal effect (those that are given).
+
+    Traces' `meta` is "null-counts", "counts", "null-mass", "mass", "mass-normalised" or "causal-effect".
+
+    Args:
+        layer_counts: (layers,) neurons of the circuit in each layer.
+        null_counts: what shuffled labels give, drawn as a grey band behind.
+        mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing each layer by its activation scale.
+        null_mass: what shuffled labels give for `mass`.
+        causal_effect: (layers,) what ablating each layer's circuit neurons changes; NaN where it was not measured.
+        causal_name: the causal panel's axis title: what is changed by ablating the layer's circuit neurons.
+        layers: first and last layer shown; None shows all.
+        final: the share of the layers that is framed.
+        height: in pixels.
+        dark: for a dark page.
+    """
+    count = len(layer_counts)
+    panels = 1 + (mass is not None) + (causal_effect is not None)
+    figure = make_subplots(rows=1, cols=panels, shared_yaxes=True, horizontal_spacing=0.08)
+    numbers = np.arange(count)
+    if null_counts is not None:
+        _add_band(figure, numbers, null_counts, "shuffled labels, 95 %", "null-counts", ":.1f", 1, dark)
+    figure.add_trace(
+        go.Bar(
+            name="circuit",
+            meta="counts",
+            y=numbers,
+            x=np.asarray(layer_counts),
+            orientation="h",
+            width=0.55,
+            marker={"color": palette.ink(dark)},
+            customdata=numbers,
+            hovertemplate="layer %{y}: %{x} neurons of the circuit<extra></extra>",
+            unselected={"marker": {"opacity": 1}},
+        ),
+        row=1,
+        col=1,
+    )
+    figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=4, row=1, col=1)
+    if mass is not None:
+        _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
+    if causal_effect is not None:
+        _add_effect(figure, numbers, causal_effect, causal_name, panels, dark)
+    palette.frame(
+        figure,
+        "What each layer holds",
+        height,
+        dark,
+        margin={"l": 44, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
+        barmode="overlay",
+        bargap=0,
+        showlegend=False,
+    )
+    shuffled = ("■", palette.RANDOM, "shuffled")
+    _label(figure, 1, [("■", palette.ink(dark), "circuit"), *([shuffled] if null_counts is not None else [])], dark)
+    if mass is not None:
+        scaled = [("○", palette.ink(dark), "by scale")] if mass_normalised is not None else []
+        _label(figure, 2, [("●", palette.ink(dark), "raw"), *scaled], dark)
+    if causal_effect is not None:
+        _label(figure, panels, [("●", palette.STEERED, "if ablated")], dark)
+    first, last = layers or (0, count - 1)
+    layer_axis(figure, first, last, title="")
+    figure.update_yaxes(title_text="layer", col=1)
+    _frame_final(figure, count, final, panels)
+    return figure
+
+
+def _add_band(
+    figure: go.Figure, numbers: NDArray, band: Band, name: str, meta: str, pattern: str, column: int, dark: bool
+) -> None:
+    low, mean, high = (np.asarray(part, dtype=np.float64) for part in band)
+    figure.add_trace(
+        go.Bar(
+            name=name,
+            meta=meta,
+            y=numbers,
+            base=low,
+            x=high - low,
+            orientation="h",
+            width=1,
+            marker={"color": palette.translucent(palette.RANDOM, 0.4 if dark else 0.35), "line": {"width": 0}},
+            customdata=np.stack([low, mean, high], -1),
+            hovertemplate=(
+                f"layer %{{y}}, shuffled labels: %{{customdata[1]{pattern}}} "
+                f"(95 %: %{{customdata[0]{pattern}}} to %{{customdata[2]{pattern}}})<extra></extra>"
+            ),
+            unselected={"marker": {"opacity": 1}},
+            showlegend=column == 1,
+        ),
+        row=1,
+        col=column,
+    )
+
+
+def _add_mass(
+    figure: go.Figure,
+    numbers: NDArray,
+    mass: NDArray[np.floating],
+    normalised: NDArray[np.floating] | None,
+    null_mass: Band | None,
+    dark: bool,
+) -> None:
+    if null_mass is not None:
+        _add_band(figure, numbers, null_mass, "shuffled labels, 95 %", "null-mass", ":.1%", 2, dark)
+    lines = [("share of |δ|", "mass", mass, "solid", "circle")]
+    if normalised is not None:
+        lines.append(("divided by activation scale", "mass-normalised", normalised, "dot", "circle-open"))
+    for name, meta, values, dash, symbol in lines:
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                meta=meta,
+                x=np.asarray(values),
+                y=numbers,
+                mode="lines+markers",
+                line={"color": palette.ink(dark), "width": 1.5, "dash": dash},
+                marker={"size": 5, "symbol": symbol, "color": palette.ink(dark)},
+                hovertemplate=f"layer %{{y}}: {name} %{{x:.1%}}<extra></extra>",
+            ),
+            row=1,
+            col=2,
+        )
+    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=4, row=1, col=2)
+
+
+def _add_effect(
+    figure: go.Figure, numbers: NDArray, effect: NDArray[np.floating], name: str, column: int, dark: bool
+) -> None:
+    measured = np.isfinite(effect)
+    figure.add_vline(x=0, line={"color": palette.muted(dark), "width": 1}, row=1, col=column)
+    figure.add_trace(
+        go.Scatter(
+            name="causal effect",
+            meta="causal-effect",
+            x=np.asarray(effect)[measured],
+            y=numbers[measured],
+            mode="markers",
+            marker={"size": 8, "color": palette.STEERED},
+            hovertemplate=f"layer %{{y}}: %{{x:+.3f}} ({name})<extra></extra>",
+        ),
+        row=1,
+        col=column,
+    )
+    figure.update_xaxes(title_text=name, nticks=4, tickangle=0, row=1, col=column)
+
+
+def _label(figure: go.Figure, column: int, entries: list[tuple[str, str, str]], dark: bool) -> None:
+    """Say above a panel what its marks mean; a legend of its own would push the panels out of line with the map."""
+    words = "  ".join(f'<span style="color:{colour}">{symbol}</span> {name}' for symbol, colour, name in entries)
+    axis = "" if column == 1 else str(column)
+    figure.add_annotation(
+        text=words,
+        xref=f"x{axis} domain",
+        yref="paper",
+        x=0,
+        y=1,
+        yshift=6,
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11, "color": palette.ink(dark)},
+    )
+
+
+def _frame_final(figure: go.Figure, count: int, final: float, panels: int) -> None:
+    first = count - max(1, round(final * count))
+    for column in range(1, panels + 1):
+        axis = "" if column == 1 else str(column)
+        figure.add_shape(
+            type="rect",
+            xref=f"x{axis} domain",
+            yref=f"y{axis}",
+            x0=0,
+            x1=1,
+            y0=first - 0.5,
+            y1=count - 0.5,
+            line={"color": palette.FINAL_FRAME, "width": 2},
+        )

@@ -1,0 +1,126 @@
+"""The project's colours and the frame that every chart shares: one meaning a colour, light and dark.
+
+The categorical colours are Okabe and Ito's, which colour-blind people can tell apart (jfly.uni-koeln.de/color). Knows
+nothing about what is drawn.
+"""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+BASELINE = "#0072B2"
+STEERED = "#D55E00"
+RANDOM = "#8A8A8A"
+CAA = "#CC79A7"
+POSITIVE = "#E69F00"
+NEGATIVE = "#009E73"
+FINAL_FRAME = "#C9A227"
+
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif"
+
+Colorscale = list[tuple[float, str]]
+
+
+def background(dark: bool = False) -> str:
+    """The page's background, which is also zero on the diverging scale (.streamlit/config.toml has the same)."""
+    return "#14161A" if dark else "#FFFFFF"
+
+
+def ink(dark: bool = False) -> str:
+    """Text, outlines, and bars that stand for the circuit."""
+    return "#E6E4DF" if dark else "#1F2328"
+
+
+def muted(dark: bool = False) -> str:
+    """Axis labels and second-rank text, readable on the background (contrast above 4.5)."""
+    return "#A8ADB5" if dark else "#5B6068"
+
+
+def gold_ink(dark: bool = False) -> str:
+    """Words that go with the gold frame, dark enough to read on the background."""
+    return FINAL_FRAME if dark else "#83670A"
+
+
+def grid(dark: bool = False) -> str:
+    """Grid lines and thin frames."""
+    return "#2B2F37" if dark else "#E6E3DC"
+
+
+def diverging(dark: bool = False) -> Colorscale:
+    """Negative blue, zero the page's background, positive vermilion."""
+    low = ["#9AD6FF", "#2E9BDC", "#1B5680"] if dark else ["#043A63", "#0072B2", "#A9D3EC"]
+    high = ["#84401A", "#EA7325", "#FFCFA6"] if dark else ["#F8C7A5", "#D55E00", "#762F00"]
+    colours = [*low, background(dark), *high]
+    return list(zip([0, 0.2, 0.4, 0.5, 0.6, 0.8, 1], colours, strict=True))
+
+
+def sequential(dark: bool = False) -> Colorscale:
+    """Zero the page's background, large vermilion: the upper half of the diverging scale."""
+    return [(2 * place - 1, colour) for place, colour in diverging(dark) if place >= 0.5]
+
+
+def translucent(colour: str, opacity: float) -> str:
+    """A "#RRGGBB" colour as "rgba(…)"."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def frame(figure: go.Figure, title: str, height: int, dark: bool = False, **layout: Any) -> go.Figure:
+    """Give a chart the project's look: title that says what is seen, thin axes, fixed height, own background.
+
+    Args:
+        figure: changed in place and returned.
+        title: plain words.
+        height: in pixels.
+        dark: for a dark page.
+        layout: further layout values, which win.
+    """
+    figure.update_layout(
+        template="none",
+        title={
+            "text": title,
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 8, "l": 4},
+            "font": {"size": 15, "color": ink(dark)},
+        },
+        height=height,
+        font={"family": FONT, "size": 12, "color": muted(dark)},
+        paper_bgcolor=background(dark),
+        plot_bgcolor=background(dark),
+        margin={"l": 56, "r": 16, "t": 56, "b": 48},
+        hoverlabel={
+            "bgcolor": background(dark),
+            "bordercolor": muted(dark),
+            "font": {"color": ink(dark), "family": FONT},
+            "align": "left",
+        },
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"color": ink(dark)},
+            "bgcolor": "rgba(0,0,0,0)",
+            "itemsizing": "constant",
+        },
+        dragmode="pan",
+    )
+    axes = {
+        "gridcolor": grid(dark),
+        "gridwidth": 1,
+        "zeroline": False,
+        "linecolor": grid(dark),
+        "tickcolor": grid(dark),
+        "tickfont": {"color": muted(dark)},
+        "title": {"font": {"color": muted(dark), "size": 12}, "standoff": 6},
+    }
+    figure.update_xaxes(**axes)
+    figure.update_yaxes(**axes)
+    figure.update_layout(**layout)
+    return figure
