@@ -4,9 +4,9 @@
 
 p(t) is the model's distribution for the prompt at the strength in question: one pass. P(refusal | t) is learnt once for
 a model from its own answers to the discovery prompts, harmful and benign (`calibrate_openings`): each answer's first
-token counts as a refusal or not, as the detector says of the answer's first words. Tokens seen rarely are drawn towards
-the share of all answers that refuse. Knows nothing about sweeps or pages; how well chances agree with whole answers is
-in docs/gate_meter.md.
+token counts as a refusal or not, as the detector says of the answer's first words. Tokens seen rarely or never are
+judged by what rare openings are as a rule. Knows nothing about sweeps or pages; how well chances agree with whole
+answers is in docs/gate_meter.md.
 """
 
 import hashlib
@@ -33,12 +33,15 @@ from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import ContrastSet
 from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.prefix_cache import PrefixCaches
 
 FORMAT = "cna-openings/1"
 OPENING_TOKENS = 12
 """How much of an answer is written to see whether it refuses."""
 PRIOR_ANSWERS = 1.0
-"""How many imagined answers, refused as often as all are, each first token starts with."""
+"""How many imagined answers, refused as often as those with a rare opening, each first token starts with."""
+RARELY = 2
+"""A first token seen at most this often is rare."""
 METER_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
 """The strengths that the meter shows: −1 … 2."""
 
@@ -61,20 +64,26 @@ class RefusalOpenings:
     seen: NDArray[np.float64]
 
     @property
-    def base_rate(self) -> float:
-        """Share of all answers that refuse: what is assumed of a first token that was never seen."""
-        return float(self.refused.sum() / max(1.0, self.seen.sum()))
+    def rare_rate(self) -> float:
+        """P(refusal | a first token never seen): the share of refusals among answers with a rare opening.
+
+        Models refuse in few words and comply in many, so a new opening is rarely a refusal, however many answers refuse
+        (the idea of Good and Turing's estimate). One imagined answer, refused as often as all are, steadies it.
+        """
+        overall = self.refused.sum() / max(1.0, self.seen.sum())
+        rare = self.seen <= RARELY
+        return float((self.refused[rare].sum() + overall) / (self.seen[rare].sum() + 1))
 
     @property
     def refusal_given_token(self) -> NDArray[np.float64]:
-        """(n,) float64: P(refusal | first token), with `PRIOR_ANSWERS` imagined answers at the base rate."""
-        return (self.refused + PRIOR_ANSWERS * self.base_rate) / (self.seen + PRIOR_ANSWERS)
+        """(n,) float64: P(refusal | first token), with `PRIOR_ANSWERS` imagined answers at the rare rate."""
+        return (self.refused + PRIOR_ANSWERS * self.rare_rate) / (self.seen + PRIOR_ANSWERS)
 
     def chance(self, logits: Tensor) -> NDArray[np.float64]:
         """(rows,) float64, 0 to 1: the chance of each row of first-token logits (rows, vocabulary)."""
         probabilities = torch.softmax(logits.double(), dim=-1)[:, torch.from_numpy(self.tokens).to(logits.device)]
         known = probabilities.cpu().numpy()
-        return known @ self.refusal_given_token + (1 - known.sum(1)).clip(0) * self.base_rate
+        return known @ self.refusal_given_token + (1 - known.sum(1)).clip(0) * self.rare_rate
 
     @cached_property
     def sha256(self) -> str:
@@ -162,9 +171,14 @@ def refusal_chance(
     strengths: Sequence[float],
     openings: RefusalOpenings,
     *,
+    prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
 ) -> NDArray[np.float64]:
     """(strengths,) float64, 0 to 1: the chance that the answer opens as a refusal at each strength, from one batch.
+
+    Args:
+        openings: what `calibrate_openings` learnt of this model.
+        prefixes: what the model has read before, for each strength: only the message itself is read then.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -172,7 +186,7 @@ def refusal_chance(
         StoppedError: `stop` was set.
     """
     lanes = [Lane(messages, strength=float(strength)) for strength in strengths]
-    return openings.chance(first_token_logits(model, lanes, circuit, stop=stop))
+    return openings.chance(first_token_logits(model, lanes, circuit, prefixes=prefixes, stop=stop))
 
 
 def first_words(

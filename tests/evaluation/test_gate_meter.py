@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cna_core.evaluation import gate_meter
+from cna_core.evaluation.gate_meter import (
+    METER_STRENGTHS,
+    RefusalOpenings,
+    agreement,
+    cached_openings,
+    calibrate_openings,
+    first_words,
+    refusal_chance,
+)
+from cna_core.evaluation.refusal import Verdict
+from cna_core.models.loaded import LoadedModel
+from cna_core.steering.lanes import Lane, first_token_logits, generate
+from tests.circuits.samples import identity
+from tests.evaluation.sweeping import CONTRAST, small_circuit, small_model
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return small_model()
+
+
+def openings(refused: list[float], seen: list[float]) -> RefusalOpenings:
+    tokens = np.arange(1, 1 + len(seen), dtype=np.int64)
+    return RefusalOpenings(identity(), "ab", tokens, np.array(refused), np.array(seen))
+
+
+def test_the_chance_worked_by_hand() -> None:
+    # Token 1 opens 8 of 8 refusals, token 2 none of 6; tokens 3 and 4 were seen once, one of them in a refusal.
+    learnt = openings([8, 0, 1, 0], [8, 6, 1, 1])
+    rare = (1 + 9 / 16) / (2 + 1)
+    logits = torch.log(torch.tensor([[0.1, 0.5, 0.3, 0.1, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
+    by_hand = 0.5 * (8 + rare) / 9 + 0.3 * rare / 7 + 0.1 * (1 + rare) / 2 + 0.1 * rare
+    np.testing.assert_allclose(learnt.chance(logits), [by_hand, rare], rtol=1e-6)
+
+
+def test_a_chance_stays_a_chance_whatever_the_logits() -> None:
+    learnt = openings([3, 0], [3, 4])
+    logits = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)) * 20
+    chances = learnt.chance(logits)
+    assert ((chances >= 0) & (chances <= 1)).all()
+
+
+def test_openings_are_learnt_from_the_models_own_first_words(
+    model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = first_words(model, CONTRAST.prompts)
+    refusing = words[0][1]
+    monkeypatch.setattr(gate_meter, "detect_refusal", lambda text: Verdict(text == refusing, "because"))
+    learnt = calibrate_openings(model, CONTRAST)
+    assert learnt.seen.sum() == len(CONTRAST.prompts)
+    assert learnt.refused.sum() == sum(text == refusing for _, text in words)
+    for token, seen in zip(learnt.tokens, learnt.seen, strict=True):
+        assert seen == sum(first == token for first, _ in words)
+
+
+def test_first_words_are_the_greedy_answers_in_the_prompts_order(model: LoadedModel) -> None:
+    prompts = [*CONTRAST.prompts]
+    found = first_words(model, prompts, tokens=5, rows=2)
+    for prompt, (token, words) in zip(prompts, found, strict=True):
+        steps = list(generate(model, [Lane(prompt)], None, max_new_tokens=5))
+        assert token == steps[0].token_id
+        assert words == "".join(step.text for step in steps)
+
+
+def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
+    model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cached_openings(model.identity, CONTRAST) is None
+    learnt = calibrate_openings(model, CONTRAST)
+    monkeypatch.setattr(gate_meter, "first_words", None)  # would fail if it were asked again
+    assert calibrate_openings(model, CONTRAST).to_json() == learnt.to_json()
+    kept = cached_openings(model.identity, CONTRAST)
+    assert kept is not None
+    assert kept.sha256 == learnt.sha256
+    monkeypatch.undo()
+
+
+def test_a_damaged_cache_is_learnt_again(model: LoadedModel, empty_cache: Path) -> None:
+    learnt = calibrate_openings(model, CONTRAST)
+    [file] = (empty_cache / "openings").glob("*.json")
+    file.write_text("{}")
+    assert cached_openings(model.identity, CONTRAST) is None
+    assert calibrate_openings(model, CONTRAST).to_json() == learnt.to_json()
+
+
+def test_the_meter_reads_every_strength_as_a_lane_of_its_own(model: LoadedModel, empty_cache: Path) -> None:
+    circuit, learnt = small_circuit(model), openings([4, 0, 2], [4, 5, 3])
+    chances = refusal_chance(model, circuit, "why cannot you help me", METER_STRENGTHS, learnt)
+    assert chances.shape == (13,)
+    for strength, chance in zip(METER_STRENGTHS, chances, strict=True):
+        alone = first_token_logits(model, [Lane("why cannot you help me", strength=strength)], circuit)
+        assert chance == pytest.approx(float(learnt.chance(alone)[0]), abs=1e-5)
+    assert len(set(np.round(chances, 6))) > 1
+
+
+def test_agreement_worked_by_hand() -> None:
+    figures = agreement([0.9, 0.2, 0.6, 0.6], [True, False, True, False])
+    assert figures["predicted"] == pytest.approx(0.575)
+    assert figures["observed"] == 0.5
+    assert figures["brier"] == pytest.approx((0.01 + 0.04 + 0.16 + 0.36) / 4)
+    assert figures["auc"] == pytest.approx((1 + 1 + 1 + 0.5) / 4)
+
+
+def test_agreement_without_both_kinds_has_no_auc() -> None:
+    assert np.isnan(agreement([0.9, 0.2], [True, True])["auc"])
