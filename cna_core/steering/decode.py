@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from cna_core.circuits.capture import shares_prefix
 from cna_core.models.layers import NeuronView
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
@@ -22,15 +23,6 @@ from cna_core.steering.hooks import SteeringPlan
 
 PASS_TOKENS = 4096
 """Tokens of all rows together in one pass of a prefill: bounds the memory of a long prompt."""
-
-_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
-
-
-def has_only_attention(model: LoadedModel) -> bool:
-    """Whether every layer's memory is keys and values; state-space layers can only start from nothing or go token by
-    token, so their prompts are read in one pass and their prefixes are not kept."""
-    config = model.network.config.get_text_config(decoder=True)
-    return set(getattr(config, "layer_types", None) or ()) <= _ATTENTION
 
 
 class RowBatch:
@@ -69,7 +61,8 @@ class RowBatch:
         self._mask = self._mask.to(self.model.device)
         self.cache = cache
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        step = max(1, PASS_TOKENS // len(prompts)) if has_only_attention(self.model) else length
+        # A model that carries a state can only start from nothing or go token by token: its prompts are read at once.
+        step = max(1, PASS_TOKENS // len(prompts)) if shares_prefix(self.model) else length
         logits = torch.empty(0)
         with self._stopping_between_layers(len(prompts)):
             for start in range(columns, length, step):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
-from cna_core.models.layers import NeuronView
+from cna_core.models.layers import NeuronView, decoder_layers
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.residual import add_to_output, decoder_layers
-from cna_core.steering.vectors import CaaVectors
+from cna_core.steering.caa import CaaVectors
+from cna_core.steering.residual import add_to_output
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class RowSteering:
         if self.adds and self.vectors is not None:
             vectors = hashlib.sha256(self.vectors.vectors.tobytes()).digest()
         return (neurons, multipliers, vectors, self.vector_strength if vectors else 0.0)
+
+
+NEUTRAL = RowSteering()
+"""The untouched model's row."""
 
 
 @contextlib.contextmanager
@@ -212,8 +216,7 @@ def _addition_tables(model: LoadedModel, rows: Sequence[RowSteering]) -> dict[in
     tables = np.zeros((first.vectors.shape[0], len(rows), first.vectors.shape[1]), dtype=np.float32)
     for place, row in adding:
         assert row.vectors is not None
-        if row.vectors.model.layout != model.layout or row.vectors.vectors.shape != first.vectors.shape:
-            raise CircuitError(f"These steering vectors belong to {row.vectors.model.name}, not to {model.name}.")
+        row.vectors.check_model(model.identity)
         tables[:, place] = -row.vector_strength * row.vectors.vectors
     return {index: torch.from_numpy(table).to(model.device, model.dtype) for index, table in enumerate(tables)}
 

@@ -18,14 +18,12 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import PromptError
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
+from cna_core.steering.caa import CaaVectors
 from cna_core.steering.decode import PASS_TOKENS, RowBatch
-from cna_core.steering.hooks import RowSteering, SteeringPlan
+from cna_core.steering.hooks import NEUTRAL, RowSteering, SteeringPlan
 from cna_core.steering.prefix_cache import PrefixCaches, message_prefix
 from cna_core.steering.sampling import Sampler, Sampling
 from cna_core.steering.text_stream import TextStream
-from cna_core.steering.vectors import CaaVectors
-
-NEUTRAL = RowSteering()
 
 
 @dataclass(frozen=True)

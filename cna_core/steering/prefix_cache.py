@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from cna_core.circuits.capture import shares_prefix
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, as_messages, encode, shared_prefix_length
-from cna_core.steering.decode import RowBatch, has_only_attention
+from cna_core.steering.decode import RowBatch
 from cna_core.steering.hooks import SteeringPlan
 
 KEPT_BYTES = 256 << 20
@@ -76,7 +77,7 @@ class PrefixCaches:
         Args:
             plan: one row of it for each prompt.
         """
-        if not has_only_attention(self.model):
+        if not shares_prefix(self.model):
             return batch.prefill(prompts, plan)
         keys: list[_Key] = [
             (tuple(prompt[:length]), row.key)
