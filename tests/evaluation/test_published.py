@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from cna_core.evaluation.published import Published, PublishedModel, published, published_model
+from cna_core.models.catalog import catalog
 
 
 def test_all_sixteen_models_of_the_paper_are_there_eight_of_each_kind() -> None:
@@ -62,3 +63,11 @@ def test_the_citation_names_every_author_and_the_paper() -> None:
     for part in (*(author.split()[-1] for author in paper.authors), paper.title, paper.arxiv, str(paper.year)):
         assert part in paper.citation
     assert paper.address.endswith(paper.arxiv)
+
+
+def test_the_catalog_knows_every_published_model_by_the_same_names_and_layers() -> None:
+    entries = catalog()
+    for model in published().models:
+        entry = entries[model.catalog_id]
+        assert entry.hub_id in model.hub_ids
+        assert (entry.layers, entry.kind) == (model.layers, model.kind)
