@@ -1,20 +1,28 @@
 """Refusal Gate Explorer: navigation, theme, sidebar. Nothing else."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages.common import sidebar, style
+
+PAGES = {
+    "gate": ("Gate", ":material/door_front:"),
+    "neurons": ("Neurons", ":material/scatter_plot:"),
+    "chat": ("Chat", ":material/forum:"),
+    "evaluate": ("Evaluate", ":material/monitoring:"),
+    "compare": ("Compare", ":material/compare_arrows:"),
+    "method": ("Method", ":material/menu_book:"),
+}
 
 st.set_page_config(page_title="Refusal Gate Explorer", page_icon="🚪", layout="wide")
 style.apply()
 
 page = st.navigation(
     [
-        st.Page("pages/gate.py", title="Gate", icon=":material/door_front:", default=True),
-        st.Page("pages/neurons.py", title="Neurons", icon=":material/scatter_plot:"),
-        st.Page("pages/chat.py", title="Chat", icon=":material/forum:"),
-        st.Page("pages/evaluate.py", title="Evaluate", icon=":material/monitoring:"),
-        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-        st.Page("pages/method.py", title="Method", icon=":material/menu_book:"),
+        st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "gate")
+        for name, (title, icon) in PAGES.items()
+        if Path(__file__).with_name("pages").joinpath(f"{name}.py").exists()
     ],
     position="top",
 )

@@ -26,6 +26,7 @@ def draw() -> None:
         _prompts()
         session.restore_from_address()
         _find()
+        st.divider()
         _circuit()
         _files()
     session.write_address()
@@ -42,7 +43,6 @@ def _model() -> None:
         options,
         index=options.index(DEFAULT_MODEL),
         key="model",
-        format_func=lambda name: entries[name].title if name in entries else name,
         accept_new_options=True,
         bind="query-params",
         help="From the catalog, or type a Hub id, a folder, or a .gguf file.",
@@ -64,13 +64,15 @@ def _prompts() -> None:
     linked = st.query_params.get("prompts")
     if linked and linked not in options:
         options.append(linked)
-    st.selectbox("Prompts", options, key="prompts", bind="query-params", format_func=_prompts_title)
+    st.selectbox(
+        "Prompts",
+        options,
+        key="prompts",
+        bind="query-params",
+        help="What δ is measured on: positive prompts, which the model refuses, against matched negative ones.",
+    )
     with st.popover("Bring your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
         _own_prompts()
-
-
-def _prompts_title(name: str) -> str:
-    return "Built-in, 100 + 100" if name == "built-in" else name.replace("own-", "My prompts ")
 
 
 def _own_prompts() -> None:
@@ -122,7 +124,6 @@ def _find() -> None:
 
 
 def _circuit() -> None:
-    st.divider()
     opened = session.opened_circuit()
     if opened is not None:
         st.info(
@@ -154,7 +155,6 @@ def _circuit() -> None:
             key="score",
             bind="query-params",
             required=True,
-            format_func=_score_title,
         )
         st.number_input("First layers left out", 0, 100, 0, key="skip", bind="query-params")
         st.slider(
@@ -169,27 +169,21 @@ def _circuit() -> None:
         )
 
 
-def _score_title(score: str) -> str:
-    return {"delta": "|δ|", "effect-size": "effect size"}[score]
-
-
 def _files() -> None:
     circuit = session.circuit()
-    save, download, load = st.columns(3)
-    with save.popover("Save", disabled=circuit is None, width="stretch"):
-        name = st.text_input("Name", placeholder="refusal 0.1 %", key="save_name")
-        st.button("Save this circuit", on_click=_save, args=(circuit, name), disabled=not name.strip())
-    download.download_button(
-        "JSON",
-        data=(lambda: circuit.to_json()) if circuit is not None else "",
-        file_name="circuit.json",
-        mime="application/json",
-        disabled=circuit is None,
-        on_click="ignore",
-        width="stretch",
-        help="Download the circuit",
-    )
-    with load.popover("Open", width="stretch"):
+    with st.popover("Keep, open or download a circuit", icon=":material/save:", width="stretch"):
+        if circuit is not None:
+            name = st.text_input("Keep this circuit as", placeholder="refusal 0.1 %", key="save_name")
+            keep, download = st.columns(2)
+            keep.button("Keep", on_click=_save, args=(circuit, name), disabled=not name.strip(), width="stretch")
+            download.download_button(
+                "Download",
+                data=circuit.to_json,
+                file_name="circuit.json",
+                mime="application/json",
+                on_click="ignore",
+                width="stretch",
+            )
         _open()
     if words := st.session_state.pop("_files_say", None):
         st.toast(words)
@@ -198,7 +192,7 @@ def _files() -> None:
 def _save(circuit: Circuit, name: str) -> None:
     try:
         library.save_circuit(circuit, name, replace=True)
-        st.session_state["_files_say"] = f"Saved as “{name}”."
+        st.session_state["_files_say"] = f"Kept as “{name}”."
     except CnaError as error:
         st.session_state["_files_say"] = str(error)
 

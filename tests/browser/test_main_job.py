@@ -24,7 +24,7 @@ def find_the_gate(page: Page, address: str, query: str = "") -> Page:
 
 
 def card(page: Page, label: str) -> str:
-    return page.get_by_test_id("stMetric").filter(has_text=label).inner_text()
+    return page.get_by_test_id("card").filter(has_text=label).inner_text()
 
 
 def test_a_newcomer_finds_the_gate_and_talks_to_both_models(page: Page, app_address: str) -> None:
