@@ -5,9 +5,8 @@ process of its own (`python -m cna_core.models.convert FILE FOLDER`) and its out
 file's hash. Knows nothing of where the file came from.
 """
 
-import functools
-import importlib
 import json
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -84,9 +83,11 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = sil
     Raises:
         ModelError: as `convert`.
     """
+    from cna_core.models.quick_gguf import hurry
+
     progress(2, 100, f"Reading {gguf.name}")
     require_gguf(gguf)
-    _read_file_once()
+    hurry()
     architecture = _read_architecture(gguf)
 
     import torch
@@ -121,28 +122,13 @@ def require_gguf(gguf: Path) -> None:
             raise ModelError(f"{gguf.name} is not a GGUF file: name a .gguf file, or download it again.")
 
 
-def _read_file_once() -> None:
-    """Let transformers parse the file once, not three times, and build its table of names once, not 400 times.
-
-    Both functions are looked up in the `gguf` module at each call, and depend on nothing but their arguments. This
-    lives in the child process only.
-    """
-    package = importlib.import_module("gguf")
-    read = functools.cache(package.GGUFReader)
-    vars(package).update(
-        GGUFReader=lambda path, mode="r": read(str(Path(path).resolve()), mode),
-        get_tensor_name_map=functools.cache(package.get_tensor_name_map),
-    )
-
-
 def _read_architecture(gguf: Path) -> str:
     """The file's architecture; reading it walks through the whole header, so damage shows here."""
-    import gguf as gguf_package
+    from cna_core.models.quick_gguf import read
 
     try:
-        reader = gguf_package.GGUFReader(str(gguf))
-        return str(reader.fields["general.architecture"].contents())
-    except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError) as error:
+        return str(read(gguf.resolve()).fields["general.architecture"].contents())
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError, struct.error) as error:
         raise ModelError(f"{gguf.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
 
 
