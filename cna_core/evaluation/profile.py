@@ -1,0 +1,170 @@
+"""Which layers do it: the change of the refusal chance when the circuit's neurons are ablated in one layer alone.
+
+Where a circuit's neurons lie does not say which of them act. For each layer that holds some, this ablates only those,
+then all but those, and, as a control, as many other neurons of the same layer: all as rows of one batch a prompt, and
+nothing is written. Knows nothing about sweeps, journals or figures.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.controls import random_circuit
+from cna_core.evaluation.gate_meter import RefusalOpenings
+from cna_core.evaluation.intervals import Estimate, change_of_mean
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.prompts.chat_format import as_messages
+from cna_core.steering.lanes import Lane, first_token_logits
+
+RANDOM_CIRCUITS = 3
+
+
+@dataclass(frozen=True)
+class CausalProfile:
+    """The refusal chance of each prompt with parts of the circuit ablated; p prompts, l layers that hold neurons.
+
+    Args:
+        layers: (l,) int64: the layers that hold neurons of the circuit, ascending.
+        strength: what was done to the neurons: 1 ablates.
+        baseline: (p,) float64: the chance with nothing ablated.
+        whole: (p,): with the whole circuit ablated.
+        alone: (p, l): with only that layer's neurons ablated.
+        others: (p, l): with all but that layer's neurons ablated.
+        random: (p, l, r): with as many random neurons of that layer ablated, none of them the circuit's; r draws.
+        layer_counts: (l,) int64: neurons of the circuit in each of the layers.
+        model_layers: how many layers the model has.
+    """
+
+    layers: NDArray[np.int64]
+    strength: float
+    baseline: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    alone: NDArray[np.float64]
+    others: NDArray[np.float64]
+    random: NDArray[np.float64]
+    layer_counts: NDArray[np.int64]
+    model_layers: int
+
+    @property
+    def prompts(self) -> int:
+        return len(self.baseline)
+
+    @property
+    def whole_change(self) -> Estimate:
+        """Mean change of the chance by ablating the whole circuit, with its interval over prompts."""
+        return change_of_mean(self.baseline, self.whole)
+
+    @property
+    def alone_changes(self) -> NDArray[np.float64]:
+        """(l, 3): mean change by ablating each layer's neurons alone, and its 95 % interval over prompts."""
+        return self._changes(self.alone)
+
+    @property
+    def others_changes(self) -> NDArray[np.float64]:
+        """(l, 3): mean change by ablating all but each layer's neurons, and its 95 % interval over prompts.
+
+        Where a layer matters only together with others, this lies above the whole circuit's change.
+        """
+        return self._changes(self.others)
+
+    @property
+    def random_band(self) -> NDArray[np.float64]:
+        """(l, 3): mean change by ablating random neurons of each layer, and the range of all draws' 95 % intervals."""
+        band = []
+        for place in range(len(self.layers)):
+            means = np.array([change_of_mean(self.baseline, draw) for draw in self.random[:, place].T])
+            band.append([means[:, 0].mean(), means[:, 1].min(), means[:, 2].max()])
+        return np.array(band).reshape(-1, 3)
+
+    def over_all_layers(self) -> NDArray[np.float64]:
+        """(model layers,) float64: the mean change by each layer alone; NaN where the circuit has no neurons."""
+        values = np.full(self.model_layers, np.nan)
+        values[self.layers] = self.alone_changes[:, 0]
+        return values
+
+    def _changes(self, chances: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([change_of_mean(self.baseline, column) for column in chances.T]).reshape(-1, 3)
+
+
+def causal_profile(
+    model: LoadedModel,
+    circuit: Circuit,
+    prompts: Sequence[str],
+    openings: RefusalOpenings,
+    *,
+    strength: float = 1.0,
+    random_circuits: int = RANDOM_CIRCUITS,
+    seed: int = 0,
+    partial: Callable[[CausalProfile], None] | None = None,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> CausalProfile:
+    """Measure which layers' neurons change the refusal chance.
+
+    Args:
+        prompts: requests; evaluation prompts, not those the circuit was found with.
+        openings: how this model's refusals open.
+        strength: 1 ablates, 2 inverts.
+        random_circuits: draws of the layer-matched control; 0 leaves it out.
+        seed: of the first draw; the others follow.
+        partial: called after each prompt with the profile so far.
+        progress: told prompts done.
+
+    Raises:
+        CircuitError: the circuit belongs to another model, or a layer is too small for the random control.
+        StoppedError: `stop` was set.
+    """
+    circuit.check_model(model.identity)
+    layers = np.unique(circuit.layers)
+    drawn = [random_circuit(circuit, seed + draw) for draw in range(random_circuits)]
+    parts = [circuit]
+    parts += [_where(circuit, circuit.layers == layer) for layer in layers]
+    parts += [_where(circuit, circuit.layers != layer) for layer in layers] if len(layers) > 1 else []
+    parts += [_where(other, other.layers == layer) for other in drawn for layer in layers]
+    rows: list[NDArray[np.float64]] = []
+    profile = _profile(circuit, layers, random_circuits, strength, rows)
+    for done, prompt in enumerate(prompts):
+        raise_if_stopped(stop)
+        progress(done, len(prompts), "Layer profile: prompts")
+        messages = as_messages(prompt)
+        lanes = [Lane(messages), *(Lane(messages, strength=strength, circuit=part) for part in parts)]
+        rows.append(openings.chance(first_token_logits(model, lanes, None, stop=stop)))
+        profile = _profile(circuit, layers, random_circuits, strength, rows)
+        if partial is not None:
+            partial(profile)
+    progress(len(prompts), len(prompts), "Layer profile: prompts")
+    return profile
+
+
+def _where(circuit: Circuit, chosen: NDArray[np.bool_]) -> Circuit:
+    """The part of the circuit at the chosen ranks, (n,) bool."""
+    arrays = ("layers", "neurons", "delta", "positive_mean", "negative_mean", "effect_size")
+    return replace(circuit, **{name: getattr(circuit, name)[chosen] for name in arrays})
+
+
+def _profile(
+    circuit: Circuit, layers: NDArray[np.int64], draws: int, strength: float, rows: list[NDArray[np.float64]]
+) -> CausalProfile:
+    """From each prompt's chances: baseline, whole, alone by layer, others by layer, random by draw and layer."""
+    several = len(layers) > 1
+    table = np.array(rows).reshape(len(rows), 2 + len(layers) * (1 + several + draws))
+    baseline, whole, rest = table[:, 0], table[:, 1], table[:, 2:]
+    alone, rest = rest[:, : len(layers)], rest[:, len(layers) :]
+    # With a single layer, all but its neurons are none.
+    others, random = (rest[:, : len(layers)], rest[:, len(layers) :]) if several else (baseline[:, None], rest)
+    return CausalProfile(
+        layers=layers,
+        strength=strength,
+        baseline=baseline,
+        whole=whole,
+        alone=alone,
+        others=others,
+        random=random.reshape(len(rows), draws, len(layers)).transpose(0, 2, 1),
+        layer_counts=np.bincount(circuit.layers, minlength=circuit.model.layers)[layers],
+        model_layers=circuit.model.layers,
+    )
