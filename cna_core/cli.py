@@ -112,12 +112,9 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _contrast(positive: Path | None, negative: Path | None) -> Any:
-    from cna_core.prompts.sets import ContrastSet, PromptSet
+    from cna_core.prompts.sets import ContrastSet
 
-    return ContrastSet(
-        PromptSet.from_file(positive) if positive else PromptSet.builtin("harmful"),
-        PromptSet.from_file(negative) if negative else PromptSet.builtin("benign"),
-    )
+    return ContrastSet(_prompt_set(positive, "harmful"), _prompt_set(negative, "benign"))
 
 
 @app.command()
@@ -192,9 +189,7 @@ def attribute(
         skip_layers=skip_layers,
         universal_threshold=None if no_universal else universal,
     )
-    from accelerate import PartialState
-
-    if PartialState().is_main_process:
+    if _is_first_process():
         sys.stderr.write(
             f"{len(circuit)} neurons, {100 * circuit.concentration(0.10):.0f} % of them in the final 10 % of layers.\n"
         )
@@ -270,10 +265,24 @@ def generate(
 def evaluate(
     model: Model,
     circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
-    strengths: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0,0.5,1",
+    strengths: Annotated[str, typer.Option(help="Strengths, separated by commas; 0 is always measured.")] = "0,0.5,1",
+    fractions: Annotated[
+        str | None,
+        typer.Option(
+            help="Circuit sizes as shares of all neurons, separated by commas; the circuit's own.", show_default=False
+        ),
+    ] = None,
     prompts: Annotated[Path | None, PromptFile] = None,
     benign: Annotated[Path | None, PromptFile] = None,
+    borderline: Annotated[Path | None, PromptFile] = None,
     controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
+    knowledge: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure knowledge: built-in, hub (cais/mmlu), or a folder of MMLU's CSV files.",
+            show_default=False,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     seed: int = 0,
     device: Device = "auto",
@@ -281,33 +290,62 @@ def evaluate(
     quantization: Quantization = None,
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier start of this run measured.")] = False,
     out: Out = None,
 ) -> None:
     """Measure refusal and its costs over strengths, with controls; a stopped run goes on where it was."""
+    from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
-    from cna_core.prompts.sets import PromptSet
+    from cna_core.prompts.sets import ContrastSet
 
     chosen = Circuit.load(circuit)
-    harmful = PromptSet.from_file(prompts) if prompts else PromptSet.builtin("evaluation-harmful")
-    harmless = PromptSet.from_file(benign) if benign else PromptSet.builtin("evaluation-benign")
+    sizes = _numbers(fractions, "--fractions") if fractions else None
+    questions = _questions(knowledge) if knowledge else ()
     with working() as watching:
         loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
+        builtin = ContrastSet.builtin()
+        found_with_builtin = chosen.prompts.sha256 == builtin.sha256
         run = sweep(
             loaded,
             chosen,
-            harmful,
-            strengths=_numbers(strengths, "--strengths"),
-            benign=harmless,
+            _prompt_set(prompts, "evaluation-harmful"),
+            _numbers(strengths, "--strengths"),
+            sizes,
+            benign=_prompt_set(benign, "evaluation-benign"),
+            borderline=_prompt_set(borderline, "borderline"),
             controls=tuple(name for name in controls.split(",") if name and name != "none"),
             max_new_tokens=max_new_tokens,
             seed=seed,
             out=out,
+            knowledge=questions,
+            activations=capture(loaded, builtin, **watching) if sizes and found_with_builtin else None,
+            fresh=fresh,
             **watching,
         )
-    if out is None and run is not None:
+    if out is None and _is_first_process():
         _write(run.to_json(), None)
+
+
+def _questions(source: str) -> Any:
+    from cna_core.evaluation import knowledge
+
+    if source == "built-in":
+        return knowledge.builtin_questions()
+    return knowledge.hub_questions() if source == "hub" else knowledge.read_questions(source)
+
+
+def _is_first_process() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def _prompt_set(file: Path | None, builtin: str) -> Any:
+    from cna_core.prompts.sets import PromptSet
+
+    return PromptSet.from_file(file) if file else PromptSet.builtin(builtin)
 
 
 def _numbers(text: str, option: str) -> list[float]:
