@@ -87,7 +87,7 @@ class RefusalRate(Measure):
         return [{"refused": float(detect_refusal(text).refused)} for text in reading.texts]
 
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
-        return _rate(self.name, [observation["refused"] for observation in observations])
+        return rate_fields(self.name, [observation["refused"] for observation in observations])
 
 
 class Quality(Measure):
@@ -101,7 +101,7 @@ class Quality(Measure):
         return [{"quality": quality(text)} for text in reading.texts]
 
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
-        return _mean(self.name, [observation["quality"] for observation in observations])
+        return mean_fields(self.name, [observation["quality"] for observation in observations])
 
 
 class Perplexity(Measure):
@@ -137,7 +137,7 @@ class BenignDivergence(Measure):
         return [{"kl": float(divergence)} for divergence in divergences]
 
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
-        return _mean(self.name, [observation["kl"] for observation in observations])
+        return mean_fields(self.name, [observation["kl"] for observation in observations])
 
 
 class RefusalChance(Measure):
@@ -158,7 +158,7 @@ class RefusalChance(Measure):
         return [{"chance": float(chance)} for chance in self.openings.chance(reading.logits)]
 
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
-        return _mean(self.name, [observation["chance"] for observation in observations])
+        return mean_fields(self.name, [observation["chance"] for observation in observations])
 
 
 class Knowledge(Measure):
@@ -184,7 +184,7 @@ class Knowledge(Measure):
 
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
         after = [observation["correct"] for observation in observations]
-        fields = _rate(self.name, after)
+        fields = rate_fields(self.name, after)
         if len(baseline) == len(after):
             change = change_of_rate([observation["correct"] for observation in baseline], after)
             fields |= {"knowledge_change": change.value, "knowledge_change_interval": (change.low, change.high)}
@@ -208,11 +208,13 @@ def default_measures(
     return tuple(measures)
 
 
-def _rate(name: str, hits: Sequence[float]) -> dict[str, Any]:
+def rate_fields(name: str, hits: Sequence[float]) -> dict[str, Any]:
+    """A point's fields for a rate from hits (n,) of 0 and 1: the rate, and its Wilson interval."""
     low, high = wilson_interval(int(sum(hits)), len(hits))
     return {name: sum(hits) / len(hits), f"{name.removesuffix('_rate')}_interval": (low, high)}
 
 
-def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
+def mean_fields(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """A point's fields for a mean of values (n,): the mean, and its bootstrap interval."""
     estimate = mean_with_interval(values)
     return {name: estimate.value, f"{name}_interval": (estimate.low, estimate.high)}

@@ -1,0 +1,207 @@
+"""The working point: the gentlest setting that at least halves refusal.
+
+Gentlest means: least KL(baseline ‖ setting) of the first token on benign prompts, averaged over them. That costs one
+pass a prompt, so all settings of the grid are ranked by it first; then answers are written to the harmful prompts,
+gentlest setting first, until one has at most half of the baseline's refusals. Given a run that measured both, its
+points are enough. Knows nothing about pages.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import RunError
+from cna_core.evaluation.batches import Batch
+from cna_core.evaluation.dials import Dials, dials_for
+from cna_core.evaluation.measures import BenignDivergence, RefusalRate
+from cna_core.evaluation.refusal import wilson_interval
+from cna_core.evaluation.runs import BASELINE, Run, Setting
+from cna_core.evaluation.sweep import measured
+from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.prompts.sets import PromptSet
+
+FRACTIONS = (0.001, 0.002, 0.004, 0.007, 0.01)
+STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+HALVED = 0.5
+FEW_PROMPTS = 8
+"""So many prompts, the baseline's refusals among them, are enough to see that most settings do not halve refusal."""
+
+
+@dataclass(frozen=True)
+class WorkingPoint:
+    """A setting, and what it was chosen for.
+
+    Args:
+        setting: fraction and strength of the circuit.
+        refusal_rate, baseline_rate: shares of the same prompts.
+        refusal_interval: 95 %, Wilson's.
+        benign_kl: nats, its cost.
+        prompts: how many prompts the rates are of.
+    """
+
+    setting: Setting
+    refusal_rate: float
+    baseline_rate: float
+    refusal_interval: tuple[float, float]
+    benign_kl: float
+    prompts: int
+
+
+def working_point_of(run: Run) -> WorkingPoint | None:
+    """The gentlest point of a run that at least halves refusal, or None where no point does.
+
+    Raises:
+        RunError: the run did not measure refusal and benign KL, or the baseline does not refuse.
+    """
+    baseline = run.baseline
+    if baseline is None or baseline.refusal_rate is None:
+        raise RunError("This run did not measure the baseline's refusals; a working point needs them.")
+    _check_refuses(baseline.refusal_rate)
+    rated = [point for point in run.points if point.control == "cna" and point.strength != 0]
+    if not any(point.benign_kl is not None for point in rated):
+        raise RunError("This run did not measure KL on benign prompts; run it again with benign prompts.")
+    enough = [
+        (point.benign_kl, point)
+        for point in rated
+        if point.benign_kl is not None
+        and point.refusal_rate is not None
+        and point.refusal_rate <= HALVED * baseline.refusal_rate
+    ]
+    if not enough:
+        return None
+    kl, point = min(enough, key=lambda pair: (pair[0], pair[1].strength))
+    rate = point.refusal_rate or 0.0
+    interval = point.refusal_interval or (rate, rate)
+    return WorkingPoint(point.setting, rate, baseline.refusal_rate, interval, kl, point.prompts)
+
+
+def search_working_point(
+    model: LoadedModel,
+    circuit: Circuit | Activations,
+    prompts: PromptSet | None = None,
+    benign: PromptSet | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    activations: Activations | None = None,
+    max_new_tokens: int = 32,
+    rows_per_batch: int = ROWS_PER_BATCH,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> WorkingPoint | None:
+    """Search fraction × strength for the gentlest setting that at least halves refusal; None where none does.
+
+    Args:
+        circuit: a circuit, or activations to select from; sizes above the circuit's need `activations`.
+        prompts, benign: None: the built-in evaluation sets.
+        fractions, strengths: the grid.
+        max_new_tokens: enough for the detector, which judges an answer's opening.
+
+    Raises:
+        RunError: the baseline does not refuse.
+        CircuitError: a size is asked for that cannot be had.
+        StoppedError: `stop` was set.
+    """
+    plan = plan_sweep(
+        model,
+        circuit,
+        prompts,
+        strengths,
+        fractions,
+        benign or PromptSet.builtin("evaluation-benign"),
+        controls=(),
+        measures=[BenignDivergence(), RefusalRate()],
+        max_new_tokens=max_new_tokens,
+        activations=activations,
+        rows_per_batch=rows_per_batch,
+    )
+    search = _Search(model, plan, dials_for(model, plan.circuits, (), 0, None), progress, stop)
+    return search.result()
+
+
+class _Search:
+    """One search: ranked settings, and the refusals counted so far."""
+
+    def __init__(
+        self, model: LoadedModel, plan: SweepPlan, dials: Dials, progress: Progress, stop: threading.Event | None
+    ) -> None:
+        self.model, self.plan, self.dials, self.progress, self.stop = model, plan, dials, progress, stop
+        self.prompts = len(plan.conversations["harmful"])
+        self.baseline: dict[int, bool] = {}
+
+    def result(self) -> WorkingPoint | None:
+        divergences = self._divergences()
+        self.baseline = self._refusals([BASELINE], range(self.prompts))[BASELINE]
+        refused = sum(self.baseline.values())
+        _check_refuses(refused / self.prompts)
+        allowed = int(HALVED * refused)
+        ranked = sorted(divergences, key=lambda setting: (divergences[setting], setting.strength))
+        for some in _parts(ranked, max(1, self.plan.run.settings.rows_per_batch // FEW_PROMPTS)):
+            self.progress(ranked.index(some[0]), len(ranked), "Working point: settings tried, gentlest first")
+            counts = self._counted(some, allowed)
+            for setting in some:
+                if counts[setting] is not None:
+                    return self._point(setting, counts[setting] or 0, refused, divergences[setting])
+        return None
+
+    def _divergences(self) -> dict[Setting, float]:
+        """Mean benign KL of every setting but the baseline."""
+        batches = [batch for batch in self.plan.batches if batch.reads == "first-token"]
+        totals = dict.fromkeys(self.plan.settings, 0.0)
+        for done, batch in enumerate(batches):
+            raise_if_stopped(self.stop)
+            self.progress(done, len(batches), "Working point: batches read for KL")
+            for record in measured(self.model, self.plan, self.dials, batch, self.stop):
+                totals[record.setting] += record.observations["benign_kl"]["kl"]
+        benign = len(self.plan.conversations["benign"])
+        return {setting: total / benign for setting, total in totals.items() if not setting.is_baseline}
+
+    def _counted(self, settings: Sequence[Setting], allowed: int) -> dict[Setting, int | None]:
+        """Refusals of each setting over all prompts; None where they are more than allowed (and counting ended there).
+
+        Prompts that the baseline refuses come first: they tell soonest.
+        """
+        order = sorted(range(self.prompts), key=lambda prompt: (not self.baseline[prompt], prompt))
+        counts: dict[Setting, int | None] = dict.fromkeys(settings, 0)
+        place = 0
+        while place < len(order):
+            living = [setting for setting in settings if counts[setting] is not None]
+            if not living:
+                break
+            together = max(FEW_PROMPTS, self.plan.run.settings.rows_per_batch // len(living))
+            prompts = order[place : place + together]
+            for setting, refusals in self._refusals(living, prompts).items():
+                count = (counts[setting] or 0) + sum(refusals.values())
+                counts[setting] = count if count <= allowed else None
+            place += together
+        return counts
+
+    def _refusals(self, settings: Sequence[Setting], prompts: Sequence[int]) -> dict[Setting, dict[int, bool]]:
+        """Which of these prompts are refused under each setting."""
+        places = [self.plan.settings.index(setting) for setting in settings]
+        pairs = [(prompt, place) for prompt in prompts for place in places]
+        found: dict[Setting, dict[int, bool]] = {setting: {} for setting in settings}
+        for part in _parts(pairs, self.plan.run.settings.rows_per_batch):
+            raise_if_stopped(self.stop)
+            batch = Batch(0, "answers", "harmful", tuple(part))
+            for record in measured(self.model, self.plan, self.dials, batch, self.stop):
+                found[record.setting][record.prompt] = bool(record.observations["refusal_rate"]["refused"])
+        return found
+
+    def _point(self, setting: Setting, count: int, refused: int, kl: float) -> WorkingPoint:
+        rates = count / self.prompts, refused / self.prompts
+        return WorkingPoint(setting, *rates, wilson_interval(count, self.prompts), kl, self.prompts)
+
+
+def _check_refuses(rate: float) -> None:
+    if rate == 0:
+        raise RunError("The model refuses none of these prompts as it is; there is nothing to halve.")
+
+
+def _parts(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
