@@ -1,0 +1,198 @@
+"""Charts of the chat: how refusal answers to strength before a word is written, and what happened token by token.
+
+Pure functions, numpy in, figure out. They know nothing of models; token texts are shown as text, whatever they hold.
+"""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from cna_core.figures import palette
+
+STRENGTH_MARKS = {-1.0: "−1 · amplified", 0.0: "0 · baseline", 1.0: "1 · ablated", 2.0: "2 · inverted"}
+"""What the strength axis says at its marks."""
+
+METER_MARGIN = 10
+"""Pixels beside the meter's axis: a Streamlit slider's thumb has the same, so both axes line up."""
+
+
+def gate_meter(
+    strengths: NDArray[np.floating],
+    chances: NDArray[np.floating],
+    at: float,
+    *,
+    height: int = 170,
+    dark: bool = False,
+) -> go.Figure:
+    """The chance that the answer opens as a refusal, over the strength, with a dot where the slider is.
+
+    Args:
+        strengths: (n,) ascending.
+        chances: (n,), 0 to 1.
+        at: the slider's strength.
+        height: in pixels.
+        dark: for a dark page.
+    """
+    here = float(np.interp(at, strengths, chances))
+    colour = palette.BASELINE if at == 0 else palette.STEERED
+    figure = go.Figure()
+    for mark in STRENGTH_MARKS:
+        figure.add_vline(x=mark, line={"color": palette.grid(dark), "width": 1}, layer="below")
+    figure.add_trace(
+        go.Scatter(
+            x=np.asarray(strengths, dtype=np.float64),
+            y=np.asarray(chances, dtype=np.float64),
+            mode="lines",
+            line={"color": palette.ink(dark), "width": 2, "shape": "spline", "smoothing": 0.5},
+            meta="meter",
+            hovertemplate="strength %{x:.2f}: %{y:.0%}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=np.array([at]),
+            y=np.array([here]),
+            mode="markers",
+            marker={"size": 13, "color": colour, "line": {"color": palette.background(dark), "width": 2}},
+            cliponaxis=False,
+            meta="slider",
+            hovertemplate="the slider, strength %{x:.2f}: %{y:.0%}<extra></extra>",
+        )
+    )
+    figure.add_annotation(
+        x=at,
+        y=here,
+        text=f"<b>{here:.0%}</b>".replace("%", " %"),
+        showarrow=False,
+        xshift=-24 if at > 1.5 else 24,
+        yshift=12 if here < 0.8 else -12,
+        font={"color": palette.ink(dark), "size": 13},
+    )
+    palette.frame(
+        figure,
+        "Chance that the answer opens as a refusal",
+        height,
+        dark,
+        margin={"l": METER_MARGIN, "r": METER_MARGIN, "t": 34, "b": 26},
+        showlegend=False,
+    )
+    figure.update_xaxes(range=[-1, 2], fixedrange=True)
+    figure.update_yaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], tickformat=".0%", fixedrange=True)
+    figure.update_yaxes(ticklabelposition="inside top", ticks="")
+    _name_marks(figure, list(STRENGTH_MARKS), dark)
+    return figure
+
+
+def token_trace(
+    tokens: Sequence[str],
+    activity: NDArray[np.floating],
+    divergence: NDArray[np.floating] | None,
+    *,
+    activity_limit: float,
+    divergence_limit: float,
+    shown_tokens: int,
+    parted_at: int | None = None,
+    colour: str = palette.STEERED,
+    height: int = 150,
+    dark: bool = False,
+) -> go.Figure:
+    """One answer, token by token: the circuit's activity as a coloured strip, the divergence as a line under it.
+
+    Traces' `meta` is "activity" or "divergence". Limits are given, so that two lanes' charts can be compared.
+
+    Args:
+        tokens: the answer's tokens as text.
+        activity: (tokens,) the circuit's signed mean activation (SteeringPlan).
+        divergence: (tokens,) nats from the untouched model; None for the baseline, which has none.
+        activity_limit: the strip's colours reach from minus this to this.
+        divergence_limit: the line's axis reaches from 0 to this.
+        shown_tokens: the length of the token axis.
+        parted_at: the first token that differs from the baseline's; marked where given.
+        colour: of the line.
+        height: in pixels.
+        dark: for a dark page.
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.26, 0.74], vertical_spacing=0.05)
+    numbers = np.arange(1, len(tokens) + 1)
+    names = np.array([shown_token(token) for token in tokens], dtype=object)
+    limit = max(activity_limit, 1e-6)
+    figure.add_trace(
+        go.Heatmap(
+            x=numbers,
+            y=np.array([0]),
+            z=np.asarray(activity, dtype=np.float32)[None, :],
+            customdata=names[None, :],
+            zmin=-limit,
+            zmax=limit,
+            colorscale=palette.diverging(dark),
+            showscale=False,
+            meta="activity",
+            hovertemplate="token %{x} “%{customdata}”<br>circuit activity %{z:.3f}<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
+    values = np.zeros(len(tokens)) if divergence is None else np.asarray(divergence, dtype=np.float64)
+    figure.add_trace(
+        go.Scatter(
+            x=numbers,
+            y=values,
+            customdata=names,
+            mode="lines",
+            line={"color": palette.muted(dark) if divergence is None else colour, "width": 1.5, "shape": "hvh"},
+            fill="tozeroy",
+            fillcolor=palette.translucent(colour, 0.15) if divergence is not None else "rgba(0,0,0,0)",
+            meta="divergence",
+            hovertemplate="token %{x} “%{customdata}”<br>KL %{y:.3f} nats<extra></extra>",
+        ),
+        row=2,
+        col=1,
+    )
+    if parted_at is not None:
+        figure.add_vline(x=parted_at + 1, line={"color": palette.ink(dark), "width": 1, "dash": "dot"})
+    palette.frame(
+        figure,
+        "Circuit activity, and KL from the untouched model",
+        height,
+        dark,
+        margin={"l": 44, "r": 8, "t": 32, "b": 36},
+        showlegend=False,
+    )
+    figure.update_xaxes(range=[0.5, max(shown_tokens, 1) + 0.5], fixedrange=True)
+    figure.update_xaxes(title_text="token", row=2, col=1)
+    figure.update_yaxes(showticklabels=False, showgrid=False, fixedrange=True, row=1, col=1)
+    figure.update_yaxes(title_text="nats", range=[0, max(divergence_limit, 0.1) * 1.05], nticks=3, row=2, col=1)
+    return figure
+
+
+def shown_token(token: str) -> str:
+    """A token as a hover text: markup stays text, line breaks and other control characters become visible signs."""
+    return html.escape("".join(_visible(letter) for letter in token), quote=False) or "·"
+
+
+def _visible(letter: str) -> str:
+    if letter == "\n":
+        return "⏎"
+    return chr(0x2400 + ord(letter)) if ord(letter) < 0x20 else letter
+
+
+def _name_marks(figure: go.Figure, marks: Sequence[float], dark: bool) -> None:
+    """Name the marks; the first and last beside their place, because the margin would cut them if centred on it."""
+    figure.update_xaxes(tickvals=list(marks[1:-1]), ticktext=[STRENGTH_MARKS[mark] for mark in marks[1:-1]])
+    for mark, anchor in ((marks[0], "left"), (marks[-1], "right")):
+        figure.add_annotation(
+            x=mark,
+            xanchor=anchor,
+            xshift=-METER_MARGIN if anchor == "left" else METER_MARGIN,
+            y=0,
+            yref="paper",
+            yanchor="top",
+            yshift=-4,
+            text=STRENGTH_MARKS[mark],
+            showarrow=False,
+            font={"color": palette.muted(dark), "size": 12},
+        )
