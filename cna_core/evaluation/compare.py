@@ -1,0 +1,113 @@
+"""Two circuits, or two runs, side by side as text: what they share, and where they differ.
+
+Reads files and writes words; knows nothing about models in memory or charts.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CircuitError, CnaError
+from cna_core.evaluation.runs import Point, Run
+
+Rows = Sequence[Sequence[str]]
+
+
+def comparison(first: str | Path, second: str | Path) -> str:
+    """A text table that compares two circuit files or two run files.
+
+    Raises:
+        CircuitError, RunError: a file cannot be read.
+        CnaError: one is a circuit and the other a run.
+    """
+    paths = Path(first), Path(second)
+    kinds = {_is_run(path) for path in paths}
+    if len(kinds) == 2:
+        raise CnaError("One file is a circuit and the other a run; give two of the same kind.")
+    if kinds == {True}:
+        return compare_runs(*(Run.load(path) for path in paths))
+    return compare_circuits(*(Circuit.load(path) for path in paths))
+
+
+def compare_circuits(first: Circuit, second: Circuit) -> str:
+    """What two circuits share, and how each spreads over the layers."""
+    rows = [
+        ["", "first", "second"],
+        _row("model", first, second, lambda circuit: circuit.model.name),
+        _row("neurons", first, second, lambda circuit: f"{len(circuit):,}"),
+        _row("in the final 10 % of layers", first, second, lambda circuit: _percent(circuit.concentration(0.10))),
+        _row("in the final 3 layers", first, second, lambda circuit: _percent(circuit.concentration(3))),
+        _row("in the final quarter", first, second, lambda circuit: _percent(circuit.concentration(0.25))),
+    ]
+    if first.model.layout != second.model.layout:
+        return _table(rows) + "\nThe models have different layers, so their neurons cannot be matched."
+    shared = np.intersect1d(first.flat, second.flat)
+    signs = [
+        dict(zip(circuit.flat.tolist(), np.sign(circuit.delta).tolist(), strict=True)) for circuit in (first, second)
+    ]
+    agreeing = sum(signs[0][neuron] == signs[1][neuron] for neuron in shared.tolist())
+    return (
+        _table(rows)
+        + f"\nshared: {len(shared):,} neurons, Jaccard {first.overlap(second):.2f}; δ of the same sign in {agreeing:,}"
+    )
+
+
+def compare_runs(first: Run, second: Run) -> str:
+    """Refusal and its costs at the settings that both runs have."""
+    points = [
+        {(point.control, point.strength, point.fraction): point for point in run.points} for run in (first, second)
+    ]
+    shared = [setting for setting in points[0] if setting in points[1]]
+    heading = f"first: {first.name or first.model.name}\nsecond: {second.name or second.model.name}\n"
+    if not shared:
+        return heading + "The runs share no setting (control, strength, circuit size)."
+    rows = [["control", "strength", "size", "refusal", "benign", "borderline", "quality", "knowledge"]]
+    for control, strength, fraction in sorted(shared, key=lambda setting: (setting[0], setting[2] or 0, setting[1])):
+        pair = [points[side][control, strength, fraction] for side in (0, 1)]
+        size = f"{100 * fraction:g} %" if fraction else ""
+        rows.append(
+            [
+                control,
+                f"{strength:g}",
+                size,
+                _both(pair, "refusal_rate", _percent),
+                _both(pair, "benign_refusal_rate", _percent),
+                _both(pair, "borderline_refusal_rate", _percent),
+                _both(pair, "quality", "{:.3f}".format),
+                _both(pair, "knowledge", _percent),
+            ]
+        )
+    return heading + _table(rows)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CircuitError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError):
+        return False  # the circuit's reader says what is wrong with it
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("cna-run/")
+
+
+def _row(label: str, first: Circuit, second: Circuit, say: Callable[[Circuit], str]) -> list[str]:
+    return [label, say(first), say(second)]
+
+
+def _both(pair: Sequence[Point], measure: str, say: Callable[[float], str]) -> str:
+    values = [getattr(point, measure) for point in pair]
+    return " → ".join("–" if value is None else say(value) for value in values)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _table(rows: Rows) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
