@@ -146,7 +146,7 @@ def start_finding() -> None:
     key, name, options, prompts = finding_key(), model_name(), load_options(), contrast()
 
     def work(job: jobs.Job) -> None:
-        watching = {"progress": job.progress, "stop": job.stop}
+        watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
         with host.acquire(name, **options, **watching, waiting=say_place(job.progress)) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
@@ -293,7 +293,7 @@ def model(progress: Progress = silent, stop: threading.Event | None = None) -> I
     Raises:
         CircuitError: the session's circuit belongs to another model.
     """
-    watching = {"progress": progress, "stop": stop, "waiting": say_place(progress)}
+    watching: dict[str, Any] = {"progress": progress, "stop": stop, "waiting": say_place(progress)}
     with host.acquire(model_name(), **load_options(), **watching) as loaded:
         yield loaded
 
