@@ -1,12 +1,16 @@
 """The gate meter: the chance that an answer opens as a refusal, read off its first token without writing it.
 
-    chance = Σ over first tokens t of p(t) · P(refusal | first token t)
+Two steps, both learnt once for a model from its own greedy answers to the discovery prompts, harmful and benign:
 
-p(t) is the model's distribution for the prompt at the strength in question: one pass. P(refusal | t) is learnt once for
-a model from its own answers to the discovery prompts, harmful and benign (`calibrate_openings`): each answer's first
-token counts as a refusal or not, as the detector says of the answer's first words. Tokens seen rarely or never are
-judged by what rare openings are as a rule. Knows nothing about sweeps or pages; how well chances agree with whole
-answers is in docs/gate_meter.md.
+    mass   = Σ over first tokens t of p(t) · P(refusal | first token t)
+    chance = 1 / (1 + exp(−intercept − slope · logit(mass)))
+
+p(t) is the model's distribution for the prompt at the strength in question: one pass. P(refusal | t) is the share of
+refusals, as the detector says of their first words, among answers that begin with t; tokens seen rarely or never are
+judged by what rare openings are as a rule. The mass is what sampling would give; but answers are greedy, so a refusal
+that is merely the likeliest opening is what one gets: the second step says how often the model's greedy answer refused
+at such a mass, each discovery prompt's mass taken without its own answer. Knows nothing about sweeps or pages; how well
+chances agree with whole answers is in docs/gate_meter.md.
 """
 
 import hashlib
@@ -15,7 +19,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,19 +46,22 @@ PRIOR_ANSWERS = 1.0
 """How many imagined answers, refused as often as those with a rare opening, each first token starts with."""
 RARELY = 2
 """A first token seen at most this often is rare."""
+KEPT_TOKENS = 512
+"""First tokens whose probabilities are kept while learning; the rest count as never seen."""
 METER_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
 """The strengths that the meter shows: −1 … 2."""
 
 
 @dataclass(frozen=True)
 class RefusalOpenings:
-    """How often a model's answers that begin with a token are refusals.
+    """How a model's refusals open.
 
     Args:
         model: the model they were learnt on.
         prompts_sha256: of the discovery prompts.
         tokens: (n,) int64: first tokens that were seen, the most frequent first.
         refused, seen: (n,) float64: how many answers begin with each token, and how many of these refuse.
+        intercept, slope: from the logit of the mass to that of the chance.
     """
 
     model: ModelIdentity
@@ -62,6 +69,8 @@ class RefusalOpenings:
     tokens: NDArray[np.int64]
     refused: NDArray[np.float64]
     seen: NDArray[np.float64]
+    intercept: float = 0.0
+    slope: float = 1.0
 
     @property
     def rare_rate(self) -> float:
@@ -79,11 +88,15 @@ class RefusalOpenings:
         """(n,) float64: P(refusal | first token), with `PRIOR_ANSWERS` imagined answers at the rare rate."""
         return (self.refused + PRIOR_ANSWERS * self.rare_rate) / (self.seen + PRIOR_ANSWERS)
 
-    def chance(self, logits: Tensor) -> NDArray[np.float64]:
-        """(rows,) float64, 0 to 1: the chance of each row of first-token logits (rows, vocabulary)."""
+    def mass(self, logits: Tensor) -> NDArray[np.float64]:
+        """(rows,) float64, 0 to 1: the probability of refusal openings under first-token logits (rows, vocabulary)."""
         probabilities = torch.softmax(logits.double(), dim=-1)[:, torch.from_numpy(self.tokens).to(logits.device)]
         known = probabilities.cpu().numpy()
         return known @ self.refusal_given_token + (1 - known.sum(1)).clip(0) * self.rare_rate
+
+    def chance(self, logits: Tensor) -> NDArray[np.float64]:
+        """(rows,) float64, 0 to 1: the chance that the greedy answer opens as a refusal."""
+        return _logistic(self.intercept + self.slope * _logit(self.mass(logits)))
 
     @cached_property
     def sha256(self) -> str:
@@ -97,6 +110,8 @@ class RefusalOpenings:
             "tokens": self.tokens.tolist(),
             "refused": self.refused.tolist(),
             "seen": self.seen.tolist(),
+            "intercept": self.intercept,
+            "slope": self.slope,
         }
         return json.dumps(content)
 
@@ -116,7 +131,25 @@ class RefusalOpenings:
             np.array(content["tokens"], dtype=np.int64),
             np.array(content["refused"], dtype=np.float64),
             np.array(content["seen"], dtype=np.float64),
+            float(content["intercept"]),
+            float(content["slope"]),
         )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the unsteered model begins its greedy answer to one prompt.
+
+    Args:
+        token: the first token.
+        words: the first words.
+        likely: (m,) int64, the likeliest first tokens; probabilities: (m,) float64, theirs.
+    """
+
+    token: int
+    words: str
+    likely: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
 
 
 def calibrate_openings(
@@ -189,31 +222,34 @@ def refusal_chance(
     return openings.chance(first_token_logits(model, lanes, circuit, prefixes=prefixes, stop=stop))
 
 
-def first_words(
+def openings_of(
     model: LoadedModel,
     prompts: Sequence[str],
     tokens: int = OPENING_TOKENS,
     rows: int = 32,
     progress: Progress = silent,
     stop: threading.Event | None = None,
-) -> list[tuple[int, str]]:
-    """The unsteered model's greedy first token and first words for each prompt, in the prompts' order."""
+) -> list[Opening]:
+    """How the unsteered model begins to answer each prompt, in the prompts' order; like lengths share a batch."""
     order = sorted(range(len(prompts)), key=lambda place: len(encode(model, prompts[place])))
-    found: list[tuple[int, str]] = [(0, "")] * len(prompts)
+    found: dict[int, Opening] = {}
     for start in range(0, len(order), rows):
         raise_if_stopped(stop)
         progress(start, len(order), "Learning how refusals open: prompts")
         batch = order[start : start + rows]
         lanes = [Lane(as_messages(prompts[place])) for place in batch]
+        distributions = torch.softmax(first_token_logits(model, lanes, None, stop=stop), dim=-1)
+        likely = distributions.topk(min(KEPT_TOKENS, distributions.shape[1]))
         first: dict[int, int] = {}
         texts: dict[int, str] = defaultdict(str)
         for step in generate(model, lanes, None, max_new_tokens=tokens, stop=stop):
             first.setdefault(step.lane, step.token_id)
             texts[step.lane] += step.text
         for lane, place in enumerate(batch):
-            found[place] = (first[lane], texts[lane])
+            mine = likely.indices[lane].numpy(), likely.values[lane].double().numpy()
+            found[place] = Opening(first[lane], texts[lane], *mine)
     progress(len(order), len(order), "Learning how refusals open: prompts")
-    return found
+    return [found[place] for place in range(len(prompts))]
 
 
 def agreement(chances: Sequence[float], refused: Sequence[bool]) -> dict[str, float]:
@@ -238,19 +274,68 @@ def agreement(chances: Sequence[float], refused: Sequence[bool]) -> dict[str, fl
     return {name: float(value) for name, value in figures.items()}
 
 
+def learnt_openings(
+    model: ModelIdentity, prompts_sha256: str, openings: Sequence[Opening], refused: Sequence[bool]
+) -> RefusalOpenings:
+    """What openings (n,) and whether each refuses (n,) teach: counts by first token, and the fit of the chance."""
+    counted: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for opening, refuses in zip(openings, refused, strict=True):
+        counted[opening.token][0] += 1
+        counted[opening.token][1] += refuses
+    tokens = sorted(counted, key=lambda token: (-counted[token][0], token))
+    learnt = RefusalOpenings(
+        model,
+        prompts_sha256,
+        np.array(tokens, dtype=np.int64),
+        np.array([counted[token][1] for token in tokens], dtype=np.float64),
+        np.array([counted[token][0] for token in tokens], dtype=np.float64),
+    )
+    masses = [_mass_without_itself(learnt, *pair) for pair in zip(openings, refused, strict=True)]
+    intercept, slope = _fitted(_logit(np.array(masses)), np.array(refused, dtype=np.float64))
+    return replace(learnt, intercept=intercept, slope=slope)
+
+
 def _learnt(
     model: LoadedModel, contrast: ContrastSet, progress: Progress, stop: threading.Event | None
 ) -> RefusalOpenings:
-    seen: dict[int, int] = defaultdict(int)
-    refused: dict[int, int] = defaultdict(int)
-    for token, words in first_words(model, contrast.prompts, progress=progress, stop=stop):
-        seen[token] += 1
-        refused[token] += detect_refusal(words).refused
-    tokens = sorted(seen, key=lambda token: (-seen[token], token))
-    return RefusalOpenings(
-        model.identity,
-        contrast.sha256,
-        np.array(tokens, dtype=np.int64),
-        np.array([refused[token] for token in tokens], dtype=np.float64),
-        np.array([seen[token] for token in tokens], dtype=np.float64),
-    )
+    openings = openings_of(model, contrast.prompts, progress=progress, stop=stop)
+    refused = [detect_refusal(opening.words).refused for opening in openings]
+    return learnt_openings(model.identity, contrast.sha256, openings, refused)
+
+
+def _mass_without_itself(learnt: RefusalOpenings, opening: Opening, refuses: bool) -> float:
+    """The mass of a prompt whose own answer was not counted."""
+    own = learnt.tokens == opening.token
+    without = replace(learnt, refused=learnt.refused - own * refuses, seen=learnt.seen - own)
+    given = dict(zip(without.tokens.tolist(), without.refusal_given_token.tolist(), strict=True))
+    rare = without.rare_rate
+    weights = np.array([given.get(token, rare) for token in opening.likely.tolist()])
+    return float(opening.probabilities @ weights + max(0.0, 1 - opening.probabilities.sum()) * rare)
+
+
+def _fitted(logits: NDArray[np.float64], refused: NDArray[np.float64]) -> tuple[float, float]:
+    """Intercept and slope of a logistic regression, drawn lightly towards 0 and 1 (normal priors, deviations 2 and 1).
+
+    The priors keep the fit finite for a model that refuses nothing, or whose refusals a line can separate.
+    """
+    table = np.stack([np.ones_like(logits), logits], axis=1)
+    centre, precision = np.array([0.0, 1.0]), np.diag([1 / 4, 1.0])
+    weights = centre.copy()
+    for _ in range(100):
+        predicted = _logistic(table @ weights)
+        slope = table.T @ (predicted - refused) + precision @ (weights - centre)
+        curvature = table.T @ (table * (predicted * (1 - predicted))[:, None]) + precision
+        step = np.linalg.solve(curvature, slope)
+        weights -= step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))  # no leap past the optimum
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    share = np.clip(share, 1e-6, 1 - 1e-6)
+    return np.log(share / (1 - share))
+
+
+def _logistic(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))

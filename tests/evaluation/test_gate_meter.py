@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import torch
 from cna_core.evaluation import gate_meter
 from cna_core.evaluation.gate_meter import (
     METER_STRENGTHS,
+    Opening,
     RefusalOpenings,
     agreement,
     cached_openings,
     calibrate_openings,
-    first_words,
+    learnt_openings,
+    openings_of,
     refusal_chance,
 )
 from cna_core.evaluation.refusal import Verdict
@@ -31,13 +34,17 @@ def openings(refused: list[float], seen: list[float]) -> RefusalOpenings:
     return RefusalOpenings(identity(), "ab", tokens, np.array(refused), np.array(seen))
 
 
-def test_the_chance_worked_by_hand() -> None:
+def test_the_mass_worked_by_hand() -> None:
     # Token 1 opens 8 of 8 refusals, token 2 none of 6; tokens 3 and 4 were seen once, one of them in a refusal.
     learnt = openings([8, 0, 1, 0], [8, 6, 1, 1])
     rare = (1 + 9 / 16) / (2 + 1)
     logits = torch.log(torch.tensor([[0.1, 0.5, 0.3, 0.1, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
     by_hand = 0.5 * (8 + rare) / 9 + 0.3 * rare / 7 + 0.1 * (1 + rare) / 2 + 0.1 * rare
-    np.testing.assert_allclose(learnt.chance(logits), [by_hand, rare], rtol=1e-6)
+    np.testing.assert_allclose(learnt.mass(logits), [by_hand, rare], rtol=1e-6)
+    np.testing.assert_allclose(learnt.chance(logits), learnt.mass(logits), rtol=1e-6)  # until a fit is learnt
+    steep = replace(learnt, intercept=1.0, slope=2.0)
+    odds = (rare / (1 - rare)) ** 2 * np.e
+    assert steep.chance(logits)[1] == pytest.approx(odds / (1 + odds))
 
 
 def test_a_chance_stays_a_chance_whatever_the_logits() -> None:
@@ -50,23 +57,24 @@ def test_a_chance_stays_a_chance_whatever_the_logits() -> None:
 def test_openings_are_learnt_from_the_models_own_first_words(
     model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = first_words(model, CONTRAST.prompts)
-    refusing = words[0][1]
+    heard = openings_of(model, CONTRAST.prompts)
+    refusing = heard[0].words
     monkeypatch.setattr(gate_meter, "detect_refusal", lambda text: Verdict(text == refusing, "because"))
     learnt = calibrate_openings(model, CONTRAST)
     assert learnt.seen.sum() == len(CONTRAST.prompts)
-    assert learnt.refused.sum() == sum(text == refusing for _, text in words)
+    assert learnt.refused.sum() == sum(opening.words == refusing for opening in heard)
     for token, seen in zip(learnt.tokens, learnt.seen, strict=True):
-        assert seen == sum(first == token for first, _ in words)
+        assert seen == sum(opening.token == token for opening in heard)
 
 
 def test_first_words_are_the_greedy_answers_in_the_prompts_order(model: LoadedModel) -> None:
     prompts = [*CONTRAST.prompts]
-    found = first_words(model, prompts, tokens=5, rows=2)
-    for prompt, (token, words) in zip(prompts, found, strict=True):
+    found = openings_of(model, prompts, tokens=5, rows=2)
+    for prompt, opening in zip(prompts, found, strict=True):
         steps = list(generate(model, [Lane(prompt)], None, max_new_tokens=5))
-        assert token == steps[0].token_id
-        assert words == "".join(step.text for step in steps)
+        assert opening.token == steps[0].token_id == opening.likely[0]
+        assert opening.words == "".join(step.text for step in steps)
+        assert opening.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
@@ -74,7 +82,7 @@ def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
 ) -> None:
     assert cached_openings(model.identity, CONTRAST) is None
     learnt = calibrate_openings(model, CONTRAST)
-    monkeypatch.setattr(gate_meter, "first_words", None)  # would fail if it were asked again
+    monkeypatch.setattr(gate_meter, "openings_of", None)  # would fail if it were asked again
     assert calibrate_openings(model, CONTRAST).to_json() == learnt.to_json()
     kept = cached_openings(model.identity, CONTRAST)
     assert kept is not None
@@ -98,6 +106,31 @@ def test_the_meter_reads_every_strength_as_a_lane_of_its_own(model: LoadedModel,
         alone = first_token_logits(model, [Lane("why cannot you help me", strength=strength)], circuit)
         assert chance == pytest.approx(float(learnt.chance(alone)[0]), abs=1e-5)
     assert len(set(np.round(chances, 6))) > 1
+
+
+def an_opening(token: int, share: float) -> Opening:
+    """Greedy, with `share` for the refusing token 1 and the rest for token 2."""
+    return Opening(token, "", np.array([1, 2]), np.array([share, 1 - share]))
+
+
+def test_the_fit_learns_that_a_likeliest_refusal_is_a_refusal() -> None:
+    shares = np.linspace(0.02, 0.98, 49)
+    refused = [bool(share > 0.3) for share in shares]  # greedy: token 1 wins above 0.3, against many other openings
+    heard = [an_opening(1 if refuses else 2, share) for share, refuses in zip(shares, refused, strict=True)]
+    learnt = learnt_openings(identity(), "ab", heard, refused)
+    chances = learnt.chance(torch.log(torch.tensor([[0.0, share, 1 - share] for share in (0.1, 0.3, 0.6)])))
+    assert chances[0] < 0.15
+    assert 0.3 < chances[1] < 0.7
+    assert chances[2] > 0.85
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_model_that_always_or_never_refuses_has_a_finite_fit(refuses: bool) -> None:
+    heard = [an_opening(1, 0.9) for _ in range(20)]
+    learnt = learnt_openings(identity(), "ab", heard, [refuses] * 20)
+    chance = float(learnt.chance(torch.log(torch.tensor([[0.0, 0.9, 0.1]])))[0])
+    assert (chance > 0.9) == refuses
+    assert np.isfinite([learnt.intercept, learnt.slope]).all()
 
 
 def test_agreement_worked_by_hand() -> None:
