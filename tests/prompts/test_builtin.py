@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,11 @@ def test_the_contrast_set_is_the_discovery_pair() -> None:
     contrast = ContrastSet.builtin()
     assert contrast.positive.name == "harmful" and contrast.negative.name == "benign"
     assert contrast.is_positive.sum() == len(contrast.positive) == len(contrast.negative)
+
+
+def test_the_documented_sizes_are_the_sets_own() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    for name in BUILTIN_SETS:
+        prompts = PromptSet.builtin(name)
+        mean_words = sum(len(words(prompt)) for prompt in prompts) / len(prompts)
+        assert f"\n| {name} | {len(prompts)} | {mean_words:.1f} |" in document
