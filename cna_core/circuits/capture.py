@@ -34,7 +34,7 @@ from cna_core.prompts.sets import ContrastSet
 Partial = Callable[[NDArray[np.float32], int], None]
 """Called between batches with δ so far (total,) and how many prompts it rests on."""
 
-BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
+BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
 """Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
 _OTHER_BATCH_TOKENS = 4_096
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need

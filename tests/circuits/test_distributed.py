@@ -35,10 +35,10 @@ def folder(tiny_model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_two_processes_find_the_circuit_of_one(folder: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    settings = {**os.environ, "CNA_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    settings = {"CNA_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     run = subprocess.run(
         [*launcher, distributed_worker.__file__, str(folder), str(tmp_path)],
-        env=settings, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, **settings}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     alone = capture(distributed_worker.load(folder), contrast_set(), use_cache=False)
