@@ -1,6 +1,6 @@
 """Runs a piece of long work in a process of its own, so that it can be stopped at once and blocks nobody.
 
-The child is one of this package's modules (`python -m …`); it speaks in lines of JSON on its standard output. Knows
+The child is one of this package's modules; it speaks in lines of JSON on its standard output. Knows
 nothing of what the work is. The child ends by itself when its parent is gone.
 """
 
@@ -18,6 +18,15 @@ from typing import IO, Any
 
 from cna_core.errors import ModelError
 from cna_core.progress import Progress, raise_if_stopped, silent
+
+START = """
+import runpy, sys, types
+package = types.ModuleType("cna_core")
+package.__path__ = [sys.argv.pop(1)]
+sys.modules["cna_core"] = package
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+"""Runs a module as `python -m` would, without what the package imports for its public names: torch takes seconds."""
 
 POLL_SECONDS = 0.1
 """How often a waiting parent looks whether it should stop."""
@@ -40,7 +49,7 @@ def run_child(
     stop: threading.Event | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Any:
-    """Run `python -m ARGUMENTS`, pass its progress on, and return the result that it reports.
+    """Run a module in a process of its own, pass its progress on, and return the result that it reports.
 
     Args:
         arguments: the module's name and its arguments; the module calls `report_from_child`.
@@ -51,11 +60,11 @@ def run_child(
         ChildFailedError: the child ended in a way it did not foresee.
         StoppedError: `stop` was set; the child is gone by then.
     """
-    project = str(Path(__file__).resolve().parents[2])
-    search_path = os.pathsep.join(part for part in (project, os.environ.get("PYTHONPATH")) if part)
+    package = Path(__file__).resolve().parents[1]
+    search_path = os.pathsep.join(part for part in (str(package.parent), os.environ.get("PYTHONPATH")) if part)
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [sys.executable, "-c", START, str(package), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -202,6 +202,7 @@ def _download_file(task: dict[str, Any], progress: Progress) -> str:
     hub_id, revision, name = task["hub_id"], task["revision"], task["name"]
     sizes = {file.rfilename: file.size or 0 for file in _describe(hub_id, revision).siblings or []}
     folder = Path(task["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
     bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
     return hf_hub_download(
@@ -224,8 +225,10 @@ def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, 
     meter, done = Meter(progress, total, f"Downloading {hub_id}"), 0
     folder = Path(HF_HUB_CACHE)
     for name in wanted:
+        # Asking for the first file by branch lets huggingface_hub note the branch's commit, for days without network.
+        revision = task["revision"] if name == wanted[0] else info.sha
         bar = _bar(meter, done)
-        path = Path(hf_hub_download(hub_id, name, revision=info.sha, endpoint=endpoint(), tqdm_class=bar))
+        path = Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint(), tqdm_class=bar))
         folder = path.parents[name.count("/")]
         if name in missing:
             _require_hash(hub_id, name, path, files[name])
@@ -235,7 +238,7 @@ def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, 
 
 
 def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]:
-    """What to download of a repository: small files first, so that a gated or unfit one is noticed early.
+    """What to download of a repository: config.json and small files first, so that a gated one is noticed early.
 
     Raises:
         ModelError: it holds no model that can be loaded safely.
@@ -251,7 +254,7 @@ def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]
         )
     if not weights or "config.json" not in names:
         raise ModelError(f"'{hub_id}' holds no language model (config.json and safetensors): check the name.")
-    small = [name for name in names if SMALL_FILES.fullmatch(name)]
+    small = sorted((name for name in names if SMALL_FILES.fullmatch(name)), key=lambda name: name != "config.json")
     code = [name for name in names if with_code and CODE_FILES.fullmatch(name)]
     return small + code + sorted(weights)
 
