@@ -205,7 +205,7 @@ def _explain(name: str, error: Exception) -> str:
         )
     if isinstance(error, ImportError):
         return f"'{name}' needs a package that is not installed ({words[:160]}): install it, or choose another model."
-    if "okenizer" in words and "Can't load" in words:
+    if "backend tokenizer" in words or "Can't load tokenizer" in words:
         return f"'{name}' has no tokenizer that can be read: save it beside the model, or choose another model."
     if "model type" in words or "model_type" in words or "Unrecognized" in words:
         return f"transformers does not know the architecture of '{name}': choose another model, or update it."
