@@ -21,6 +21,9 @@ from cna_core.errors import CircuitError
 from cna_core.models.layout import NeuronLayout
 from cna_core.progress import Progress, raise_if_stopped, silent
 
+Band = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""(low, mean, high), each (layers,) float64: the 95 % range over resamples."""
+
 _VALUES_AT_ONCE = 1 << 26  # float32 scores held at a time: 256 MB
 
 
@@ -64,14 +67,12 @@ class PermutationNull:
         """How many neurons reach the real circuit's smallest |score| by chance."""
         return Interval.over(self.chance_neurons)
 
-    def layer_band(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """(low, mean, high), each (layers,) float64: the 95 % range of the neurons in each layer."""
+    def layer_band(self) -> Band:
+        """The 95 % range of the neurons in each layer."""
         return _band(self.layer_counts)
 
-    def mass_band(
-        self, layer_scale: NDArray[np.floating] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """(low, mean, high), each (layers,) float64: the 95 % range of each layer's share of the |δ| mass.
+    def mass_band(self, layer_scale: NDArray[np.floating] | None = None) -> Band:
+        """The 95 % range of each layer's share of the |δ| mass.
 
         Args:
             layer_scale: (layers,), each layer's activation scale to divide by first (`activation_scale`).
@@ -333,6 +334,6 @@ def _random_halves(
     return chosen
 
 
-def _band(values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _band(values: NDArray) -> Band:
     low, high = np.quantile(values, [0.025, 0.975], axis=0)
     return low, values.mean(0, dtype=np.float64), high

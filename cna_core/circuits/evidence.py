@@ -1,0 +1,93 @@
+"""Everything that stands beside a circuit on a page, from recorded activations, in one call.
+
+Brings together attribution and controls; computes nothing of its own and never touches a model.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.attribution import excluded_neurons, scores
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.controls import (
+    Band,
+    PermutationNull,
+    Stability,
+    activation_scale,
+    auc,
+    mass_per_layer,
+    permutation_null,
+    stability,
+)
+from cna_core.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a circuit is held against.
+
+    Args:
+        left_out: (n,) flat positions of the universal neurons that the circuit's settings leave out.
+        cutoff: the circuit's smallest |score|.
+        auc: (circuit,) each neuron alone as a classifier of positive against negative prompts.
+        mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing by activation scale.
+        null: circuits from shuffled labels.
+        null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels.
+        stability: circuits from random halves; None where there are too few prompts to halve.
+    """
+
+    left_out: NDArray[np.int64]
+    cutoff: float
+    auc: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    mass_normalised: NDArray[np.float64]
+    null: PermutationNull
+    null_mass: Band
+    stability: Stability | None
+
+    @property
+    def selection_frequency(self) -> NDArray[np.float64] | None:
+        """(circuit,) how often each neuron is selected from half of the prompts; None where that is not known."""
+        return None if self.stability is None else self.stability.selection_frequency
+
+
+def examine(
+    activations: Activations,
+    circuit: Circuit,
+    seed: int = 0,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Evidence:
+    """Run every control of a circuit.
+
+    Raises:
+        CircuitError: the circuit belongs to another model.
+        StoppedError: `stop` was set.
+    """
+    null = permutation_null(activations, circuit, seed=seed, progress=progress, stop=stop)
+    enough = min(len(activations.positive), len(activations.negative)) >= 2
+    halves = stability(activations, circuit, seed=seed, progress=progress, stop=stop) if enough else None
+    return Evidence(
+        left_out=left_out(activations, circuit),
+        cutoff=cutoff(activations, circuit),
+        auc=auc(activations, circuit.flat),
+        mass=mass_per_layer(activations),
+        mass_normalised=mass_per_layer(activations, normalised=True),
+        null=null,
+        null_mass=null.mass_band(),
+        stability=halves,
+    )
+
+
+def left_out(activations: Activations, circuit: Circuit) -> NDArray[np.int64]:
+    """(n,) int64 flat positions of the universal neurons that the circuit's settings leave out."""
+    return excluded_neurons(activations, circuit.settings.model_copy(update={"top_k": len(circuit)}))
+
+
+def cutoff(activations: Activations, circuit: Circuit) -> float:
+    """The circuit's smallest |score|: δ or effect size, whichever it was ranked by."""
+    return float(np.abs(scores(activations, circuit.settings.score))[circuit.flat].min())
