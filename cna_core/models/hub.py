@@ -131,6 +131,14 @@ def download_repository(
     return Snapshot(Path(found["folder"]), found["revision"])
 
 
+def cached_folder(hub_id: str) -> Path | None:
+    """Where huggingface_hub's cache has the repository's main branch, whole or in part; None where it has nothing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub_id, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _in_child(
     work: str,
     hub_id: str,

@@ -10,6 +10,7 @@ import shutil
 import struct
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from cna_core.errors import ModelError
 from cna_core.models.disk import in_words
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
-from cna_core.models.memory import free_memory_bytes, weights_bytes
+from cna_core.models.memory import NoRoomError, free_memory_bytes, weights_bytes
 from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
 from cna_core.paths import cache_folder
 from cna_core.progress import Progress, raise_if_stopped, silent
@@ -84,8 +85,10 @@ def load_model(
             require_memory(name, source.folder, number_format, place)
     else:
         options |= {"device_map": device_map, "max_memory": dict(max_memory) if max_memory else None}
-        options["offload_folder"] = tempfile.mkdtemp(prefix="offload-", dir=cache_folder("offload"))
+        options["offload_folder"] = tempfile.mkdtemp(dir=cache_folder("offload"))
     loaded = _read_or_make_again(name, source, options, place, progress, stop)
+    if "offload_folder" in options:
+        weakref.finalize(loaded.network, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     raise_if_stopped(stop)
     return loaded
 
@@ -115,7 +118,7 @@ def require_memory(name: str, folder: Path, dtype: torch.dtype, device: torch.de
     free = free_memory_bytes(device)
     if free is not None and needed > free:
         ways = "load it in 4bit, spread it with device_map='auto'" if device.type == "cuda" else "unload another model"
-        raise ModelError(
+        raise NoRoomError(
             f"'{name}' does not fit: its weights take {in_words(needed)} in {str(dtype).removeprefix('torch.')} and "
             f"{in_words(free)} of memory are free on {device}; {ways}, or choose a smaller model."
         )
@@ -157,7 +160,7 @@ def _read(name: str, source: Source, options: dict[str, Any], device: torch.devi
             tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=options["trust_remote_code"])
             network = AutoModelForCausalLM.from_pretrained(source.folder, **options)
     except torch.OutOfMemoryError as error:
-        raise ModelError(
+        raise NoRoomError(
             f"'{name}' does not fit into the memory of {device}: load it in 4bit, spread it with device_map='auto', or "
             "choose a smaller model."
         ) from error

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import torch
 
+from cna_core.errors import ModelError
+
+
+class NoRoomError(ModelError):
+    """The model does not fit beside what is in memory already."""
+
 
 def free_memory_bytes(device: torch.device) -> int | None:
     """Memory that a model could still take on the device; None where the system does not tell."""

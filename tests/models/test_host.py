@@ -12,6 +12,7 @@ import pytest
 
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models.host import ModelHost
+from cna_core.models.memory import NoRoomError
 
 PATIENCE = 20
 """Seconds until a test that waits for a thread is given up."""
@@ -72,6 +73,13 @@ def test_the_same_name_with_other_options_is_another_model(host: ModelHost, load
     with host.acquire("a", dtype="float32"), host.acquire("a", dtype="bfloat16"):
         pass
     assert loader.options == [{"dtype": "float32"}, {"dtype": "bfloat16"}]
+
+
+def test_a_default_that_is_spelt_out_is_the_same_model(host: ModelHost, loader: Loader) -> None:
+    for options in ({}, {"device": "auto"}, {"dtype": "auto", "quantization": None}):
+        with host.acquire("a", **options):
+            pass
+    assert loader.loads == ["a"]
 
 
 def test_many_that_ask_at_once_get_one_load_and_one_turn_each(
@@ -172,6 +180,21 @@ def test_the_least_recently_used_idle_model_goes(loader: Loader) -> None:
         with host.acquire(name):
             pass
     assert host.loaded() == ["c", "a"]
+
+
+def test_idle_models_go_when_memory_is_short(loader: Loader) -> None:
+    def load(name: str, **options: Any) -> Any:
+        if name == "large" and len(host.loaded()) > 0:
+            raise NoRoomError("It does not fit: unload another model.")
+        return loader(name, **options)
+
+    host = ModelHost(budget=5, load=load)
+    for name in ("a", "b", "large"):
+        with host.acquire(name):
+            pass
+    assert host.loaded() == ["large"]
+    with host.acquire("a"), pytest.raises(NoRoomError), host.acquire("large", dtype="float32"):
+        pass  # nothing idle can go but the other large one, and it still does not fit beside "a"
 
 
 def test_the_old_model_is_gone_before_the_new_one_is_loaded(loader: Loader) -> None:

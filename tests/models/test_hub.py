@@ -8,6 +8,7 @@ import pytest
 
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models import hub
+from cna_core.models.fetch import is_ready
 from cna_core.models.hub import NoHubError, choose_files, download_file, download_repository, hub_answers
 from cna_core.progress import silent
 from tests.models.stand_in import COMMIT, StandInHub, save_tiny_model, stand_in_hub
@@ -50,6 +51,9 @@ def test_a_repository_arrives_whole_with_its_commit_and_is_found_again_without_a
     assert told[-1][0] == told[-1][1] == sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert download_repository("tiny/llama") == snapshot
+    assert is_ready("tiny/llama")
+    (snapshot.folder / "model.safetensors").unlink()
+    assert not is_ready("tiny/llama")
 
 
 def test_python_files_come_only_when_asked_for(server: StandInHub, tmp_path: Path) -> None:
