@@ -1,0 +1,149 @@
+"""The sweep's charts draw the arrays they are given, and say what a run says."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from cna_core.evaluation.runs import Point
+from cna_core.figures import palette
+from cna_core.figures.sweep import (
+    COSTS,
+    QUALITY,
+    QUANTITIES,
+    REFUSAL,
+    Curve,
+    PublishedMark,
+    causal_profile,
+    curves_of,
+    dose_response,
+    grid_heatmap,
+    refusal_against_quality,
+)
+from tests.evaluation.test_runs import a_run
+
+STRENGTHS = np.array([-1.0, 0.0, 1.0, 2.0])
+
+
+def a_curve(control: str = "cna", values: tuple[float, ...] = (0.9, 0.8, 0.4, 0.1), style: int = 0) -> Curve:
+    middle = np.array(values)
+    return Curve(control, control, STRENGTHS, middle, middle - 0.05, middle + 0.05, style)  # type: ignore[arg-type]
+
+
+def trace(figure: go.Figure, meta: str) -> go.Figure:
+    (found,) = [one for one in figure.data if one.meta == meta]
+    return found
+
+
+def test_a_curve_is_drawn_with_its_interval_as_a_band_in_its_colour() -> None:
+    figure = dose_response([(REFUSAL, [a_curve()])])
+    line, band = trace(figure, "refusal_rate/cna/0"), trace(figure, "refusal_rate/cna/0/band")
+    np.testing.assert_array_equal(line.x, STRENGTHS)
+    np.testing.assert_allclose(line.y, [0.9, 0.8, 0.4, 0.1])
+    assert line.line.color == palette.STEERED
+    np.testing.assert_allclose(band.y[:4], line.y + 0.05)
+    np.testing.assert_allclose(band.y[4:], (line.y - 0.05)[::-1])
+
+
+def test_costs_stand_below_over_the_same_strengths() -> None:
+    curves = [a_curve("cna"), a_curve("random"), a_curve("caa")]
+    figure = dose_response([(REFUSAL, curves), *((cost, curves) for cost in COSTS)], prompts=64)
+    assert len(figure.data) == 2 * 3 * (1 + len(COSTS))
+    ranges = {tuple(figure.layout[name].range) for name in figure.layout if name.startswith("xaxis")}
+    assert len(ranges) == 1
+    colours = {figure.data[place].line.color for place in (1, 3, 5)}
+    assert colours == {palette.STEERED, palette.RANDOM, palette.CAA}
+    assert "64 harmful prompts" in figure.layout.title.text
+
+
+def test_ranges_stay_while_a_chart_fills() -> None:
+    empty = dose_response([(REFUSAL, []), (QUALITY, [])], strengths=(-1, 2))
+    full = dose_response([(REFUSAL, [a_curve()]), (QUALITY, [a_curve(values=(1, 1, 0.9, 0.6))])], strengths=(-1, 2))
+    for axis in ("xaxis", "yaxis", "yaxis2"):
+        assert empty.layout[axis].range == full.layout[axis].range
+    assert empty.layout.height == full.layout.height
+
+
+def test_labels_at_the_ends_do_not_overlap() -> None:
+    figure = dose_response([(REFUSAL, [a_curve("cna"), a_curve("random"), a_curve("caa")])])
+    places = sorted(note.y for note in figure.layout.annotations)
+    assert len(places) == 3
+    assert min(np.diff(places)) > 0.05
+
+
+def test_published_figures_are_hollow_marks() -> None:
+    mark = PublishedMark(1.0, 0.34, "ablated")
+    figure = dose_response([(REFUSAL, [a_curve()])], published=[mark])
+    drawn = trace(figure, "published/cna")
+    assert (drawn.x, drawn.y, drawn.marker.symbol) == ((1.0,), (0.34,), "circle-open")
+
+
+def test_a_second_run_differs_by_its_dashes_not_by_its_colour() -> None:
+    figure = dose_response([(REFUSAL, [a_curve(), a_curve(style=1)])])
+    first, second = trace(figure, "refusal_rate/cna/0"), trace(figure, "refusal_rate/cna/1")
+    assert first.line.color == second.line.color
+    assert first.line.dash != second.line.dash
+
+
+def test_the_pareto_view_pairs_refusal_and_quality_of_the_same_strength() -> None:
+    quality = Curve("cna", "cna", STRENGTHS[1:], *(np.array([1.0, 0.9, 0.7]),) * 3)
+    figure = refusal_against_quality([(a_curve(), quality)], published=[PublishedMark(1, 0.2, "x", quality=0.97)])
+    drawn = trace(figure, "pareto/cna/0")
+    np.testing.assert_allclose(drawn.x, [1.0, 0.9, 0.7])
+    np.testing.assert_allclose(drawn.y, [0.8, 0.4, 0.1])
+    np.testing.assert_allclose(drawn.customdata, [0, 1, 2])
+    assert trace(figure, "published/cna").x == (0.97,)
+
+
+def test_the_grid_says_its_numbers_and_frames_the_working_point() -> None:
+    values = np.array([[0.9, 0.5], [0.8, np.nan]])
+    figure = grid_heatmap(np.array([0.0, 1.0]), np.array([0.001, 0.004]), values, chosen=(1.0, 0.001))
+    drawn = trace(figure, "grid/refusal_rate")
+    assert [list(line) for line in drawn.text] == [["90 %", "50 %"], ["80 %", ""]]
+    assert list(drawn.y) == ["0.1 %", "0.4 %"]
+    [frame] = figure.layout.shapes
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (0.5, 1.5, -0.5, 0.5)
+    assert frame.line.color == palette.FINAL_FRAME
+
+
+def test_the_causal_profile_shows_both_curves_and_the_random_band() -> None:
+    layers = np.array([1, 3])
+    alone = np.array([[-0.1, -0.15, -0.05], [-0.3, -0.4, -0.2]])
+    figure = causal_profile(layers, alone, alone * 2, np.array([[0, -0.01, 0.01]] * 2), model_layers=5)
+    marks = trace(figure, "alone")
+    np.testing.assert_array_equal(marks.x, layers)
+    np.testing.assert_allclose(marks.y, [-0.1, -0.3])
+    np.testing.assert_allclose(marks.error_y.array, [0.05, 0.1])
+    np.testing.assert_allclose(trace(figure, "others").y, [-0.2, -0.6])
+    band = trace(figure, "random-band")
+    np.testing.assert_allclose(np.array(band.base, dtype=float) + np.array(band.y, dtype=float), [0.01, 0.01])
+    [frame] = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    assert (frame.x0, frame.x1) == (3.5, 4.5)
+
+
+def test_curves_come_out_of_a_run_with_what_it_measured_alone() -> None:
+    points = (
+        Point(strength=1, fraction=0.004, control="cna", refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
+        Point(strength=0, fraction=0.004, control="cna", refusal_rate=0.9, refusal_interval=(0.8, 1.0)),
+        Point(strength=1, fraction=0.001, control="cna", refusal_rate=0.7, refusal_interval=(0.6, 0.8)),
+        Point(strength=1, control="caa", refusal_rate=0.1, refusal_interval=(0.0, 0.2), knowledge=0.3),
+    )
+    run = a_run(points=points)
+    cna, caa = curves_of(run, "refusal_rate")
+    np.testing.assert_allclose(cna.strengths, [0, 1])
+    np.testing.assert_allclose(cna.values, [0.9, 0.5])
+    np.testing.assert_allclose(caa.high, [0.2])
+    np.testing.assert_allclose(curves_of(run, "refusal_rate", 0.001)[0].values, [0.7])
+    assert [curve.control for curve in curves_of(run, "knowledge", name="base")] == ["caa"]
+    assert curves_of(run, "perplexity") == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_chart_has_a_title_and_the_pages_background(dark: bool) -> None:
+    for figure in (
+        dose_response([(REFUSAL, [a_curve()])], dark=dark),
+        refusal_against_quality([(a_curve(), a_curve())], dark=dark),
+        grid_heatmap(np.array([0.0]), np.array([0.001]), np.array([[0.5]]), QUANTITIES["benign_kl"], dark=dark),
+        causal_profile(np.array([1]), np.array([[-0.1, -0.2, 0.0]]), dark=dark),
+    ):
+        assert figure.layout.title.text
+        assert figure.layout.paper_bgcolor == palette.background(dark)
