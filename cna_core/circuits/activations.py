@@ -87,17 +87,19 @@ class Activations:
         model: the model they were recorded on.
         positive, negative: the prompts.
         sha256: the contrast set's hash.
-        values: (prompts, total neurons) on the CPU in the dtype they were captured in; positive prompts first.
+        recorded: (at least prompts, total neurons) on the CPU in the dtype they were captured in.
         positive_sums, negative_sums: sums over each class.
+        rows: (prompts,) int64: which rows of `recorded` are these prompts'; None: all, in order.
     """
 
     model: ModelIdentity
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     sha256: str
-    values: Tensor
+    recorded: Tensor
     positive_sums: ClassSums
     negative_sums: ClassSums
+    rows: NDArray[np.int64] | None = None
 
     @classmethod
     def of_values(
@@ -118,6 +120,14 @@ class Activations:
                 f"Some activations of {model.name} are not finite in {model.dtype}; load it in bfloat16 or float32."
             )
         return cls(model, positive, negative, sha256, values, *sums)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """(prompts, total) on the CPU in the dtype they were captured in; positive prompts first.
+
+        Copied only when it is asked for after prompts were left out: the statistics do not need it.
+        """
+        return self.recorded if self.rows is None else self.recorded[torch.from_numpy(self.rows)]
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -176,11 +186,12 @@ class Activations:
         Raises:
             CircuitError: no positive or no negative prompt would be left, or a row does not exist.
         """
-        gone = np.zeros(len(self.prompts), dtype=bool)
+        rows = np.arange(len(self.prompts)) if self.rows is None else self.rows
+        gone = np.zeros(len(rows), dtype=bool)
         try:
             gone[list(prompt_indices)] = True
         except IndexError as error:
-            raise CircuitError(f"There are only {len(self.prompts)} prompts to leave out.") from error
+            raise CircuitError(f"There are only {len(rows)} prompts to leave out.") from error
         kept, boundary = np.flatnonzero(~gone), len(self.positive)
         positive = tuple(self.prompts[row] for row in kept if row < boundary)
         negative = tuple(self.prompts[row] for row in kept if row >= boundary)
@@ -192,9 +203,10 @@ class Activations:
             positive,
             negative,
             contrast.sha256,
-            self.values[torch.from_numpy(kept)],
-            self.positive_sums.less(self.values[torch.from_numpy(np.flatnonzero(gone[:boundary]))]),
-            self.negative_sums.less(self.values[torch.from_numpy(np.flatnonzero(gone[boundary:]) + boundary)]),
+            self.recorded,
+            self.positive_sums.less(self.recorded[torch.from_numpy(rows[:boundary][gone[:boundary]])]),
+            self.negative_sums.less(self.recorded[torch.from_numpy(rows[boundary:][gone[boundary:]])]),
+            rows[kept],
         )
         if "top" in self.__dict__:  # a prompt's ranking does not depend on the others
             result.__dict__["top"] = self.top[kept]

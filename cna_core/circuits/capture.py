@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
+Result = TypeVar("Result")
 Partial = Callable[[NDArray[np.float32], int], None]
 """Called between batches with δ so far (total,) and how many prompts it rests on."""
 
@@ -39,6 +41,7 @@ BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
 _OTHER_BATCH_TOKENS = 4_096
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
 _SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _WORDS = "prompts recorded"
 _SHORT_OF_MEMORY = "prompts recorded; memory ran short, so the batches were halved"
 
@@ -66,7 +69,7 @@ def capture(
     Raises:
         PromptError: a prompt is empty or longer than the model's context.
         ModelError: a single prompt does not fit in memory.
-        StoppedError: `stop` was set; checked between batches.
+        StoppedError: `stop` was set; checked between layers.
     """
     processes = processes_for(model.device)
     tokens = [encode(model, prompt) for prompt in contrast.prompts]
@@ -115,23 +118,32 @@ class _Recording:
         suffixes = [list(row[prefix_length:]) for row in self.tokens]
         self._tell()
         raise_if_stopped(self.stop)
-        prefix = _run_prefix(self.model, self.tokens[0][:prefix_length])
+        prefix = self._if_memory_allows(lambda: run_prefix(self.model, self.tokens[0][:prefix_length]))
+        if prefix is None:
+            raise self._too_little_memory()
         lengths = {index: len(suffixes[index]) for index in self.mine}
         waiting = plan_batches(lengths, prefix_length, batch_tokens, self.is_positive)
         while waiting:
             raise_if_stopped(self.stop)
-            neurons = None
-            try:
-                neurons = last_token_neurons(self.model, [suffixes[index] for index in waiting[0]], prefix)
-            except (RuntimeError, MemoryError) as problem:
-                if not _is_out_of_memory(problem):
-                    raise
-            # Halved outside the handler: the exception keeps alive what the failed pass had allocated.
+            batch = [suffixes[index] for index in waiting[0]]
+            neurons = self._if_memory_allows(lambda: last_token_neurons(self.model, batch, prefix, self.stop))  # noqa: B023
             if neurons is None:
                 waiting = self._halved(waiting)
             else:
                 self._take(waiting.pop(0), neurons)
         return self._gathered()
+
+    def _if_memory_allows(self, work: Callable[[], Result]) -> Result | None:
+        """What the work returns; None, with its memory given back, where it ran out of memory."""
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as problem:
+            if not _is_out_of_memory(problem):
+                raise
+        # Outside the handler: the exception keeps alive what the failed pass had allocated.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]
@@ -158,16 +170,17 @@ class _Recording:
 
     def _halved(self, batches: list[list[int]]) -> list[list[int]]:
         if len(batches[0]) == 1:
-            raise ModelError(
-                f"{self.model.name} leaves too little memory for a single prompt; close other programs, "
-                "choose a smaller model, or load it with offload or quantisation."
-            )
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+            raise self._too_little_memory()
         self.words = _SHORT_OF_MEMORY
         self._tell()
         limit = (len(batches[0]) + 1) // 2
         return [batch[start : start + limit] for batch in batches for start in range(0, len(batch), limit)]
+
+    def _too_little_memory(self) -> ModelError:
+        return ModelError(
+            f"{self.model.name} leaves too little memory for a single prompt; close other programs, "
+            "choose a smaller model, or load it with offload or quantisation."
+        )
 
     def _tell(self) -> None:
         self.progress(sum(len(batch) for batch, _ in self.recorded), len(self.mine), self.words)
@@ -240,18 +253,24 @@ def shares_prefix(model: LoadedModel) -> bool:
     return layer_types <= _SHARED_LAYER_TYPES and not stateful
 
 
-def last_token_neurons(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Tensor:
+def last_token_neurons(
+    model: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    prefix: Prefix | None = None,
+    stop: threading.Event | None = None,
+) -> Tensor:
     """(rows, total neurons) in the model's dtype, on the first layer's device: every neuron at each row's last token.
 
     Args:
         rows: token ids, without those of the prefix; their lengths may differ.
-        prefix: keys and values of the tokens before them, at batch 1.
+        prefix: keys and values of the tokens before them.
+        stop: checked between layers.
     """
     # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
     last = torch.tensor([len(row) - 1 for row in padded])
     recorded: list[Tensor | None] = [None] * len(model.neuron_layers)
-    with recording(model, last, recorded):
+    with recording(model, last, recorded, stop):
         _run(model, padded, prefix)
     missing = [index for index, part in enumerate(recorded) if part is None]
     if missing:
@@ -261,11 +280,17 @@ def last_token_neurons(model: LoadedModel, rows: Sequence[Sequence[int]], prefix
 
 
 @contextmanager
-def recording(model: LoadedModel, positions: Tensor, recorded: list[Tensor | None]) -> Iterator[None]:
-    """While this is open, every forward pass puts layer ℓ's neurons (rows, width) at `positions` into `recorded[ℓ]`."""
+def recording(
+    model: LoadedModel, positions: Tensor, recorded: list[Tensor | None], stop: threading.Event | None = None
+) -> Iterator[None]:
+    """While this is open, a forward pass puts layer ℓ's neurons (rows, width) at `positions` into `recorded[ℓ]`.
+
+    The slots must be None before each pass: parts of a layer are added up in them.
+    """
 
     def note(index: int) -> Callable[[NeuronView], None]:
         def visit(view: NeuronView) -> None:
+            raise_if_stopped(stop)
             part, before = view.at(positions), recorded[index]
             recorded[index] = part if before is None else before + part
 
@@ -281,13 +306,15 @@ def recording(model: LoadedModel, positions: Tensor, recorded: list[Tensor | Non
             handle.remove()
 
 
-def _run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
+def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
+    """The keys and values of tokens that every row begins with; none for no tokens."""
     if not tokens:
-        return None
+        return Prefix(0, ())
     cache = DynamicCache()
-    _call(model, {"input_ids": torch.tensor([tokens]), "past_key_values": cache, "use_cache": True})
+    rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
+    _call(model, {"input_ids": torch.tensor([list(tokens)] * rows), "past_key_values": cache, "use_cache": True})
     layers = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    kept = tuple((keys, values) for keys, values in layers if keys is not None and values is not None)
+    kept = tuple((keys[:1], values[:1]) for keys, values in layers if keys is not None and values is not None)
     if not kept or any(keys.shape[-2] != len(tokens) for keys, _ in kept):
         raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
     return Prefix(len(tokens), kept)
@@ -298,15 +325,15 @@ def _run(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | Non
     padding = model.tokenizer.pad_token_id or 0
     input_ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
-    before = prefix.length if prefix is not None else 0
+    before = prefix.length if prefix else 0
     mask = torch.arange(before + width) < before + lengths[:, None]
     inputs: dict[str, object] = {
         "input_ids": input_ids,
         "attention_mask": mask.long(),
         "position_ids": torch.arange(before, before + width).expand(len(rows), -1),
-        "use_cache": prefix is not None,
+        "use_cache": before > 0,
     }
-    if prefix is not None:
+    if prefix and before:
         inputs["past_key_values"] = prefix.cache(len(rows))
     _call(model, inputs)
 
@@ -326,7 +353,7 @@ def _is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
     words = str(problem).lower()
-    return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
+    return any(sign in words for sign in _OUT_OF_MEMORY)
 
 
 def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:

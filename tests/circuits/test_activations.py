@@ -107,6 +107,14 @@ def test_leaving_nothing_out_keeps_the_hash_of_the_contrast_set() -> None:
     assert activations.without([]).sha256 == activations.sha256 != activations.without([0]).sha256
 
 
+def test_prompts_can_be_left_out_step_by_step() -> None:
+    activations = random_activations()
+    step_by_step, at_once = activations.without([0]).without([0, 6]), activations.without([0, 1, 7])
+    assert step_by_step.prompts == at_once.prompts and step_by_step.sha256 == at_once.sha256
+    assert torch.equal(step_by_step.values, at_once.values)
+    np.testing.assert_allclose(step_by_step.effect_size, at_once.effect_size, rtol=1e-5)
+
+
 def test_a_prompt_that_does_not_exist_cannot_be_left_out() -> None:
     with pytest.raises(CircuitError, match="only 9 prompts"):
         random_activations().without([9])

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,39 @@ def test_capture_stops_between_batches_and_leaves_no_hooks(tiny_model: LoadedMod
     assert not hooks(tiny_model)
 
 
+def test_a_long_batch_stops_between_layers(tiny_model: LoadedModel, contrast: ContrastSet) -> None:
+    stop = threading.Event()
+    reached: list[int] = []
+
+    def note(index: int) -> None:
+        reached.append(index)
+        if index == 1 and len(reached) > tiny_model.identity.layers:  # not yet in the shared prefix
+            stop.set()
+
+    layers = tiny_model.network.model.layers
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, index=index: note(index)) for index, layer in enumerate(layers)
+    ]
+    try:
+        with pytest.raises(StoppedError):
+            record(tiny_model, contrast, stop=stop)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert reached[-1] == 1 and not hooks(tiny_model)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared-prefix", "only-the-first-token-shared"])
+def test_no_pass_has_a_single_token(
+    tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    if not shared:
+        monkeypatch.setattr(tiny_model.tokenizer, "chat_template", "{{ '<s> ' + messages[0]['content'] }}")
+    sizes = fail_from(tiny_model, monkeypatch, rows=1_000, measure=lambda hidden: hidden.shape[0] * hidden.shape[1])
+    record(tiny_model, contrast, batch_tokens=1)
+    assert len(sizes) == 1 + len(contrast) and min(sizes) >= 2
+
+
 def test_memory_running_short_halves_the_batches_and_is_said_once(
     tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +171,7 @@ def test_the_lm_head_never_runs(tiny_model: LoadedModel, contrast: ContrastSet) 
 
 
 def test_a_repeated_capture_does_not_run_the_model(
-    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: object, monkeypatch: pytest.MonkeyPatch
+    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = capture(tiny_model, contrast)
     sizes = fail_from(tiny_model, monkeypatch, rows=0)
@@ -146,8 +180,18 @@ def test_a_repeated_capture_does_not_run_the_model(
     assert torch.equal(first.values, again.values) and np.array_equal(first.delta, again.delta)
 
 
+def test_a_damaged_cache_file_is_recorded_again(
+    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path
+) -> None:
+    first = capture(tiny_model, contrast)
+    (file,) = (empty_cache / "activations").iterdir()
+    file.write_bytes(file.read_bytes()[:-40] + bytes(40))
+    assert torch.equal(capture(tiny_model, contrast).values, first.values)
+    assert torch.equal(Activations.load(file).values, first.values)
+
+
 def test_weights_that_changed_under_the_same_name_are_recorded_anew(
-    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: object
+    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path
 ) -> None:
     first = capture(tiny_model, contrast)
     weight = tiny_model.network.model.layers[0].mlp.up_proj.weight
@@ -161,7 +205,7 @@ def test_weights_that_changed_under_the_same_name_are_recorded_anew(
 
 
 def test_another_chat_template_is_another_measurement(
-    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: object
+    tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path
 ) -> None:
     template = tiny_model.tokenizer.chat_template
     first = capture(tiny_model, contrast)
@@ -203,6 +247,7 @@ def fail_from(
     monkeypatch: pytest.MonkeyPatch,
     rows: int,
     failure: Callable[[], Exception] = lambda: torch.OutOfMemoryError("CUDA out of memory"),
+    measure: Callable[[Tensor], int] = len,
 ) -> list[int]:
     """Batches of `rows` or more fail inside the model, and the sizes of all batches are noted in the result."""
     sizes: list[int] = []
@@ -210,7 +255,7 @@ def fail_from(
     forward = mlp.forward
 
     def failing(hidden: Tensor) -> Tensor:
-        sizes.append(len(hidden))
+        sizes.append(measure(hidden))
         if len(hidden) >= rows and len(hidden) > 1:
             raise failure()
         return forward(hidden)
