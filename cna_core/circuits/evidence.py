@@ -16,7 +16,6 @@ from cna_core.circuits.controls import (
     Band,
     PermutationNull,
     Stability,
-    activation_scale,
     auc,
     mass_per_layer,
     permutation_null,
