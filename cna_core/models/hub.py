@@ -121,8 +121,15 @@ def download_repository(
             promised.
         StoppedError: stopped; a later run resumes.
     """
-    work = "repository" if hub_answers() else "cached"
-    found = _in_child(work, hub_id, revision, progress, stop, with_code=with_code)
+    if hub_answers():
+        try:
+            found = _in_child("repository", hub_id, revision, progress, stop, with_code=with_code)
+            return Snapshot(Path(found["folder"]), found["revision"])
+        except ModelError:
+            _answers.pop(endpoint(), None)
+            if hub_answers():
+                raise
+    found = _in_child("cached", hub_id, revision, progress, stop)
     if found is None:
         raise ModelError(
             f"'{hub_id}' is not on this machine and the model hub at {endpoint()} does not answer: connect to the "

@@ -146,6 +146,16 @@ def test_a_hub_that_does_not_answer_is_asked_once_in_a_while(monkeypatch: pytest
     assert len(asked) == 2
 
 
+def test_a_hub_that_went_away_since_leaves_what_is_here(
+    server: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
+    there = hub.main("repository", repository_task(), silent)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "_answers", {"http://127.0.0.1:9": (True, 0.0)})
+    assert str(download_repository("tiny/llama").folder) == there["folder"]
+
+
 def test_offline_means_that_nobody_is_asked(server: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert not hub_answers()
