@@ -1,9 +1,9 @@
 """Runs on disk: what is measured is written down at once, so that a killed process loses at most one batch.
 
 A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
-In it: about.json (the run without figures), journal-N.jsonl (one line a finished batch, one file a process), and
-run.json once it is whole. Knows nothing about models; what the records mean is the business of `measures.py` and
-`points.py`.
+In it: about.json (the run without figures), circuit.json and inputs.json (what it needs to go on), journal-N.jsonl (one
+line a finished batch, one file a process), and run.json once it is whole. Knows nothing about models; what the records
+mean is the business of `measures.py` and `points.py`.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from cna_core.errors import RunError
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.runs import Run, RunSettings, SetName, Setting
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import cache_folder, written_beside
@@ -96,6 +97,25 @@ class Journal:
         except RunError:  # new, or its head is damaged: write it; batches in the journal stay
             journal._write_about(about, batches)
         return journal
+
+    def keep_inputs(self, circuit: Circuit, inputs: dict[str, Any]) -> None:
+        """Keep what a resumed run needs beside its settings: the largest circuit, and whatever else is JSON."""
+        if not (self.folder / "circuit.json").exists():
+            circuit.save(self.folder / "circuit.json")
+        with written_beside(self.folder / "inputs.json") as draft:
+            draft.write_text(json.dumps(inputs), encoding="utf-8")
+
+    def inputs(self) -> tuple[Circuit, dict[str, Any]]:
+        """What `keep_inputs` kept.
+
+        Raises:
+            RunError: it is not there: the run came as a file, or its folder is damaged.
+        """
+        try:
+            inputs = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+            return Circuit.load(self.folder / "circuit.json"), inputs
+        except (OSError, ValueError, CircuitError) as error:
+            raise RunError("What this run needs to go on is not on this machine; start it anew.") from error
 
     def about(self) -> tuple[Run, int]:
         """The run without figures, and how many batches it has.

@@ -7,7 +7,6 @@ alone, so that a resumed run, or one over several processes, computes the very s
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures import Measure, Reading
+from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import BASELINE, Run
 from cna_core.evaluation.sweep_plan import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepPlan, plan_sweep
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
-from cna_core.prompts.chat_format import Message, encode
+from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.lanes import first_token_logits, generate
 
 
 def evaluate(
@@ -124,6 +124,8 @@ def run_plan(
     whole = journal.finished_run()
     if whole is not None:
         return whole
+    if process == 0:
+        journal.keep_inputs(plan.circuits[max(plan.circuits)], inputs_of(plan))
     done = journal.read()
     todo = [batch for batch in plan.batches if batch.number not in done and batch.number % processes == process]
     if todo:
@@ -157,38 +159,22 @@ def run_plan(
     return run
 
 
-def estimate(
-    model: LoadedModel, plan: SweepPlan, *, progress: Progress = silent, stop: threading.Event | None = None
-) -> float:
-    """Seconds that the rest of the planned sweep will take here, from one short batch that is measured now.
+def resume(
+    model: LoadedModel,
+    identity: str,
+    *,
+    partial: Callable[[Run], None] | None = None,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Run:
+    """Go on with a run of the cache folder that was stopped or killed; `identity` as `stored_runs` has it.
 
     Raises:
+        RunError: it cannot go on: the model is another one, or something it needs is not there any more.
         StoppedError: `stop` was set.
     """
-    done = set(Journal.start(plan.run, len(plan.batches)).read())
-    left = [batch for batch in plan.batches if batch.number not in done]
-    if not left:
-        return 0.0
-    progress(0, 0, "Timing one batch")
-    typical = left[len(left) // 2]
-    lanes = _trial_lanes(plan, typical)
-    tokens = sum(len(encode(model, lane.messages)) for lane in lanes)
-    started = time.perf_counter()
-    first_token_logits(model, lanes, None, stop=stop)
-    reading_seconds = (time.perf_counter() - started) / tokens
-    started = time.perf_counter()
-    for _ in generate(model, lanes, None, max_new_tokens=4, stop=stop):
-        pass
-    step_seconds = max(0.0, time.perf_counter() - started - reading_seconds * tokens) / 3
-    seconds = 0.0
-    for batch in left:
-        read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
-        seconds += read * reading_seconds
-        if batch.reads == "answers":
-            seconds += plan.run.settings.max_new_tokens * step_seconds
-            if batch.prompt_set == "harmful" and "perplexity" in plan.run.settings.measures:
-                seconds += (read + len(batch.cells) * plan.run.settings.max_new_tokens) * reading_seconds
-    return seconds / _share()[1]
+    plan = plan_of_stored(model, identity, progress=progress, stop=stop)
+    return run_plan(model, plan, partial=partial, progress=progress, stop=stop)
 
 
 def measured(
@@ -256,16 +242,6 @@ def _first_tokens(
         logits=logits[len(prompts) :],
         baseline_logits=logits[[prompts.index(prompt) for prompt, _ in batch.cells]],
     )
-
-
-def _trial_lanes(plan: SweepPlan, batch: Batch) -> list[Lane]:
-    """Lanes as costly as the batch's; CAA's vectors are not made for a trial, so another strength stands for them."""
-    circuit = plan.circuits[max(plan.circuits)]
-    conversations = plan.conversations[batch.prompt_set]
-    return [
-        Lane(conversations[prompt], strength=0.01 * (place + 1), circuit=circuit)
-        for place, (prompt, _) in enumerate(batch.cells)
-    ]
 
 
 def _weight(batch: Batch, plan: SweepPlan) -> int:

@@ -12,7 +12,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.batches import Batch, Reads, planned_batches
 from cna_core.evaluation.dials import circuits_by_fraction, settings_of
-from cna_core.evaluation.journal import Record, now
+from cna_core.evaluation.journal import Record, now, run_identity
 from cna_core.evaluation.knowledge import Question, question_messages
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.points import answers_of, points_of
@@ -50,6 +50,7 @@ class SweepPlan:
         measures: what is taken.
         conversations: of each prompt set.
         batches: in the order they are done.
+        knowledge: the questions asked.
     """
 
     run: Run
@@ -59,6 +60,12 @@ class SweepPlan:
     measures: tuple[Measure, ...]
     conversations: dict[SetName, list[list[Message]]]
     batches: tuple[Batch, ...]
+    knowledge: tuple[Question, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """Names the run in the cache folder."""
+        return run_identity(self.run.model, self.run.circuit_sha256, self.run.settings)
 
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
         """The run with points and answers from what is measured."""
@@ -132,7 +139,7 @@ def plan_sweep(
     )
     work = _work(model, taken, conversations)
     batches = planned_batches(work, len(settings), rows_per_batch)
-    return SweepPlan(run, circuits, caa, settings, taken, conversations, batches)
+    return SweepPlan(run, circuits, caa, settings, taken, conversations, batches, tuple(knowledge))
 
 
 def _controls(controls: Sequence[str]) -> tuple[Control, ...]:

@@ -1,17 +1,19 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cna_core.errors import RunError, StoppedError
+from cna_core.errors import CnaError, RunError, StoppedError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.measures import BenignDivergence, Observation, Quality, Reading, RefusalRate
+from cna_core.evaluation.pace import Pace, estimate
 from cna_core.evaluation.runs import Run
-from cna_core.evaluation.sweep import estimate, evaluate
+from cna_core.evaluation.sweep import evaluate, resume
 from cna_core.evaluation.sweep_plan import plan_sweep
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import as_messages, encode
@@ -184,6 +186,29 @@ def test_a_sweep_is_estimated_before_it_starts_and_costs_nothing_when_done(
     assert estimate(model, plan) > 0
     evaluate(model, small_circuit(model), **arguments)  # type: ignore[arg-type]
     assert estimate(model, plan) == 0
+
+
+def test_the_pace_of_a_machine_gives_the_time_of_any_sweep() -> None:
+    pace = Pace(reading_seconds=0.001, step_seconds=0.1, rows=10, prompt_tokens=20)
+    seconds = pace.seconds(settings=5, written=4, read=2, questions=3, max_new_tokens=8, perplexity_prompts=4)
+    assert seconds == pytest.approx(0.001 * 5 * (20 * (4 + 2 + 6) + 28 * 4) + 0.1 * 8 * 4 * 5 / 10)
+
+
+def test_a_stored_run_goes_on_by_its_name_alone(model: LoadedModel, empty_cache: Path) -> None:
+    whole = small_sweep(model, fresh=True)
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        small_sweep(model, fresh=True, partial=lambda run: stop.set(), stop=stop)
+    assert without_time(resume(model, stored_runs()[0].identity)) == without_time(whole)
+
+
+def test_a_run_does_not_go_on_with_another_model(
+    model: LoadedModel, empty_cache: Path, tiny_model: LoadedModel
+) -> None:
+    small_sweep(model)
+    other = replace(tiny_model, name="tiny", revision="other")
+    with pytest.raises(CnaError, match="belongs to"):
+        resume(other, stored_runs()[0].identity)
 
 
 class Length(Quality):

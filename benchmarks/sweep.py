@@ -1,0 +1,125 @@
+"""Throughput of the batched sweep against one generation at a time, in one process, by turns.
+
+    python benchmarks/sweep.py [MODEL] [--prompts 2] [--rounds 2] [--tokens 64] [--rows 64]
+
+Both write the greedy answers of the same prompts at the same strengths (13 of the circuit, of its random control, and
+the baseline once: 25 settings a prompt, and CAA's 12 with --caa). The plain way steers with a hook, sets one multiplier
+and calls transformers' `generate` for one prompt and one strength, again and again; as it takes long, in each round it
+takes a sample of the settings, another one every time. Aimed at on two CPU cores: ratio at least 5. Prints text; the
+last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
+
+from cna_core.circuits.attribution import attribute
+from cna_core.circuits.capture import capture
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.batches import Batch
+from cna_core.evaluation.dials import Dials, dials_for
+from cna_core.evaluation.measures import RefusalRate
+from cna_core.evaluation.sweep import measured
+from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.models.catalog import DEFAULT_MODEL
+from cna_core.models.load import load_model
+from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.chat_format import encode
+from cna_core.prompts.sets import ContrastSet, PromptSet
+from cna_core.steering.hooks import steered
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The batched sweep against one generation at a time.")
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
+    parser.add_argument("--prompts", type=int, default=2, help="prompts that share a batch, or more")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=64, help="longest answer")
+    parser.add_argument("--rows", type=int, default=ROWS_PER_BATCH, help="rows in a batch at most")
+    parser.add_argument("--sample", type=int, default=4, help="answers that the plain way writes in each round")
+    parser.add_argument("--caa", action="store_true", help="CAA as well")
+    options = parser.parse_args()
+
+    model = load_model(options.model)
+    contrast = ContrastSet.builtin()
+    circuit = attribute(capture(model, contrast), fraction=0.004)
+    prompts = PromptSet("first", PromptSet.builtin("evaluation-harmful").prompts[: options.prompts])
+    plan = plan_sweep(
+        model,
+        circuit,
+        prompts,
+        controls=("random", "caa") if options.caa else ("random",),
+        measures=[RefusalRate()],
+        max_new_tokens=options.tokens,
+        contrast=contrast,
+        rows_per_batch=options.rows,
+    )
+    dials = dials_for(model, plan.circuits, plan.run.settings.controls, 0, plan.contrast)
+    print(
+        f"{options.model} in {model.identity.dtype} on {model.device}, {torch.get_num_threads()} threads; "
+        f"{len(prompts)} prompts, {len(plan.settings)} settings, {options.tokens} tokens, {len(plan.batches)} batches"
+    )
+    pairs = [pair for batch in plan.batches for pair in batch.cells]
+    plain_rates, batched_rates = [], []
+    plainly(model, plan, dials, pairs[:1])  # touches every weight
+    for turn in range(options.rounds):
+        step = max(1, len(pairs) // options.sample)
+        plain_rates.append(plainly(model, plan, dials, pairs[turn % step :: step][: options.sample]))
+        batched_rates.append(batched(model, plan, dials, plan.batches))
+        print(f"  answers/s: one at a time {plain_rates[-1]:6.3f}, batched {batched_rates[-1]:6.3f}")
+    ratio = statistics.median(fast / slow for fast, slow in zip(batched_rates, plain_rates, strict=True))
+    print(f"  ratio {ratio:.1f}")
+    report = {
+        "benchmark": "sweep",
+        "model": options.model,
+        "dtype": model.identity.dtype,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "settings": len(plan.settings),
+        "rows_per_batch": options.rows,
+        "max_new_tokens": options.tokens,
+        "one_at_a_time_answers_per_second": round(statistics.median(plain_rates), 4),
+        "batched_answers_per_second": round(statistics.median(batched_rates), 4),
+        "ratio": round(ratio, 2),
+    }
+    print(json.dumps(report))
+
+
+def batched(model: LoadedModel, plan: SweepPlan, dials: Dials, batches: Sequence[Batch]) -> float:
+    """Answers a second of the sweep's own batches."""
+    started = time.perf_counter()
+    written = sum(len(measured(model, plan, dials, batch)) for batch in batches)
+    return written / (time.perf_counter() - started)
+
+
+def plainly(model: LoadedModel, plan: SweepPlan, dials: Dials, pairs: Sequence[tuple[int, int]]) -> float:
+    """Answers a second of transformers' own `generate`, one prompt at one setting after the other."""
+    started = time.perf_counter()
+    for prompt, place in pairs:
+        setting = plan.settings[place]
+        row = torch.tensor([encode(model, plan.conversations["harmful"][prompt])], device=model.device)
+        circuit: Circuit = dials.circuits.get((setting.control, setting.fraction or 0.0)) or plan.circuits[
+            max(plan.circuits)
+        ]
+        with steered(model, circuit, [1.0 - setting.strength]), torch.inference_mode():
+            model.network.generate(  # type: ignore[operator]
+                input_ids=row,
+                attention_mask=torch.ones_like(row),
+                max_new_tokens=plan.run.settings.max_new_tokens,
+                do_sample=False,
+                pad_token_id=model.tokenizer.pad_token_id or model.tokenizer.eos_token_id,
+            )
+    return len(pairs) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

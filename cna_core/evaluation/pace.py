@@ -1,0 +1,122 @@
+"""How long a sweep will take, before it starts: the pace of this machine, measured on one short batch, and arithmetic.
+
+Knows batches and tokens; measures nothing about refusals.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, silent
+from cna_core.prompts.chat_format import Message, as_messages, encode
+from cna_core.prompts.sets import PromptSet
+from cna_core.steering.lanes import Lane, first_token_logits, generate
+
+TRIAL_TOKENS = 4
+QUESTION_FACTOR = 2.0
+"""A multiple-choice question has about twice the tokens of a request."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What reading and writing take on this machine.
+
+    Args:
+        reading_seconds: for one token of one row in a prefill.
+        step_seconds: for one token of all rows of a full batch.
+        rows: of that batch.
+        prompt_tokens: of a typical request, chat template and all.
+    """
+
+    reading_seconds: float
+    step_seconds: float
+    rows: int
+    prompt_tokens: float
+
+    def seconds(
+        self,
+        settings: int,
+        written: int,
+        read: int,
+        questions: int,
+        max_new_tokens: int,
+        perplexity_prompts: int = 0,
+    ) -> float:
+        """Seconds of a sweep.
+
+        Args:
+            settings: how many, the baseline among them.
+            written, read, questions: prompts that are answered, prompts whose first token is read, and questions.
+            perplexity_prompts: prompts whose answers are read again by the unsteered model.
+        """
+        tokens = self.prompt_tokens * (written + read + QUESTION_FACTOR * questions)
+        tokens += (self.prompt_tokens + max_new_tokens) * perplexity_prompts
+        steps = max_new_tokens * written * settings / self.rows
+        return self.reading_seconds * tokens * settings + self.step_seconds * steps
+
+
+def measure_pace(
+    model: LoadedModel,
+    circuit: Circuit,
+    rows: int = ROWS_PER_BATCH,
+    prompts: Sequence[str] | None = None,
+    *,
+    stop: threading.Event | None = None,
+) -> Pace:
+    """Read and begin to answer one batch.
+
+    Args:
+        prompts: what is asked; None: the built-in evaluation prompts.
+
+    Raises:
+        StoppedError: `stop` was set.
+    """
+    asked = list(prompts or PromptSet.builtin("evaluation-harmful").prompts)
+    conversations: list[list[Message]] = [as_messages(asked[place % len(asked)]) for place in range(rows)]
+    # Every row has a strength of its own, or equal rows would be read once.
+    lanes = [
+        Lane(messages, strength=0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
+    ]
+    tokens = sum(len(encode(model, messages)) for messages in conversations)
+    started = time.perf_counter()
+    first_token_logits(model, lanes, None, stop=stop)
+    reading = time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in generate(model, lanes, None, max_new_tokens=TRIAL_TOKENS, stop=stop):
+        pass
+    step = max(0.0, time.perf_counter() - started - reading) / (TRIAL_TOKENS - 1)
+    return Pace(reading / tokens, step, rows, tokens / rows)
+
+
+def estimate(
+    model: LoadedModel, plan: SweepPlan, *, progress: Progress = silent, stop: threading.Event | None = None
+) -> float:
+    """Seconds that the rest of a planned sweep will take in this process, from one short batch that is measured now.
+
+    Raises:
+        StoppedError: `stop` was set.
+    """
+    done = set(Journal.start(plan.run, len(plan.batches)).read())
+    left = [batch for batch in plan.batches if batch.number not in done]
+    if not left:
+        return 0.0
+    progress(0, 0, "Timing one batch")
+    rows = max(2, max(len(batch.cells) for batch in left))
+    pace = measure_pace(
+        model, plan.circuits[max(plan.circuits)], rows, plan.run.settings.prompts["harmful"].texts, stop=stop
+    )
+    longest = plan.run.settings.max_new_tokens
+    seconds = 0.0
+    for batch in left:
+        read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
+        seconds += read * pace.reading_seconds
+        if batch.reads == "answers":
+            seconds += longest * pace.step_seconds
+            if batch.prompt_set == "harmful" and "perplexity" in plan.run.settings.measures:
+                seconds += (read + len(batch.cells) * longest) * pace.reading_seconds
+    return seconds

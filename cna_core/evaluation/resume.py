@@ -1,0 +1,100 @@
+"""A run that goes on: its plan made again from what it left in the cache folder.
+
+The settings are in the run itself; prompts for CAA, knowledge questions and the circuit lie beside it. Measures are
+made again by name, so only those of this project can go on by themselves; for others, call `evaluate` again with the
+same arguments. Measures nothing.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from cna_core.errors import RunError
+from cna_core.evaluation.gate_meter import calibrate_openings
+from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.judge import Judge, JudgedRefusalRate
+from cna_core.evaluation.knowledge import Question
+from cna_core.evaluation.measures import Measure, default_measures
+from cna_core.evaluation.runs import PromptsUsed, RunSettings
+from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, silent
+from cna_core.prompts.sets import ContrastSet, PromptSet
+
+
+def inputs_of(plan: SweepPlan) -> dict[str, Any]:
+    """What must be kept beside the settings and the circuit, as JSON."""
+    contrast = plan.contrast
+    sides = {"positive": contrast.positive.prompts, "negative": contrast.negative.prompts} if contrast else None
+    return {"contrast": sides, "knowledge": [question.model_dump() for question in plan.knowledge]}
+
+
+def plan_of_stored(
+    model: LoadedModel, identity: str, *, progress: Progress = silent, stop: threading.Event | None = None
+) -> SweepPlan:
+    """The plan of a stored run, the same as when it was started.
+
+    Raises:
+        RunError: there is no such run, its model is another one, or something it needs is not there any more.
+        StoppedError: `stop` was set.
+    """
+    journal = Journal(identity)
+    about, _ = journal.about()
+    circuit, inputs = journal.inputs()
+    settings = about.settings
+    questions = [Question.model_validate(question) for question in inputs["knowledge"]]
+    contrast = None
+    if inputs["contrast"]:
+        contrast = ContrastSet(*(PromptSet(side, tuple(texts)) for side, texts in inputs["contrast"].items()))
+    plan = plan_sweep(
+        model,
+        circuit,
+        _prompts(settings.prompts.get("harmful")),
+        settings.strengths,
+        settings.fractions,
+        _prompts(settings.prompts.get("benign")),
+        _prompts(settings.prompts.get("borderline")),
+        settings.controls,
+        _measures(model, settings, questions, progress, stop),
+        settings.max_new_tokens,
+        settings.seed,
+        knowledge=questions,
+        contrast=contrast,
+        rows_per_batch=settings.rows_per_batch,
+        name=about.name,
+    )
+    if plan.identity != identity:
+        raise RunError(
+            f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "
+            f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
+        )
+    return plan
+
+
+def _prompts(used: PromptsUsed | None) -> PromptSet | None:
+    return PromptSet(used.name, used.texts) if used else None
+
+
+def _measures(
+    model: LoadedModel,
+    settings: RunSettings,
+    questions: Sequence[Question],
+    progress: Progress,
+    stop: threading.Event | None,
+) -> list[Measure]:
+    metered = "refusal_chance" in settings.measures
+    openings = calibrate_openings(model, progress=progress, stop=stop) if metered else None
+    known: dict[str, Measure] = {
+        measure.name: measure for measure in default_measures(list(settings.prompts), questions, openings)
+    }
+    for name in settings.measures:
+        if name.startswith("judged_"):
+            asked = settings.measure_settings[name]
+            known[name] = JudgedRefusalRate(Judge(asked["endpoint"], asked["model"]), _set_of(name))
+    if missing := [name for name in settings.measures if name not in known]:
+        raise RunError(f"The measure {missing[0]!r} was plugged in; call evaluate with it to go on with this run.")
+    return [known[name] for name in settings.measures]
+
+
+def _set_of(name: str) -> Any:
+    return next((kind for kind in ("benign", "borderline") if kind in name), "harmful")
