@@ -273,9 +273,9 @@ def largest(values: Tensor, count: int) -> NDArray[np.int32]:
     Magnitudes of floating-point numbers rank as their bits do without the sign, and integers are partitioned and sorted
     far faster than bfloat16 is.
     """
-    wide = values.element_size() == 4
-    bits = values.contiguous().view(torch.int32 if wide else torch.int16).numpy()
-    magnitude = bits.dtype.type(0x7FFFFFFF if wide else 0x7FFF)
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    bits = values.contiguous().view(integer).numpy()
+    magnitude = np.iinfo(bits.dtype).max  # every bit but the sign
     found = np.empty((len(bits), count), dtype=np.int32)
     for row, pattern in enumerate(bits):
         keys = pattern & magnitude

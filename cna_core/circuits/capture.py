@@ -7,6 +7,7 @@ is, MODEL_FACTS.md) and read at its own last token. The LM head never runs. Know
 The caller has the model to itself while this runs (models/host.py).
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -36,9 +37,8 @@ Result = TypeVar("Result")
 Partial = Callable[[NDArray[np.float32], int], None]
 """Called between batches with δ so far (total,) and how many prompts it rests on."""
 
-BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
+BATCH_TOKENS = {"cpu": 512, "mps": 4_096, "cuda": 16_384}
 """Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
-_OTHER_BATCH_TOKENS = 4_096
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
 _SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
@@ -78,7 +78,7 @@ def capture(
     everywhere = all(processes.gather(found is not None))
     if found is None or not everywhere:
         recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
-        values = recording.run(batch_tokens or BATCH_TOKENS.get(model.device.type, _OTHER_BATCH_TOKENS))
+        values = recording.run(batch_tokens or _usual_batch_tokens(model))
         found = Activations.of_values(
             model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
         )
@@ -118,7 +118,7 @@ class _Recording:
         suffixes = [list(row[prefix_length:]) for row in self.tokens]
         self._tell()
         raise_if_stopped(self.stop)
-        prefix = self._if_memory_allows(lambda: run_prefix(self.model, self.tokens[0][:prefix_length]))
+        prefix = self._if_memory_allows(functools.partial(run_prefix, self.model, self.tokens[0][:prefix_length]))
         if prefix is None:
             raise self._too_little_memory()
         lengths = {index: len(suffixes[index]) for index in self.mine}
@@ -126,7 +126,7 @@ class _Recording:
         while waiting:
             raise_if_stopped(self.stop)
             batch = [suffixes[index] for index in waiting[0]]
-            neurons = self._if_memory_allows(lambda: last_token_neurons(self.model, batch, prefix, self.stop))  # noqa: B023
+            neurons = self._if_memory_allows(functools.partial(last_token_neurons, self.model, batch, prefix, self.stop))
             if neurons is None:
                 waiting = self._halved(waiting)
             else:
@@ -347,6 +347,12 @@ def _call(model: LoadedModel, inputs: dict[str, object]) -> None:
         if name != "position_ids" or name in accepted
     }
     decoder(**given)
+
+
+def _usual_batch_tokens(model: LoadedModel) -> int:
+    # Offloaded weights are fetched once a batch, which costs far more than the batch itself: few large ones.
+    offloaded = any(weight.is_meta for weight in model.network.parameters())
+    return BATCH_TOKENS["cuda" if offloaded else model.device.type]
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:

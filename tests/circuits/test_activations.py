@@ -70,7 +70,7 @@ def test_means_of_bfloat16_values_are_accumulated_in_more_than_bfloat16() -> Non
     assert activations.positive_mean.dtype == np.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_top_ranks_each_prompt_by_magnitude(dtype: torch.dtype) -> None:
     activations = random_activations(dtype)
     magnitude = activations.values.abs().float().numpy()
