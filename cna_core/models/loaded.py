@@ -16,7 +16,7 @@ class LoadedModel:
 
     Args:
         name: the catalog id, Hub id, folder or file it was loaded by.
-        revision: the Hub commit, or the SHA-256 of the file, or "local".
+        revision: the Hub commit, or the SHA-256 of the file, or "local" (with a fingerprint of the folder's content).
         network: the transformers model, in evaluation mode.
         tokenizer: its tokenizer.
         device: where its inputs go.
@@ -49,8 +49,19 @@ class LoadedModel:
             revision=self.revision,
             layers=len(widths),
             neurons_per_layer=widths[0] if len(set(widths)) == 1 else widths,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=self.number_format,
         )
+
+    @property
+    def number_format(self) -> str:
+        """The dtype's name, with how the weights are packed where they are: "bfloat16", "bfloat16-4bit"."""
+        name = str(self.dtype).removeprefix("torch.")
+        packing = getattr(self.network.config, "quantization_config", None)
+        if packing is None:
+            return name
+        facts = packing if isinstance(packing, dict) else packing.to_dict()
+        bits = next((bits for bits in ("4bit", "8bit") if facts.get(f"load_in_{bits}")), None)
+        return f"{name}-{bits or str(facts.get('quant_method', 'packed')).rsplit('.')[-1].lower()}"
 
     @property
     def has_chat_template(self) -> bool:
