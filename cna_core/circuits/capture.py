@@ -7,7 +7,6 @@ is, MODEL_FACTS.md) and read at its own last token. The LM head never runs. Know
 The caller has the model to itself while this runs (models/host.py).
 """
 
-import functools
 import hashlib
 import inspect
 import json
@@ -118,7 +117,7 @@ class _Recording:
         suffixes = [list(row[prefix_length:]) for row in self.tokens]
         self._tell()
         raise_if_stopped(self.stop)
-        prefix = self._if_memory_allows(functools.partial(run_prefix, self.model, self.tokens[0][:prefix_length]))
+        prefix = self._if_memory_allows(run_prefix, self.model, self.tokens[0][:prefix_length])
         if prefix is None:
             raise self._too_little_memory()
         lengths = {index: len(suffixes[index]) for index in self.mine}
@@ -126,17 +125,17 @@ class _Recording:
         while waiting:
             raise_if_stopped(self.stop)
             batch = [suffixes[index] for index in waiting[0]]
-            neurons = self._if_memory_allows(functools.partial(last_token_neurons, self.model, batch, prefix, self.stop))
+            neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop)
             if neurons is None:
                 waiting = self._halved(waiting)
             else:
                 self._take(waiting.pop(0), neurons)
         return self._gathered()
 
-    def _if_memory_allows(self, work: Callable[[], Result]) -> Result | None:
+    def _if_memory_allows(self, work: Callable[..., Result], *arguments: object) -> Result | None:
         """What the work returns; None, with its memory given back, where it ran out of memory."""
         try:
-            return work()
+            return work(*arguments)
         except (RuntimeError, MemoryError) as problem:
             if not _is_out_of_memory(problem):
                 raise
