@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
-from cna_core.circuits.capture import capture, recording
+from cna_core.circuits.capture import capture
+from cna_core.circuits.last_tokens import recording
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
