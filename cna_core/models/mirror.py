@@ -92,7 +92,8 @@ def _pip_download(
     """Let pip download one wheel into `workshop`; how far it is, is the size of what lies there."""
     arrived, temporary, complaints = workshop / "wheels", workshop / "tmp", workshop / "pip.log"
     temporary.mkdir()
-    options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
+    options = ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]  # its data is read, it never runs
+    options += ["--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--progress-bar", "off"]
     with complaints.open("wb") as log_file:
         pip = subprocess.Popen(
