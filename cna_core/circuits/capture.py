@@ -211,7 +211,7 @@ def plan_batches(
 def _usual_batch_tokens(model: LoadedModel) -> int:
     # Offloaded weights are fetched once a batch, which costs far more than the batch itself: few large ones.
     offloaded = any(weight.is_meta for weight in model.network.parameters())
-    return BATCH_TOKENS["cuda" if offloaded else model.device.type]
+    return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:
