@@ -9,17 +9,30 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from cna_core.errors import RunError
-from cna_core.evaluation.gate_meter import calibrate_openings
+from cna_core.evaluation.dials import settings_of
+from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
 from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.judge import Judge, JudgedRefusalRate
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure, default_measures
-from cna_core.evaluation.runs import PromptsUsed, RunSettings
+from cna_core.evaluation.measures import Knowledge, Measure, RefusalChance, default_measures
+from cna_core.evaluation.points import answers_of, points_of
+from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
 from cna_core.prompts.sets import ContrastSet, PromptSet
+
+_NO_OPENINGS = RefusalOpenings(
+    ModelIdentity(name="", revision="", layers=0, neurons_per_layer=0, dtype=""),
+    "",
+    np.empty(0, dtype=np.int64),
+    np.empty(0),
+    np.empty(0),
+)
 
 
 def inputs_of(plan: SweepPlan) -> dict[str, Any]:
@@ -69,6 +82,35 @@ def plan_of_stored(
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
         )
     return plan
+
+
+def run_so_far(identity: str) -> Run:
+    """A stored run with the points and answers that its journal has; asks no model.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    journal = Journal(identity)
+    whole = journal.finished_run()
+    if whole is not None:
+        return whole
+    about, batches = journal.about()
+    used = about.settings
+    done = journal.read()
+    records = [record for part in done.values() for record in part]
+    settings = settings_of(used.strengths, used.fractions, used.controls)
+    measures = [measure for name in used.measures if (measure := _for_summing_up(name)) is not None]
+    found = {"points": points_of(settings, used.fractions, measures, records), "answers": answers_of(settings, records)}
+    return about.model_copy(update=found | {"finished": bool(batches) and len(done) >= batches})
+
+
+def _for_summing_up(name: str) -> Measure | None:
+    """A measure that can sum up what was observed; those that were plugged in are unknown here."""
+    known: list[Measure] = [*default_measures(["harmful", "benign", "borderline"]), Knowledge(())]
+    known.append(RefusalChance(_NO_OPENINGS))
+    kinds: tuple[SetName, ...] = ("harmful", "benign", "borderline")
+    known += [JudgedRefusalRate(Judge("http://", ""), kind) for kind in kinds]
+    return next((measure for measure in known if measure.name == name), None)
 
 
 def _prompts(used: PromptsUsed | None) -> PromptSet | None:

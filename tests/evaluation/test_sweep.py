@@ -12,6 +12,7 @@ from cna_core.errors import CnaError, RunError, StoppedError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.measures import BenignDivergence, Observation, Quality, Reading, RefusalRate
 from cna_core.evaluation.pace import Pace, estimate
+from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import evaluate, resume
 from cna_core.evaluation.sweep_plan import plan_sweep
@@ -200,6 +201,22 @@ def test_a_stored_run_goes_on_by_its_name_alone(model: LoadedModel, empty_cache:
     with pytest.raises(StoppedError):
         small_sweep(model, fresh=True, partial=lambda run: stop.set(), stop=stop)
     assert without_time(resume(model, stored_runs()[0].identity)) == without_time(whole)
+
+
+def test_what_is_measured_so_far_can_be_seen_without_a_model(model: LoadedModel, empty_cache: Path) -> None:
+    whole = small_sweep(model, fresh=True)
+    identity = stored_runs()[0].identity
+    assert run_so_far(identity) == whole
+    stop = threading.Event()
+    seen: list[Run] = []
+
+    def stop_now(run: Run) -> None:
+        seen.append(run)
+        stop.set()
+
+    with pytest.raises(StoppedError):
+        small_sweep(model, fresh=True, partial=stop_now, stop=stop)
+    assert without_time(run_so_far(identity)) == without_time(seen[0])
 
 
 def test_a_run_does_not_go_on_with_another_model(

@@ -1,0 +1,100 @@
+"""A run as tables: one row a point, and the answers that flipped, side by side. Pure functions of a run."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+
+from cna_core.evaluation.runs import BASELINE, Run, SetName, Setting
+
+Direction = Literal["all", "answered now", "refused now"]
+
+MEASURES = {
+    "refusal_rate": "refused",
+    "refusal_chance": "refusal chance",
+    "benign_refusal_rate": "benign refused",
+    "borderline_refusal_rate": "over-refused",
+    "quality": "quality",
+    "benign_quality": "benign quality",
+    "perplexity": "perplexity",
+    "benign_kl": "benign KL",
+    "knowledge": "knowledge",
+    "knowledge_change": "knowledge change",
+}
+"""Measures of this project and what tables call them; those plugged in are called by their field."""
+
+
+def points_table(run: Run) -> pd.DataFrame:
+    """One row a point: control, size, strength, then each measure that was taken with the ends of its interval."""
+    taken = [name for name in MEASURES if any(getattr(point, name) is not None for point in run.points)]
+    extra = {name for point in run.points for name in point.model_extra or {}}
+    taken += sorted(name for name in extra if not name.endswith("_interval"))
+    rows = []
+    for point in run.points:
+        row: dict[str, object] = {
+            "control": {"cna": "CNA", "random": "random", "caa": "CAA"}[point.control],
+            "circuit, %": None if point.fraction is None else 100 * point.fraction,
+            "strength": point.strength,
+            "prompts": point.prompts,
+        }
+        for name in taken:
+            estimate, title = point.estimate(name), MEASURES.get(name, name)
+            row[title] = estimate.value if estimate else None
+            row[f"{title}, low"] = estimate.low if estimate else None
+            row[f"{title}, high"] = estimate.high if estimate else None
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def answers_beside(
+    run: Run, setting: Setting, prompt_set: SetName = "harmful", direction: Direction = "all", only_flipped: bool = True
+) -> pd.DataFrame:
+    """The baseline's answers beside those of a setting, prompt by prompt.
+
+    Columns: prompt (its place), request, baseline, steered, before and after ("refused", "answered").
+
+    Args:
+        setting: what to hold the baseline against.
+        prompt_set: which set's answers.
+        direction: flips to "answered now" or to "refused now" alone.
+        only_flipped: False shows prompts whose verdict stayed, too.
+    """
+    texts = run.settings.prompts[prompt_set].texts if prompt_set in run.settings.prompts else ()
+    mine = [answer for answer in run.answers if answer.prompt_set == prompt_set]
+    before = {answer.prompt: answer for answer in mine if answer.setting == BASELINE}
+    after = {answer.prompt: answer for answer in mine if answer.setting == setting}
+    rows = []
+    for prompt in sorted(before.keys() & after.keys()):
+        first, second = before[prompt], after[prompt]
+        flipped = first.refused != second.refused
+        if only_flipped and not flipped:
+            continue
+        if direction != "all" and not (flipped and second.refused == (direction == "refused now")):
+            continue
+        rows.append(
+            {
+                "prompt": prompt,
+                "request": texts[prompt] if prompt < len(texts) else f"prompt {prompt + 1}",
+                "baseline": first.text,
+                "steered": second.text,
+                "before": _verdict(first.refused),
+                "after": _verdict(second.refused),
+            }
+        )
+    columns = ["prompt", "request", "baseline", "steered", "before", "after"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Setting]:
+    """The settings beside the baseline that have answers to a set, in the order of the run."""
+    return list(
+        dict.fromkeys(
+            answer.setting
+            for answer in run.answers
+            if answer.prompt_set == prompt_set and not answer.setting.is_baseline
+        )
+    )
+
+
+def _verdict(refused: bool | None) -> str:
+    return {True: "refused", False: "answered", None: ""}[refused]

@@ -1,0 +1,235 @@
+"""Evaluate: does turning the gate off do what is claimed? What to run, what came out, and every run so far."""
+
+import streamlit as st
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CnaError
+from cna_core.evaluation.resume import run_so_far
+from cna_core.evaluation.runs import Run
+from cna_core.figures.sweep import causal_profile
+from pages.common import charts, jobs, session, style
+from pages.evaluating import order, results, shelf, work
+
+STARTED = "evaluate-started"
+
+
+def draw() -> None:
+    st.title("Does turning the gate off do what is claimed?")
+    left, main = st.columns([1, 3.6], gap="medium")
+    _follow_started()
+    with left:
+        shelf.draw()
+    with main:
+        identity = shelf.chosen()
+        if identity is None:
+            _set_up()
+        else:
+            _look_at(identity)
+    _write_address()
+
+
+def _set_up() -> None:
+    circuit, activations = session.circuit(), session.activations()
+    job = jobs.get(st.session_state.get(STARTED, ""))
+    if work.is_running(job) and job is not None:
+        jobs.watch(job.key, _draw_so_far, every_seconds=1.0)
+        return
+    jobs.tell_outcome(job)
+    if circuit is None:
+        st.markdown(
+            "Refusal should fall while quality and knowledge stay, and a random circuit of the same size should do "
+            "nothing. **No circuit yet: press *Find the gate*** on the left, then come back; or open a run file."
+        )
+        return
+    st.markdown(
+        f"Refusal should fall while quality and knowledge stay, and a random circuit should do nothing: measure it for "
+        f"**{circuit.model.name}** and its circuit of **{len(circuit):,} neurons**."
+    )
+    with st.container(border=True):
+        wanted = order.ask(circuit, activations)
+        if wanted is not None:
+            _offer_start(wanted, circuit)
+    _search(circuit)
+    _profile(circuit)
+
+
+def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
+    answers = len(wanted.prompts) + len(wanted.benign or ()) + len(wanted.borderline or ())
+    button, words = st.columns([1, 3], vertical_alignment="center")
+    button.button(
+        "Measure",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="evaluate-start",
+        width="stretch",
+        on_click=_start,
+        args=(wanted, circuit),
+    )
+    pace = work.pace(circuit)
+    about = f"{wanted.settings} settings × {answers} prompts"
+    if pace is not None:
+        about += f" · about {jobs.spoken_seconds(wanted.seconds(pace))}"
+        words.caption(about)
+        return
+    job = work.pace_job()
+    if work.is_running(job):
+        with words:
+            st.caption(f"{about} · timing one batch …")
+            _await(job)
+        return
+    words.caption(f"{about} · the time is known once the model is in memory")
+
+
+@st.fragment(run_every=1.0)
+def _await(job: jobs.Job | None) -> None:
+    """Draw the page again when the job has ended."""
+    if not work.is_running(job):
+        st.rerun()
+
+
+def _start(wanted: order.Order, circuit: Circuit) -> None:
+    st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
+
+
+def _follow_started() -> None:
+    """Once the run that was started here is known, look at it."""
+    job = jobs.get(st.session_state.get(STARTED, ""))
+    if job is not None and isinstance(job.preview, work.SoFar):
+        shelf.choose(job.preview.identity)
+        st.session_state.pop(STARTED)
+
+
+def _look_at(identity: str) -> None:
+    job = work.job_of(identity)
+    if work.is_running(job) and job is not None:
+        jobs.watch(job.key, _draw_so_far, every_seconds=1.5)
+        return
+    try:
+        run = run_so_far(identity)
+    except CnaError as error:
+        st.error(str(error))
+        return
+    title, resume, take = st.columns([4, 1, 1], vertical_alignment="center")
+    title.markdown(f"**{run.name or run.layers_and_size}** · {run.model.name} · {run.created[:16].replace('T', ' ')}")
+    if not run.finished:
+        resume.button(
+            "Go on",
+            icon=":material/play_arrow:",
+            key="evaluate-resume",
+            type="primary",
+            on_click=_go_on,
+            args=(identity, run),
+        )
+    take.download_button(
+        "JSON",
+        run.to_json,
+        f"run-{identity}.json",
+        "application/json",
+        icon=":material/download:",
+        key="evaluate-json",
+        on_click="ignore",
+        help="Download the run",
+    )
+    jobs.tell_outcome(job)
+    results.draw(run, identity)
+
+
+def _go_on(identity: str, run: Run) -> None:
+    work.go_on(identity, run)
+
+
+def _draw_so_far(job: jobs.Job) -> None:
+    if isinstance(job.preview, work.SoFar):
+        run = job.preview.run
+        results.draw_dose_response(run)
+        st.caption(f"{len(run.answers)} answers so far.")
+    else:
+        st.caption("The chart fills as prompts pass.")
+
+
+def _search(circuit: Circuit) -> None:
+    with st.expander("Working point: the gentlest setting that at least halves refusal", icon=":material/target:"):
+        st.caption(
+            "Gentlest: the least KL divergence of the first token on benign prompts. All sizes and strengths are "
+            "ranked by it, then answers are written, gentlest first, until refusals are halved."
+        )
+        key = work.search_key(circuit)
+        job = jobs.get(key)
+        if work.is_running(job):
+            jobs.watch(key)
+            return
+        activations = session.activations()
+        own = order.fraction_of(circuit)
+        sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
+        st.button(
+            "Search",
+            icon=":material/search:",
+            key="evaluate-search",
+            on_click=work.start_search,
+            args=(circuit, activations, sizes),
+        )
+        jobs.tell_outcome(job)
+        if job is not None and job.succeeded:
+            if job.result is None:
+                st.info("No setting of this grid halves refusal; try a larger circuit.")
+                return
+            st.markdown(results.describe(job.result))
+            if st.button("Use it in Chat", icon=":material/forum:", key="evaluate-use-found", type="primary"):
+                results.use_in_chat(circuit, job.result.setting)
+
+
+def _profile(circuit: Circuit) -> None:
+    with st.expander("Which layers do it?", icon=":material/layers:"):
+        st.caption(
+            "Where a circuit lies does not say which layers act. For each layer, only the circuit's neurons in it are "
+            "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
+        )
+        key = work.profile_key(circuit)
+        job = jobs.get(key)
+        if work.is_running(job):
+            jobs.watch(key, _draw_profile, every_seconds=1.5)
+            return
+        st.button(
+            "Measure the layers",
+            icon=":material/layers:",
+            key="evaluate-profile",
+            on_click=work.start_profile,
+            args=(circuit,),
+        )
+        jobs.tell_outcome(job)
+        if job is not None:
+            _draw_profile(job)
+
+
+def _draw_profile(job: jobs.Job) -> None:
+    profile = job.result or job.preview
+    if profile is None:
+        return
+    whole = profile.whole_change
+    figure = causal_profile(
+        profile.layers,
+        profile.alone_changes,
+        profile.others_changes,
+        profile.random_band if profile.random.size else None,
+        whole=(whole.value, whole.low, whole.high),
+        model_layers=profile.model_layers,
+        dark=style.is_dark(),
+    )
+    charts.show(
+        figure,
+        "evaluate-profile-chart",
+        f"Over {profile.prompts} harmful prompts. A filled mark below 0: ablating that layer's neurons alone lowers "
+        "the chance of a refusal. Open marks: all but that layer. Grey: as many random neurons of the layer.",
+    )
+
+
+def _write_address() -> None:
+    """A link opens the run that is looked at."""
+    identity = shelf.chosen()
+    if identity is None:
+        st.query_params.pop("run", None)
+    elif st.query_params.get("run") != identity:
+        st.query_params["run"] = identity
+
+
+draw()

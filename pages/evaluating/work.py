@@ -1,0 +1,194 @@
+"""The long work behind the Evaluate page: sweeps, this machine's pace, the layer profile, the working point.
+
+Threads call no Streamlit. Runs are known by their identity, jobs by their key; which job works on which run is kept for
+the process, so that a reloaded page, and another session, find it.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.gate_meter import calibrate_openings
+from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.pace import Pace, measure_pace
+from cna_core.evaluation.profile import CausalProfile, causal_profile
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.sweep import resume, run_plan
+from cna_core.evaluation.sweep_plan import plan_sweep
+from cna_core.evaluation.working_point import WorkingPoint, search_working_point
+from cna_core.models.host import host
+from cna_core.prompts.sets import PromptSet
+from pages.common import jobs, session
+from pages.evaluating.order import Order
+
+PROFILE_PROMPTS = 24
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """A running sweep: which run it is, and what is measured of it."""
+
+    identity: str
+    run: Run
+
+
+@st.cache_resource(show_spinner=False)
+def _job_of_run() -> dict[str, str]:
+    return {}
+
+
+@st.cache_resource(show_spinner=False)
+def _paces() -> dict[str, Pace]:
+    return {}
+
+
+def start(order: Order, circuit: Circuit, activations: Activations | None) -> jobs.Job:
+    """Start the ordered sweep in the background, or join it where it runs."""
+    name, options, of_run = session.model_name(), session.load_options(), _job_of_run()
+    key = _key("evaluate", order, name, options, circuit.sha256)
+
+    def work(job: jobs.Job) -> Run:
+        questions = order.questions()
+        with _model(job, name, options) as model:
+            openings = calibrate_openings(model, progress=job.progress, stop=job.stop) if order.chance else None
+            plan = plan_sweep(
+                model,
+                circuit,
+                order.prompts,
+                order.strengths,
+                order.fractions,
+                order.benign,
+                order.borderline,
+                order.controls,
+                order.measures(questions, openings),
+                order.max_new_tokens,
+                order.seed,
+                knowledge=questions,
+                activations=activations,
+                name=order.name,
+            )
+            of_run[plan.identity] = key
+            job.preview = SoFar(plan.identity, plan.run)
+            return run_plan(model, plan, partial=_shown(job, plan.identity), progress=job.progress, stop=job.stop)
+
+    return jobs.start(key, "Evaluation", work)
+
+
+def go_on(identity: str, about: Run) -> jobs.Job:
+    """Go on with a stored run in the background."""
+    key = f"evaluate-{identity}"
+    _job_of_run()[identity] = key
+    options = session.load_options() | {"dtype": about.model.dtype}
+    name = about.model.name
+
+    def work(job: jobs.Job) -> Run:
+        job.preview = SoFar(identity, about)
+        with _model(job, name, options) as model:
+            shown = _shown(job, identity)
+            return resume(model, identity, partial=shown, progress=job.progress, stop=job.stop)
+
+    return jobs.start(key, "Evaluation", work)
+
+
+def job_of(identity: str) -> jobs.Job | None:
+    """The job that works, or worked last, on a run in this process."""
+    key = _job_of_run().get(identity)
+    return jobs.get(key) if key else None
+
+
+def is_running(job: jobs.Job | None) -> bool:
+    return job is not None and not job.finished and not job.stop.is_set()
+
+
+def pace(circuit: Circuit) -> Pace | None:
+    """This machine's pace with the chosen model; measured in the background once the model is in memory."""
+    name, options, paces = session.model_name(), session.load_options(), _paces()
+    key = _key("pace", name, options)
+    if key in paces:
+        return paces[key]
+    if jobs.get(key) is None and name in host.loaded():
+
+        def work(job: jobs.Job) -> None:
+            with _model(job, name, options) as model:
+                paces[key] = measure_pace(model, circuit, stop=job.stop)
+
+        jobs.start(key, "Timing one batch", work)
+    return None
+
+
+def pace_job() -> jobs.Job | None:
+    return jobs.get(_key("pace", session.model_name(), session.load_options()))
+
+
+def profile_key(circuit: Circuit) -> str:
+    return _key("profile", session.model_name(), session.load_options(), circuit.sha256)
+
+
+def start_profile(circuit: Circuit) -> None:
+    """Measure in the background which layers' neurons change the refusal chance; the job's result is the profile."""
+    name, options = session.model_name(), session.load_options()
+
+    def work(job: jobs.Job) -> CausalProfile:
+        every = PromptSet.builtin("evaluation-harmful").prompts
+        prompts = [every[place * len(every) // PROFILE_PROMPTS] for place in range(PROFILE_PROMPTS)]
+        with _model(job, name, options) as model:
+            openings = calibrate_openings(model, progress=job.progress, stop=job.stop)
+
+            def show(profile: CausalProfile) -> None:
+                job.preview = profile
+
+            return causal_profile(
+                model, circuit, prompts, openings, partial=show, progress=job.progress, stop=job.stop
+            )
+
+    jobs.start(profile_key(circuit), "Layer profile", work)
+
+
+def search_key(circuit: Circuit) -> str:
+    return _key("search", session.model_name(), session.load_options(), circuit.sha256)
+
+
+def start_search(circuit: Circuit, activations: Activations | None, fractions: tuple[float, ...]) -> None:
+    """Search the working point in the background; the job's result is it, or None."""
+    name, options = session.model_name(), session.load_options()
+
+    def work(job: jobs.Job) -> WorkingPoint | None:
+        with _model(job, name, options) as model:
+            return search_working_point(
+                model, circuit, fractions=fractions, activations=activations, progress=job.progress, stop=job.stop
+            )
+
+    jobs.start(search_key(circuit), "Search for the working point", work)
+
+
+def stored_circuit(identity: str) -> Circuit:
+    """The largest circuit of a stored run.
+
+    Raises:
+        RunError: the run came as a file, without its circuit.
+    """
+    return Journal(identity).inputs()[0]
+
+
+def _model(job: jobs.Job, name: str, options: dict[str, Any]) -> Any:
+    waiting = session.say_place(job.progress)
+    acquired: Any = host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting)
+    return acquired
+
+
+def _shown(job: jobs.Job, identity: str) -> Callable[[Run], None]:
+    def show(run: Run) -> None:
+        job.preview = SoFar(identity, run)
+
+    return show
+
+
+def _key(kind: str, *parts: Any) -> str:
+    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+

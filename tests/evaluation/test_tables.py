@@ -1,0 +1,73 @@
+import pytest
+
+from cna_core.evaluation.runs import Point, RunAnswer, Setting
+from cna_core.evaluation.tables import answers_beside, points_table, steered_settings
+from tests.evaluation.test_runs import a_run
+
+ABLATED = Setting(control="cna", strength=1.0, fraction=0.004)
+
+
+def an_answer(prompt: int, refused: bool, setting: Setting | None = None) -> RunAnswer:
+    chosen = setting or Setting()
+    return RunAnswer(
+        prompt=prompt,
+        set="harmful",
+        strength=chosen.strength,
+        control=chosen.control,
+        fraction=chosen.fraction,
+        text="sorry" if refused else "sure",
+        refused=refused,
+    )
+
+
+RUN = a_run(
+    answers=(
+        an_answer(0, True),
+        an_answer(1, True),
+        an_answer(2, False),
+        an_answer(0, False, ABLATED),
+        an_answer(1, True, ABLATED),
+        an_answer(2, True, ABLATED),
+        an_answer(0, True, Setting(control="caa", strength=1.0)),
+    )
+)
+
+
+@pytest.mark.parametrize(("direction", "prompts"), [("all", [0, 2]), ("answered now", [0]), ("refused now", [2])])
+def test_flipped_answers_stand_beside_the_baselines(direction: str, prompts: list[int]) -> None:
+    table = answers_beside(RUN, ABLATED, direction=direction)  # type: ignore[arg-type]
+    assert table["prompt"].tolist() == prompts
+
+
+def test_a_row_has_the_request_and_both_answers() -> None:
+    row = answers_beside(RUN, ABLATED).iloc[0]
+    assert row.to_dict() == {
+        "prompt": 0,
+        "request": "one",
+        "baseline": "sorry",
+        "steered": "sure",
+        "before": "refused",
+        "after": "answered",
+    }
+
+
+def test_prompts_whose_verdict_stayed_are_shown_on_demand() -> None:
+    assert answers_beside(RUN, ABLATED, only_flipped=False)["prompt"].tolist() == [0, 1, 2]
+    assert answers_beside(RUN, Setting(control="random", strength=1.0, fraction=0.001)).empty
+
+
+def test_settings_with_answers_are_listed_once_without_the_baseline() -> None:
+    assert steered_settings(RUN) == [ABLATED, Setting(control="caa", strength=1.0)]
+
+
+def test_the_table_has_a_row_a_point_and_columns_for_what_was_measured() -> None:
+    points = (
+        Point(strength=1, fraction=0.004, control="cna", prompts=9, refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
+        Point(strength=1, control="caa", prompts=9, refusal_rate=0.1, knowledge=0.3, politeness=0.5),  # type: ignore[call-arg]
+    )
+    table = points_table(a_run(points=points))
+    assert table["refused"].tolist() == [0.5, 0.1]
+    assert table["refused, low"].tolist() == [0.4, 0.1]
+    assert table["circuit, %"].tolist()[0] == 0.4
+    assert {"knowledge", "politeness"} <= set(table.columns)
+    assert "perplexity" not in table.columns
