@@ -39,7 +39,7 @@ test: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest
 
 bench: setup
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV)

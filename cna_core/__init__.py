@@ -1,19 +1,41 @@
 """Contrastive Neuron Attribution: find the neurons behind a model's refusal, and turn them down, off, or up.
 
-The public names, nothing else. Everything here works in a notebook; the app and the command line are built on it.
+The public names, nothing else. Everything here works in a notebook; the app and the command line are built on it. A
+name is imported when it is first used, so that `--help` need not wait for torch.
 """
 
-from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import attribute
-from cna_core.circuits.capture import capture
-from cna_core.circuits.circuit import Circuit
-from cna_core.errors import CnaError
-from cna_core.evaluation.sweep import evaluate
-from cna_core.models.load import load_model
-from cna_core.models.loaded import LoadedModel
-from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.hooks import steered
-from cna_core.steering.lanes import Lane, Step, generate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cna_core.circuits.activations import Activations
+    from cna_core.circuits.attribution import attribute
+    from cna_core.circuits.capture import capture
+    from cna_core.circuits.circuit import Circuit
+    from cna_core.errors import CnaError
+    from cna_core.evaluation.sweep import evaluate
+    from cna_core.models.load import load_model
+    from cna_core.models.loaded import LoadedModel
+    from cna_core.prompts.sets import ContrastSet, PromptSet
+    from cna_core.steering.hooks import steered
+    from cna_core.steering.lanes import Lane, Step, generate
+
+_HOMES = {
+    "Activations": "circuits.activations",
+    "Circuit": "circuits.circuit",
+    "CnaError": "errors",
+    "ContrastSet": "prompts.sets",
+    "Lane": "steering.lanes",
+    "LoadedModel": "models.loaded",
+    "PromptSet": "prompts.sets",
+    "Step": "steering.lanes",
+    "attribute": "circuits.attribution",
+    "capture": "circuits.capture",
+    "evaluate": "evaluation.sweep",
+    "generate": "steering.lanes",
+    "load_model": "models.load",
+    "steered": "steering.hooks",
+}
 
 __all__ = [
     "Activations",
@@ -31,3 +53,9 @@ __all__ = [
     "load_model",
     "steered",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

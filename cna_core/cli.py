@@ -121,6 +121,7 @@ def _contrast(positive: Path | None, negative: Path | None) -> Any:
 def models() -> None:
     """List the catalog: ids, sizes, and what is on this machine already."""
     from cna_core.models.catalog import catalog
+    from cna_core.models.fetch import is_ready
 
     rows = [("id", "kind", "layers × neurons", "bf16 GiB", "4-bit GiB", "")]
     for entry in catalog().values():
@@ -131,7 +132,7 @@ def models() -> None:
                 f"{entry.layers} × {entry.neurons_per_layer}",
                 f"{entry.memory_bfloat16_gib:.1f}",
                 f"{entry.memory_4bit_gib:.1f}",
-                "gated" if entry.gated else "",
+                "on this machine" if is_ready(entry.id) else "gated" if entry.gated else "",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

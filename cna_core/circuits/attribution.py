@@ -65,7 +65,7 @@ def universal_neurons(activations: Activations, threshold: float = 0.8, fraction
         threshold: the share of all prompts in which a neuron must fire.
         fraction: a neuron fires on a prompt when it is among this share of all neurons by |a| there.
     """
-    total = activations.values.shape[1]
+    total = activations.model.layout.total
     firing = max(1, round(fraction * total))
     top = activations.top[:, :firing]
     if top.shape[1] < firing:  # wider than what is kept beside the activations

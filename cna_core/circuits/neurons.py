@@ -91,7 +91,7 @@ def activations_on_text(
         raise CircuitError("There is no text to read; type a word or two.")
     if len(tokens) > limit:
         raise CircuitError(f"The text has {len(tokens):,} tokens, more than {limit:,}; shorten it.")
-    values = np.empty((len(tokens), len(layers)), dtype=np.float32)
+    values = np.zeros((len(tokens), len(layers)), dtype=np.float32)
     handles = []
     try:
         for layer in np.unique(layers):
@@ -119,7 +119,7 @@ def _check(model: LoadedModel, layers: list[int], neurons: list[int]) -> None:
 
 def _reader(chosen: Tensor, values: NDArray[np.float32], columns: NDArray) -> Callable[[NeuronView], None]:
     def visit(view: NeuronView) -> None:
-        values[:, columns] = view.of(chosen)[0].float().cpu().numpy()
+        values[:, columns] += view.of(chosen)[0].float().cpu().numpy()  # a layer's parts are seen one by one
 
     return visit
 

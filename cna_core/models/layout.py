@@ -67,7 +67,7 @@ class NeuronLayout:
         return [values[..., start:end] for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
     def first_layer_of_final(self, final: float | int) -> int:
-        """The first layer of the final part: a share (0.10: the last max(1, round(0.1·L)) layers) or a number of layers."""
+        """The first layer of the final part: a share (0.10: the last max(1, round(0.1·L)) of L layers) or a number."""
         count = max(1, round(final * self.layers)) if isinstance(final, float) else final
         return max(0, self.layers - count)
 

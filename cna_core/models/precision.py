@@ -1,6 +1,7 @@
 """Which device a model runs on, and in which number format: asked of torch or measured, never guessed by vendor."""
 
 import functools
+import os
 import time
 
 import torch
@@ -12,9 +13,13 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def choose_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, then the CPU."""
+    """CUDA where there is one, then Apple's MPS, then the CPU.
+
+    Under torchrun or accelerate launch each process of a machine takes the GPU of its own number.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        number = int(os.environ.get("LOCAL_RANK", "-1"))
+        return torch.device("cuda") if number < 0 else torch.device("cuda", number % torch.cuda.device_count())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
