@@ -224,7 +224,8 @@ def _addition_tables(model: LoadedModel, rows: Sequence[RowSteering]) -> dict[in
 def _signs_by_layer(circuit: Circuit, model: LoadedModel) -> dict[int, tuple[Tensor, Tensor]]:
     """For each layer that has neurons of the circuit: those neurons, int64, and sign(δ) / circuit size, float32."""
     circuit.check_model(model.identity)
-    signs = np.sign(circuit.delta).astype(np.float32) / max(1, len(circuit))
+    # A random control has no δ (NaN): its neurons count as they are.
+    signs = np.nan_to_num(np.sign(circuit.delta), nan=1.0).astype(np.float32) / max(1, len(circuit))
     by_layer = {}
     for index in np.unique(circuit.layers).tolist():
         here = circuit.layers == index

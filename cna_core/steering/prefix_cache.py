@@ -5,6 +5,7 @@ read once for each multiplier and kept. Steering acts at every position, so a ca
 computed with, and another circuit finds nothing here. Not for models that carry a state instead of a cache.
 """
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class PrefixCaches:
     """
 
     def __init__(self, model: LoadedModel, kept_bytes: int = KEPT_BYTES) -> None:
-        self.model = model
+        self._model = weakref.ref(model)  # a model that is let go must not be kept in memory by what it once read
         self.kept_bytes = kept_bytes
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
 
@@ -77,7 +78,9 @@ class PrefixCaches:
         Args:
             plan: one row of it for each prompt.
         """
-        if not shares_prefix(self.model):
+        if self._model() is not batch.model:
+            raise ValueError("these prefixes were read by another model")
+        if not shares_prefix(batch.model):
             return batch.prefill(prompts, plan)
         keys: list[_Key] = [
             (tuple(prompt[:length]), row.key)
@@ -94,7 +97,7 @@ class PrefixCaches:
         return logits
 
     def _read(self, keys: Sequence[_Key], plan: SteeringPlan, batch: RowBatch) -> None:
-        reader = RowBatch(self.model, batch.stop)
+        reader = RowBatch(batch.model, batch.stop)
         _continued(reader, [head for head, _ in keys], [self._longest(*key) for key in keys], plan)
         for row, key in enumerate(keys):
             if all(type(layer) is DynamicLayer and layer.is_initialized for layer in reader.cache.layers):

@@ -114,3 +114,9 @@ def test_the_prefix_ends_where_the_last_message_begins(model: LoadedModel) -> No
     length = message_prefix(model, conversation("why", HISTORY), tokens)
     assert model.tokenizer.decode(tokens[:length]).endswith("<user>")
     assert model.tokenizer.decode(tokens[length:]).startswith("why")
+
+
+def test_what_one_model_read_is_not_given_to_another(model: LoadedModel) -> None:
+    other = loud_model()
+    with pytest.raises(ValueError, match="another model"):
+        first_token_logits(model, [Lane("why")], None, prefixes=PrefixCaches(other))
