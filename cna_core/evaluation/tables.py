@@ -5,7 +5,8 @@ from typing import Literal
 
 import pandas as pd
 
-from cna_core.evaluation.runs import BASELINE, Run, SetName, Setting
+from cna_core.evaluation.intervals import Estimate, change_of_rate
+from cna_core.evaluation.runs import BASELINE, Control, Run, SetName, Setting
 
 Direction = Literal["all", "answered now", "refused now"]
 
@@ -24,6 +25,9 @@ MEASURES = {
 """Measures of this project and what tables call them; those plugged in are called by their field."""
 
 
+CONTROL_TITLES: dict[Control, str] = {"cna": "CNA", "random": "random", "caa": "CAA"}
+
+
 def points_table(run: Run) -> pd.DataFrame:
     """One row a point: control, size, strength, then each measure that was taken with the ends of its interval."""
     taken = [name for name in MEASURES if any(getattr(point, name) is not None for point in run.points)]
@@ -32,7 +36,7 @@ def points_table(run: Run) -> pd.DataFrame:
     rows = []
     for point in run.points:
         row: dict[str, object] = {
-            "control": {"cna": "CNA", "random": "random", "caa": "CAA"}[point.control],
+            "control": CONTROL_TITLES[point.control],
             "circuit, %": None if point.fraction is None else 100 * point.fraction,
             "strength": point.strength,
             "prompts": point.prompts,
@@ -85,6 +89,38 @@ def answers_beside(
     return pd.DataFrame(rows, columns=columns)
 
 
+def runs_beside(first: Run, second: Run) -> pd.DataFrame:
+    """Two runs at the settings that both have: refusal in each, and the change with its 95 % interval.
+
+    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty.
+    Sizes are matched as shares of all neurons, so runs of two models can be compared.
+    """
+    ours = {(point.control, point.fraction, point.strength): point for point in first.points}
+    theirs = {(point.control, point.fraction, point.strength): point for point in second.points}
+    same = _prompts_hash(first) is not None and _prompts_hash(first) == _prompts_hash(second)
+    rows = []
+    order = list(CONTROL_TITLES)
+    shared = sorted(ours.keys() & theirs.keys(), key=lambda at: (order.index(at[0]), at[1] or 0.0, at[2]))
+    for control, fraction, strength in shared:
+        before, after = ours[control, fraction, strength], theirs[control, fraction, strength]
+        change = _paired_change(first, second, before.setting) if same else None
+        rows.append(
+            {
+                "control": CONTROL_TITLES[control],
+                "circuit, %": None if fraction is None else 100 * fraction,
+                "strength": strength,
+                "refused, first": before.refusal_rate,
+                "refused, second": after.refusal_rate,
+                "change": change.value if change else None,
+                "change, low": change.low if change else None,
+                "change, high": change.high if change else None,
+                "quality, first": before.quality,
+                "quality, second": after.quality,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Setting]:
     """The settings beside the baseline that have answers to a set, in the order of the run."""
     return list(
@@ -98,3 +134,24 @@ def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Sett
 
 def _verdict(refused: bool | None) -> str:
     return {True: "refused", False: "answered", None: ""}[refused]
+
+
+def _prompts_hash(run: Run) -> str | None:
+    used = run.settings.prompts.get("harmful")
+    return used.sha256 if used else None
+
+
+def _paired_change(first: Run, second: Run, setting: Setting) -> Estimate | None:
+    """Change of the refusal rate over the prompts that both runs answered at a setting; None where there are none."""
+    verdicts = [
+        {
+            answer.prompt: bool(answer.refused)
+            for answer in run.answers
+            if answer.prompt_set == "harmful" and answer.setting == setting and answer.refused is not None
+        }
+        for run in (first, second)
+    ]
+    shared = sorted(verdicts[0].keys() & verdicts[1].keys())
+    if not shared:
+        return None
+    return change_of_rate([verdicts[0][prompt] for prompt in shared], [verdicts[1][prompt] for prompt in shared])

@@ -1,7 +1,7 @@
 import pytest
 
 from cna_core.evaluation.runs import Point, RunAnswer, Setting
-from cna_core.evaluation.tables import answers_beside, points_table, steered_settings
+from cna_core.evaluation.tables import answers_beside, points_table, runs_beside, steered_settings
 from tests.evaluation.test_runs import a_run
 
 ABLATED = Setting(control="cna", strength=1.0, fraction=0.004)
@@ -71,3 +71,26 @@ def test_the_table_has_a_row_a_point_and_columns_for_what_was_measured() -> None
     assert table["circuit, %"].tolist()[0] == 0.4
     assert {"knowledge", "politeness"} <= set(table.columns)
     assert "perplexity" not in table.columns
+
+
+def test_two_runs_stand_side_by_side_with_paired_changes() -> None:
+    points = (
+        Point(strength=1, control="caa", refusal_rate=1.0),
+        Point(strength=1, fraction=0.004, control="cna", refusal_rate=2 / 3),
+    )
+    other_answers = (an_answer(0, False, ABLATED), an_answer(1, False, ABLATED), an_answer(2, True, ABLATED))
+    first = RUN.model_copy(update={"points": points})
+    second = a_run(
+        answers=other_answers, points=(Point(strength=1, fraction=0.004, control="cna", refusal_rate=1 / 3),)
+    )
+    [row] = runs_beside(first, second).to_dict("records")
+    assert (row["control"], row["circuit, %"], row["strength"]) == ("CNA", 0.4, 1.0)
+    assert row["change"] == pytest.approx(-1 / 3)
+    assert row["change, low"] < -1 / 3 < row["change, high"]
+
+
+def test_runs_on_other_prompts_are_not_paired() -> None:
+    used = RUN.settings.prompts["harmful"].model_copy(update={"sha256": "other"})
+    settings = RUN.settings.model_copy(update={"prompts": {"harmful": used}})
+    other = RUN.model_copy(update={"settings": settings})
+    assert runs_beside(RUN, other)["change"].isna().all()

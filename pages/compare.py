@@ -1,0 +1,189 @@
+"""Compare: runs in one chart (base against instruct, one model against another), and circuits side by side."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from cna_core.circuits import library
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CnaError
+from cna_core.evaluation.journal import Journal, StoredRun, keep_run, stored_runs
+from cna_core.evaluation.resume import run_so_far
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.tables import points_table, runs_beside
+from cna_core.figures.compare import circuits_by_depth
+from cna_core.figures.sweep import COSTS, QUANTITIES, REFUSAL, Curve, curves_of, dose_response
+from pages.common import charts, session, style
+
+RUNS_AT_MOST = 4
+PICKED = "compare-runs"
+LINES = ("Solid", "Dashed", "Dotted", "Dash-dotted")
+
+
+def draw() -> None:
+    st.title("What changes from one to the other?")
+    runs, circuits = st.tabs(["Runs", "Circuits"])
+    with runs:
+        _runs()
+    with circuits:
+        _circuits()
+
+
+def _runs() -> None:
+    known = {run.identity: run for run in stored_runs()}
+    chosen, opened = st.columns([3, 2])
+    with chosen:
+        picked = st.multiselect(
+            "Runs",
+            list(known),
+            max_selections=RUNS_AT_MOST,
+            key=PICKED,
+            format_func=lambda identity: _title(known[identity]),
+            placeholder="Choose two or more runs",
+            persist_state="session",
+        )
+    with opened:
+        st.file_uploader(
+            "Or open run files",
+            type=["json"],
+            accept_multiple_files=True,
+            key="compare-files",
+            on_change=_open_uploads,
+        )
+        if refused := st.session_state.pop("_compare_refused", None):
+            st.error(refused)
+    if len(picked) < 2:
+        st.markdown(
+            "The same sweep on two models in one chart: a base model and its instruct version, say, or one circuit "
+            "against another. **Choose two runs** that Evaluate made, or open their files."
+        )
+        return
+    try:
+        runs = [run_so_far(identity) for identity in picked]
+    except CnaError as error:
+        st.error(str(error))
+        return
+    names = _names([known[identity].name for identity in picked], runs)
+    _draw_runs(runs, names)
+
+
+def _draw_runs(runs: list[Run], names: list[str]) -> None:
+    controls = st.pills(
+        "Curves",
+        ["cna", "random", "caa"],
+        default=["cna"],
+        selection_mode="multi",
+        key="compare-controls",
+        format_func={"cna": "CNA", "random": "random circuit", "caa": "CAA"}.__getitem__,
+        persist_state="session",
+    )
+
+    def curves(measure: str) -> list[Curve]:
+        found = [
+            curve
+            for style_number, (run, name) in enumerate(zip(runs, names, strict=True))
+            for curve in curves_of(run, measure, name=name, style=style_number)
+        ]
+        return [curve for curve in found if curve.control in controls]
+
+    panels = [(REFUSAL, curves("refusal_rate"))]
+    panels += [(cost, drawn) for cost in COSTS if (drawn := curves(cost.measure))]
+    every = [strength for run in runs for strength in run.settings.strengths]
+    charts.show(
+        dose_response(panels, strengths=(min(every), max(every)), dark=style.is_dark()),
+        "compare-dose",
+        " ".join(f"{line}: {name}." for line, name in zip(LINES, names, strict=False))
+        + " Bands are 95 % intervals; where they overlap widely, the runs may not differ.",
+        data=lambda: pd.concat([points_table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]),
+    )
+    st.subheader("At equal settings")
+    other = names[1]
+    if len(names) > 2:
+        other = st.selectbox(f"{names[0]} against", names[1:], key="compare-against")
+    table = runs_beside(runs[0], runs[names.index(other)])
+    if table.empty:
+        st.caption("The runs share no setting (control, size, strength).")
+        return
+    shares = ["refused, first", "refused, second", "change", "change, low", "change, high"]
+    percent = {column: st.column_config.NumberColumn(format="percent") for column in shares}
+    st.dataframe(table, hide_index=True, key="compare-table", column_config=percent)
+    st.caption(
+        f"First: {names[0]}; second: {other}. Changes are paired prompt by prompt where both asked the same prompts; "
+        f"measures that can be compared: {', '.join(quantity.title for quantity in QUANTITIES.values())}."
+    )
+
+
+def _open_uploads() -> None:
+    identities = list(st.session_state.get(PICKED, []))
+    for upload in st.session_state.get("compare-files") or []:
+        try:
+            identities.append(keep_run(Run.from_json(upload.getvalue(), upload.name)))
+        except CnaError as error:
+            st.session_state["_compare_refused"] = str(error)
+    st.session_state[PICKED] = list(dict.fromkeys(identities))[:RUNS_AT_MOST]
+
+
+def _title(run: StoredRun) -> str:
+    return run.name if run.finished else f"{run.name} ({100 * run.done // max(1, run.batches)} %)"
+
+
+def _names(names: list[str], runs: list[Run]) -> list[str]:
+    """Short names for the chart, all different."""
+    short = [run.name or run.model.name for run in runs]
+    chosen = short if len(set(short)) == len(short) else names
+    return [f"{name} ({place})" if chosen.count(name) > 1 else name for place, name in enumerate(chosen, start=1)]
+
+
+def _circuits() -> None:
+    known: dict[str, Circuit] = {}
+    present = session.circuit()
+    if present is not None:
+        known[f"the present circuit · {len(present):,} neurons"] = present
+    for saved in library.saved_circuits():
+        if saved.circuit is not None:
+            known[saved.name] = saved.circuit
+    for run in stored_runs():
+        try:
+            known[f"of the run {run.name}"] = Journal(run.identity).inputs()[0]
+        except CnaError:
+            continue  # a run that came as a file has no circuit with it
+    picked = st.multiselect(
+        "Circuits", list(known), max_selections=RUNS_AT_MOST, key="compare-circuits", placeholder="Choose two or more"
+    )
+    if len(picked) < 2:
+        st.markdown(
+            "Do two circuits share neurons, and do they lie at the same depth? **Choose two circuits**: the present "
+            "one, saved ones, or those of runs."
+        )
+        return
+    circuits = [known[name] for name in picked]
+    charts.show(
+        circuits_by_depth(picked, [circuit.layer_counts for circuit in circuits], dark=style.is_dark()),
+        "compare-depth",
+        "The share of each circuit's neurons in each layer, from the first layer (left) to the last; the final 10 % "
+        "is framed.",
+    )
+    st.dataframe(_facts(picked, circuits), hide_index=True, key="compare-circuit-facts")
+
+
+def _facts(names: list[str], circuits: list[Circuit]) -> pd.DataFrame:
+    first = circuits[0]
+    rows = []
+    for name, circuit in zip(names, circuits, strict=True):
+        comparable = circuit.model.layout == first.model.layout
+        shared = np.intersect1d(first.flat, circuit.flat) if comparable else np.empty(0)
+        rows.append(
+            {
+                "circuit": name,
+                "model": circuit.model.name,
+                "neurons": len(circuit),
+                "in the final 10 %": f"{100 * circuit.concentration(0.10):.0f} %",
+                "in the final 3 layers": f"{100 * circuit.concentration(3):.0f} %",
+                "shared with the first": len(shared) if comparable else None,
+                "Jaccard": round(first.overlap(circuit), 3) if comparable else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+draw()
