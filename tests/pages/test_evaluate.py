@@ -1,0 +1,152 @@
+"""The Evaluate and Compare pages, without a browser and without a model: what they show of runs that are there."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cna_core.evaluation.journal import Journal, keep_run, stored_runs
+from cna_core.evaluation.runs import Point, PromptsUsed, Run, RunAnswer, RunSettings
+from pages.evaluating.order import Order
+from tests.circuits.samples import identity
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+WAIT_SECONDS = 60
+
+
+def a_run(name: str, refused_at_one: float = 0.25, circuit: str = "ab") -> Run:
+    rates = {0.0: 1.0, 1.0: refused_at_one}
+    points = tuple(
+        Point(
+            strength=strength,
+            fraction=0.004,
+            control="cna",
+            prompts=4,
+            refusal_rate=rate,
+            refusal_interval=(max(0, rate - 0.2), min(1, rate + 0.2)),
+            quality=0.9,
+            benign_kl=0.1 * strength,
+        )
+        for strength, rate in rates.items()
+    )
+    answers = [RunAnswer(prompt=0, set="harmful", strength=0, text="I'm sorry <b>no</b>", refused=True)]
+    answers.append(RunAnswer(prompt=0, set="harmful", strength=1, fraction=0.004, text="Sure", refused=False))
+    settings = RunSettings(
+        strengths=(0.0, 1.0),
+        fractions=(0.004,),
+        measures=("refusal_rate", "quality", "benign_kl"),
+        prompts={"harmful": PromptsUsed(name="mine", count=4, sha256="cd", texts=("one", "two", "three", "four"))},
+    )
+    return Run(
+        name=name,
+        created="2026-01-02T03:04:05+00:00",
+        model=identity(),
+        circuit_sha256=circuit,
+        settings=settings,
+        points=points,
+        answers=tuple(answers),
+    )
+
+
+def opened(page: str, **state: object) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    for key, value in state.items():
+        app.session_state[key] = value
+    app.run()
+    app.switch_page(page)
+    return app.run()
+
+
+@pytest.fixture
+def stored(empty_cache: Path) -> str:
+    return keep_run(a_run("first look"))
+
+
+def everything(app: AppTest) -> str:
+    return " ".join(element.value for kind in ("markdown", "caption") for element in app.get(kind)) + " ".join(
+        str(element.proto.body) for element in app.get("html")
+    )
+
+
+def test_without_a_circuit_the_page_teaches_what_to_do(empty_cache: Path) -> None:
+    app = opened("pages/evaluate.py")
+    assert not app.exception
+    assert "Find the gate" in everything(app)
+    assert "No circuit yet" in everything(app)
+
+
+def test_a_stored_run_opens_with_its_figures_and_working_point(stored: str) -> None:
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": stored})
+    assert not app.exception
+    assert len(app.get("plotly_chart")) >= 2
+    said = everything(app)
+    assert "25 %" in said
+    assert "Working point" in said
+
+
+def test_a_run_is_chosen_renamed_and_deleted_from_the_list(stored: str) -> None:
+    app = opened("pages/evaluate.py")
+    app.button(key=f"run-{stored}").click().run()
+    assert app.session_state["evaluate-chosen"] == stored
+    app.text_input(key=f"name-{stored}").set_value("second look").run()
+    app.button(key=f"rename-{stored}").click().run()
+    assert stored_runs()[0].name == "second look"
+    app.button(key=f"delete-{stored}").click().run()
+    assert stored_runs() == []
+    assert not app.exception
+
+
+def test_a_link_to_a_run_that_is_gone_opens_an_empty_page(empty_cache: Path) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    app.query_params["run"] = "0" * 16
+    app.run()
+    app.switch_page("pages/evaluate.py")
+    app.run()
+    assert not app.exception
+
+
+def test_a_stopped_run_can_go_on(empty_cache: Path) -> None:
+    about = a_run("stopped").model_copy(update={"points": (), "answers": (), "finished": False})
+    journal = Journal.start(about, 7)
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": journal.identity})
+    assert not app.exception
+    assert app.button(key="evaluate-resume").label == "Go on"
+
+
+def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:
+    first, second = keep_run(a_run("instruct")), keep_run(a_run("base", 0.5, "ef"))
+    app = opened("pages/compare.py", **{"compare-runs": [first, second]})
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 1
+    table = app.dataframe[0].value
+    assert table["refused, second"].tolist() == [1.0, 0.5]
+
+
+def test_one_run_is_not_enough_to_compare(stored: str) -> None:
+    app = opened("pages/compare.py", **{"compare-runs": [stored]})
+    assert not app.exception
+    assert "Choose two runs" in everything(app)
+
+
+def test_an_order_counts_its_settings() -> None:
+    from cna_core.prompts.sets import PromptSet
+
+    order = Order(
+        strengths=(0.0, 1.0, 2.0),
+        fractions=(0.001, 0.004),
+        controls=("random", "caa"),
+        prompts=PromptSet("p", ("one",)),
+        benign=None,
+        borderline=None,
+        questions_from="none",
+        questions_folder="",
+        questions_count=0,
+        perplexity=True,
+        chance=False,
+        judge=None,
+        max_new_tokens=8,
+        seed=0,
+        name="",
+    )
+    assert order.settings == 1 + 2 * (2 * 2 + 1)
+    assert [measure.name for measure in order.measures((), None)] == ["refusal_rate", "quality", "perplexity"]
