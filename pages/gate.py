@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from cna_core.circuits.attribution import universal_neurons
+from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from pages.common import cards, charts, controls, jobs, session, style
-
-HEATMAP = "gate-heatmap"
+from pages.common import jobs, session, style
+from pages.inspecting import card, choices, evidence, gate_cards, gate_charts, picking, table
 
 
 def draw() -> None:
@@ -22,18 +22,15 @@ def draw() -> None:
         jobs.tell_outcome(job)
         _teach()
         return
-    circuit = session.circuit()
-    if circuit is None:
-        return
     if finding.note:
         st.info(finding.note, icon=":material/info:")
     try:
-        circuit.check_model(finding.activations.model)
+        circuit = session.circuit()
+        if circuit is not None:
+            circuit.check_model(finding.activations.model)
+            _explore(finding, circuit)
     except CnaError as error:
-        st.error(str(error))
-        return
-    _cards(finding, circuit)
-    _map(finding, circuit)
+        st.error(str(error), icon=":material/error:")
 
 
 def _teach() -> None:
@@ -51,47 +48,47 @@ def _draw_preview(job: jobs.Job) -> None:
         st.caption("The map fills as prompts go through.")
         return
     statistics = NeuronStatistics(preview.layout, preview.delta)
-    st.plotly_chart(neuron_heatmap(statistics, dark=style.is_dark()), key=f"{HEATMAP}-preview")
+    st.plotly_chart(neuron_heatmap(statistics, dark=style.is_dark()), key="gate-preview")
     st.caption(f"δ so far, from {preview.prompts_done} prompts.")
 
 
-def _cards(finding: session.Finding, circuit: Circuit) -> None:
-    null = controls.permutation_null(finding.activations, circuit)
-    shuffled = null.concentration(0.10)
-    left_out = universal_neurons(finding.activations)
-    cards.row(
-        [
-            cards.Card("Neurons in the circuit", f"{len(circuit):,}", f"of {circuit.model.layout.total:,}"),
-            cards.Card(
-                "In the final 10 % of layers",
-                cards.percent(circuit.concentration(0.10)),
-                f"shuffled labels: {cards.percent(shuffled.mean)}, "
-                f"{100 * shuffled.low:.0f}–{cards.percent(shuffled.high)}",
-                "The same selection with the labels of the prompts shuffled: what scale alone concentrates.",
-            ),
-            cards.Card("Universal neurons left out", f"{len(left_out):,}", "they fire on 80 % of all prompts"),
-            cards.Card("Time", f"{finding.seconds:.1f} s", f"{len(finding.activations.values)} prompts"),
-        ]
-    )
+@st.fragment
+def _explore(finding: session.Finding, circuit: Circuit) -> None:
+    """All that follows from a finding; a click redraws this alone. The evidence comes a moment after the map."""
+    activations = finding.activations
+    top = st.empty()
+    shown = choices.draw(activations.model.layout)
+    body = st.empty()
+    known = evidence.known(activations, circuit)
+    if known is None:
+        with top.container():
+            gate_cards.draw(finding, circuit, None)
+        with body.container():
+            gate_charts.draw_first(activations, circuit, shown)
+        known = evidence.compute(activations, circuit)
+    with top.container():
+        gate_cards.draw(finding, circuit, known)
+    with body.container():
+        gate_charts.draw(activations, circuit, known, shown)
+        _neurons(activations, circuit, known)
+    session.write_address()
 
 
-def _map(finding: session.Finding, circuit: Circuit) -> None:
-    statistics = NeuronStatistics.of(finding.activations)
-    figure = neuron_heatmap(
-        statistics,
-        circuit=circuit,
-        universal=universal_neurons(finding.activations),
-        picked=session.selected_neuron(),
-        dark=style.is_dark(),
-    )
-    charts.show(
-        figure,
-        HEATMAP,
-        "Each row is a layer, each column a slice of its neurons; orange fires more on prompts that are refused, blue "
-        "less. Dots are the circuit, rings fire on nearly every prompt and are left out.",
-        data=circuit.table,
-        file_name="gate-heatmap",
-    )
+def _neurons(activations: Activations, circuit: Circuit, known: Evidence) -> None:
+    st.subheader("Neurons of the circuit", anchor=False)
+    left, right = st.columns([6, 5], gap="large")
+    with left:
+        st.caption("Click a row, a dot or a cell of the map: the neuron's card opens.")
+        table.draw(circuit, known, "gate-table", columns=table.NARROW)
+    with right:
+        place = picking.picked_or_first(activations, circuit)
+        card.draw(activations, circuit, known, place)
+        card.draw_keepers(activations, place)
+        st.page_link(
+            "pages/neurons.py",
+            label="What it writes, and where it fires in any text",
+            icon=":material/arrow_forward:",
+        )
 
 
 draw()

@@ -25,7 +25,7 @@ LARGEST_CLICKABLE_COLUMNS = 768
 """Where every cell carries a mark to click: 80 layers then take 3 MB to send instead of 4."""
 ROBUST_PERCENTILE = 99.5
 """Colours end at this percentile of the cells' |value|, so that a few huge neurons do not wash out the rest."""
-HEIGHT = 470
+HEIGHT = 440
 MARGIN_TOP, MARGIN_BOTTOM = 76, 48
 """Shared by the charts beside the map, so that their layers are level with its rows."""
 
@@ -216,13 +216,13 @@ def neuron_heatmap(
     end = cells.first_position + cells.values.shape[1] * cells.bin_width
     palette.frame(
         figure,
-        f"{title}, layer by neuron" + (", each layer sorted" if order == "value" else ""),
+        f"{title}, layer by neuron",
         height,
         dark,
         margin={"l": 56, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
         clickmode="event+select",
     )
-    along = "neuron" if order == "index" else "place in the layer, from the largest value to the smallest"
+    along = "neuron" if order == "index" else "place by value, largest first"
     pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
     figure.update_xaxes(
         title_text=along + pooled, range=[cells.first_position - 0.5, end - 0.5], showgrid=False, constrain="domain"
@@ -255,17 +255,18 @@ def _clamped(ends: tuple[int, int] | None, length: int) -> tuple[int, int]:
 
 
 def _colorbar(unit: str, limit: float, quantity: Quantity, dark: bool) -> dict:
-    sign = "" if quantity == "magnitude" else "±"
+    """A thin bar whose ends say that everything beyond has the same colour."""
+    ends = {-limit: f"≤ −{limit:.2g}", 0.0: "0", limit: f"≥ {limit:.2g}"}
+    if quantity == "magnitude":
+        del ends[-limit]
     return {
         "thickness": 10,
         "outlinewidth": 0,
         "len": 1,
-        "title": {
-            "text": f"{unit} · colours end at {sign}{limit:.2g} ({ROBUST_PERCENTILE:g}th percentile)",
-            "side": "right",
-        },
-        "tickfont": {"color": palette.muted(dark)},
-        "nticks": 5,
+        "title": {"text": unit, "side": "top", "font": {"size": 12, "color": palette.muted(dark)}},
+        "tickfont": {"color": palette.muted(dark), "size": 11},
+        "tickvals": list(ends),
+        "ticktext": list(ends.values()),
         "xpad": 6,
     }
 
@@ -371,9 +372,8 @@ def _marks(
         if name == "circuit"
         else {"symbol": "circle-open", "size": 9, "color": ink, "line": {"width": 1.5}}
     )
-    words = f"circuit ({len(flat):,})" if name == "circuit" else f"universal, left out ({len(flat):,})"
     return go.Scattergl(
-        name=words,
+        name=name,
         meta=name,
         x=x.astype(np.float32),
         y=_small(y),

@@ -54,16 +54,17 @@ def delta_ridgelines(
         figure.add_vline(x=cut, line={"color": palette.STEERED, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
         text=f"the circuit's cut, |{name}| ≥ {cutoff:.2g}",
-        x=cutoff,
-        xref="x",
+        x=1,
+        xref="paper",
         y=1,
         yref="paper",
-        xanchor="left",
+        xanchor="right",
         yanchor="bottom",
         showarrow=False,
         font={"color": palette.STEERED, "size": 12},
     )
-    return _ridge_frame(figure, f"{name} in every layer", f"{name} (the last bins hold all beyond)", first, last, dark)
+    _ridge_frame(figure, f"{name} in every layer", f"{name} (the last bins hold all beyond)", first, last, dark)
+    return figure.update_xaxes(range=[edges[0], edges[-1]])
 
 
 def activation_ridgelines(
@@ -111,7 +112,7 @@ def activation_ridgelines(
     words = f"activation at the last token{turned} (the last bins hold all beyond)"
     _ridge_frame(figure, "Activations in every layer, by prompt set", words, first, last, dark)
     _set_legend(figure, dark)
-    return figure
+    return figure.update_xaxes(range=[edges[0], edges[-1]])
 
 
 def final_layer_histograms(
@@ -150,7 +151,7 @@ def final_layer_histograms(
         horizontal_spacing=0.04,
         vertical_spacing=0.16,
         subplot_titles=[
-            f"layer {layer}: {int((np.abs(parts[layer]) >= cutoff).sum())} beyond the cut" for layer in chosen
+            f"layer {layer}: {int((np.abs(parts[layer]) >= cutoff).sum())}" for layer in chosen
         ],
     )
     for place, layer in enumerate(chosen):
@@ -171,7 +172,8 @@ def final_layer_histograms(
             row=place // columns + 1,
             col=place % columns + 1,
         )
-    palette.frame(figure, f"{name} in the last {len(chosen)} layers", 210 * rows + 70, dark, showlegend=False, bargap=0)
+    title = f"{name} in the last {len(chosen)} layers, and neurons beyond the cut"
+    palette.frame(figure, title, 210 * rows + 70, dark, showlegend=False, bargap=0)
     figure.update_layout(margin={"t": 72})
     figure.update_annotations(font={"size": 12, "color": palette.ink(dark)})
     figure.update_yaxes(type="log", dtick=1, range=[-0.3, None], exponentformat="none")
@@ -244,7 +246,7 @@ def token_bars(
         up, down: (token, logits per unit of activation), strongest first.
         dark: for a dark page.
     """
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.24)
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.36)
     reach = max((abs(value) for _, value in (*up, *down)), default=1.0) * 1.05
     for column, (meta, pairs, colour) in enumerate(
         (("down", down, palette.diverging(dark)[1][1]), ("up", up, palette.diverging(dark)[5][1])), start=1
@@ -272,15 +274,15 @@ def token_bars(
         )
     palette.frame(
         figure,
-        "Tokens it pushes down, and up, when its activation is +1",
+        "Tokens it pushes down and up",
         60 + 26 * max(len(up), len(down), 1) + 40,
         dark,
         showlegend=False,
         bargap=0.25,
-        margin={"l": 120, "t": 40, "b": 44},
+        margin={"l": 112, "t": 40, "b": 44},
     )
     figure.update_yaxes(tickfont={"color": palette.ink(dark)})
-    figure.update_xaxes(title_text="logits per unit", nticks=4)
+    figure.update_xaxes(title_text="logits per unit", nticks=3)
     figure.update_xaxes(range=[-reach, 0], col=1)
     figure.update_xaxes(range=[0, reach], col=2)
     return figure
@@ -313,7 +315,7 @@ def token_strip(tokens: Sequence[str], values: NDArray[np.floating], *, dark: bo
 def visible_token(token: str) -> str:
     """A token as a label: white space and line breaks made visible, markup escaped, long ones cut."""
     shown = token.replace(" ", "␣").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
-    return html.escape(shown if len(shown) <= 24 else shown[:23] + "…") or "∅"
+    return html.escape(shown if len(shown) <= 13 else shown[:12] + "…") or "∅"
 
 
 def _add_ridges(
@@ -368,7 +370,8 @@ def _ridge_frame(figure: go.Figure, title: str, along: str, first: int, last: in
     palette.frame(figure, title, height, dark, margin={"t": 76})
     figure.update_xaxes(title_text=along)
     step = next((step for step in (1, 2, 5, 10, 20, 50) if rows / step <= 16), 100)
-    figure.update_yaxes(title_text="layer", range=[first - 0.4, last + 1.8], tick0=0, dtick=step, showgrid=False)
+    ticks = [layer for layer in range(first, last + 1) if layer % step == 0]
+    figure.update_yaxes(title_text="layer", range=[first - 0.4, last + 1.8], tickvals=ticks, showgrid=False)
     return figure
 
 

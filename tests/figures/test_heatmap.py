@@ -141,8 +141,11 @@ def test_the_scale_is_symmetric_and_zero_is_the_background() -> None:
     assert trace(neuron_heatmap(STATISTICS, colour_limit=0.25), "cells").zmax == 0.25
 
 
-def test_where_colours_end_is_said() -> None:
-    assert "percentile" in trace(neuron_heatmap(STATISTICS), "cells").colorbar.title.text
+def test_the_colour_bar_says_where_colours_end() -> None:
+    cells = trace(neuron_heatmap(STATISTICS), "cells")
+    assert cells.colorbar.tickvals == (-cells.zmax, 0, cells.zmax)
+    assert cells.colorbar.ticktext == (f"≤ −{cells.zmax:.2g}", "0", f"≥ {cells.zmax:.2g}")
+    assert cells.colorbar.title.text == "δ"
 
 
 def test_the_final_layers_are_framed_and_named() -> None:

@@ -84,7 +84,7 @@ def test_small_multiples_show_the_last_layers_from_the_last_and_colour_what_is_b
     assert panel.y.sum() == 50
     np.testing.assert_array_equal(panel.marker.color == palette.STEERED, np.abs(panel.x) >= 1)
     beyond = (np.abs(LAYOUT.split(VALUES)[2]) >= 1).sum()
-    assert figure.layout.annotations[0].text == f"layer 2: {beyond} beyond the cut"
+    assert figure.layout.annotations[0].text == f"layer 2: {beyond}"
 
 
 def test_more_small_multiples_than_layers_are_all_layers() -> None:
@@ -122,7 +122,7 @@ def test_token_bars_are_the_pushes_on_one_scale() -> None:
 
 def test_tokens_without_ink_still_have_a_label() -> None:
     assert visible_token("") == "∅" and visible_token("\t ") == "\\t␣"
-    assert len(visible_token("x" * 100)) == 24
+    assert len(visible_token("x" * 100)) == 13
 
 
 class Collector(HTMLParser):

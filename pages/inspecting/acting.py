@@ -1,0 +1,63 @@
+"""Where the circuit acts, measured on request: the refusal chance with one layer's neurons ablated at a time."""
+
+from typing import Any
+
+import streamlit as st
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.gate_meter import calibrate_openings
+from cna_core.evaluation.profile import CausalProfile, causal_profile
+from cna_core.models.host import host
+from cna_core.prompts.sets import ContrastSet, PromptSet
+from pages.common import jobs, session
+
+PROMPTS = 12
+"""Evaluation prompts asked: enough for the large effects, and done in well under a minute on a laptop."""
+
+
+def known(circuit: Circuit) -> CausalProfile | None:
+    """The profile of this circuit, finished or as far as it is; None before the first prompt."""
+    job = jobs.get(_key(circuit))
+    return None if job is None else job.result or job.preview
+
+
+def offer(circuit: Circuit) -> None:
+    """A button that starts the measurement, its progress while it runs, or its outcome."""
+    key = _key(circuit)
+    job = jobs.get(key)
+    if job is not None and not job.finished and not job.stop.is_set():
+        jobs.watch(key)
+        return
+    jobs.tell_outcome(job)
+    if job is not None and job.succeeded:
+        return
+    st.button(
+        "Measure where it acts",
+        key="measure-acting",
+        icon=":material/science:",
+        on_click=_start,
+        args=(circuit,),
+        help=f"Ablates the circuit's neurons one layer at a time on {PROMPTS} harmful prompts that were not used to "
+        "find it, and reads the refusal chance off the first token. Nothing harmful is written.",
+    )
+
+
+def _start(circuit: Circuit) -> None:
+    name, options = session.model_name(), session.load_options()
+    prompts = PromptSet.builtin("evaluation-harmful").prompts[:PROMPTS]
+
+    def work(job: jobs.Job) -> CausalProfile:
+        watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
+        with host.acquire(name, **options, **watching, waiting=session.say_place(job.progress)) as model:
+            openings = calibrate_openings(model, ContrastSet.builtin(), **watching)
+
+            def show(profile: CausalProfile) -> None:
+                job.preview = profile
+
+            return causal_profile(model, circuit, prompts, openings, random_circuits=0, partial=show, **watching)
+
+    jobs.start(_key(circuit), "Measuring where the circuit acts", work)
+
+
+def _key(circuit: Circuit) -> str:
+    return f"acting-{session.model_name()}-{circuit.sha256[:16]}"

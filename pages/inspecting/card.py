@@ -1,0 +1,141 @@
+"""The card of one neuron: what it does on every prompt, what it writes, and where it fires in any text."""
+
+import html
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+from streamlit.delta_generator import DeltaGenerator
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.evidence import Evidence
+from cna_core.circuits.facts import NeuronFacts, neuron_facts
+from cna_core.circuits.library import circuits_containing
+from cna_core.circuits.neurons import TokenPushes, activations_on_text, output_tokens
+from cna_core.errors import CnaError
+from cna_core.figures.neurons import prompt_strip, token_bars, token_strip
+from cna_core.progress import Progress
+from pages.common import charts, session, style
+
+EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
+
+
+def draw(activations: Activations, circuit: Circuit, evidence: Evidence | None, place: tuple[int, int]) -> None:
+    """The numbers and the strip plot, from recorded activations alone."""
+    facts = neuron_facts(activations, circuit, *place, evidence)
+    st.markdown(f"#### Layer {facts.layer}, neuron {facts.neuron}")
+    st.caption(_standing(facts, circuit))
+    st.html(_numbers(facts))
+    charts.show(
+        prompt_strip(facts.values, activations.is_positive, activations.prompts, dark=style.is_dark()),
+        "neuron-strip",
+        "A dot is a prompt (rest on it to read it); the further the two bars lie apart against the spread of the dots, "
+        "the more this neuron tells the sets apart.",
+        data=pd.DataFrame(
+            {"prompt": activations.prompts, "positive": activations.is_positive, "activation": facts.values}
+        ),
+        file_name=f"neuron-{facts.layer}-{facts.neuron}",
+    )
+
+
+def draw_words(activations: Activations, place: tuple[int, int]) -> None:
+    """The tokens it writes and any text as it sees it: these ask the model."""
+    said = st.empty()
+    try:
+        pushes = _pushes(activations.model.model_dump_json(), *place, said)
+    except CnaError as error:
+        said.info(str(error), icon=":material/info:")
+    else:
+        charts.show(
+            token_bars(pushes.up, pushes.down, dark=style.is_dark()),
+            "neuron-tokens",
+            "The neuron's output direction through the final norm's scale and the unembedding: what the next token's "
+            "logits gain or lose directly when it fires; what later layers make of it is left out.",
+            data=pd.DataFrame([*pushes.up, *pushes.down], columns=["token", "logits_per_unit"]),
+        )
+    text = st.text_area(
+        "Where does it fire in your own text?",
+        EXAMPLE_TEXT,
+        key="neuron_text",
+        persist_state="session",
+        max_chars=4000,
+        height=90,
+    )
+    said = st.empty()
+    try:
+        tokens, values = _on_text(activations.model.model_dump_json(), text, *place, said)
+    except CnaError as error:
+        said.info(str(error), icon=":material/info:")
+    else:
+        st.html(token_strip(tokens, values, dark=style.is_dark()))
+        st.caption(
+            "**How to read this.** Orange: positive activation, blue: negative; full colour is the strongest here. "
+            "Rest on a token for its value. The text is read as it is, without a chat template."
+        )
+
+
+def draw_keepers(activations: Activations, place: tuple[int, int]) -> None:
+    """Which saved circuits contain it."""
+    found = circuits_containing(activations.model, *place)
+    words = ", ".join(f"{name} (rank {rank})" for name, rank in found)
+    st.caption(f"In saved circuits: {words}." if found else "In none of the saved circuits of this model.")
+
+
+def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
+    if facts.rank is not None:
+        chosen = facts.selection_frequency
+        often = "" if chosen is None else f"; {chosen:.0%} of random halves of the prompts select it"
+        return f"Rank {facts.rank} of {len(circuit):,} in the circuit{often}."
+    if facts.is_universal:
+        return "Universal: it fires whatever is asked, and is left out of the circuit."
+    return f"Not in the circuit: number {facts.strength_rank:,} of all neurons by |δ|."
+
+
+def _numbers(facts: NeuronFacts) -> str:
+    pairs = [
+        ("δ", f"{facts.delta:+.3g}"),
+        ("effect size", f"{facts.effect_size:+.2f}"),
+        ("AUC", f"{facts.auc:.2f}"),
+        ("mean +", f"{facts.positive_mean:.3g}"),
+        ("mean −", f"{facts.negative_mean:.3g}"),
+    ]
+    cells = "".join(
+        f'<div><div style="font-size:.78rem;opacity:.75">{html.escape(name)}</div>'
+        f'<div style="font-weight:600;font-size:1.1rem">{html.escape(value)}</div></div>'
+        for name, value in pairs
+    )
+    return f'<div data-testid="neuron-numbers" style="display:flex;flex-wrap:wrap;gap:.4rem 1.3rem">{cells}</div>'
+
+
+def _pushes(identity: str, layer: int, neuron: int, said: DeltaGenerator) -> TokenPushes:
+    cache = st.session_state.setdefault("_neuron_tokens", {})
+    key = (identity, layer, neuron)
+    if key not in cache:
+        with session.model(progress=_saying(said)) as model:
+            cache[key] = output_tokens(model, layer, neuron)
+        said.empty()
+    return cache[key]
+
+
+def _on_text(
+    identity: str, text: str, layer: int, neuron: int, said: DeltaGenerator
+) -> tuple[list[str], NDArray[np.float32]]:
+    cache = st.session_state.setdefault("_neuron_text_values", {})
+    key = (identity, text, layer, neuron)
+    if key not in cache:
+        with session.model(progress=_saying(said)) as model:
+            tokens, values = activations_on_text(model, text, [layer], [neuron])
+        cache[key] = (tokens, values[:, 0])
+        said.empty()
+    return cache[key]
+
+
+def _saying(said: DeltaGenerator) -> Progress:
+    """Progress that is written where `said` is: waiting for the model, or its loading."""
+
+    def progress(done: int, total: int, words: str) -> None:
+        said.caption(words)
+
+    return progress

@@ -1,0 +1,148 @@
+"""The charts of the Gate page: the map with what each layer holds, the view in 3D, and prompt space."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.evidence import Evidence
+from cna_core.circuits.projection import project_prompts
+from cna_core.errors import CnaError
+from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.layers import layer_profile
+from cna_core.figures.space import neuron_space, prompt_space
+from pages.common import charts, style
+from pages.inspecting import acting, picking
+from pages.inspecting.choices import Shown
+
+HEATMAP = "gate-heatmap"
+
+
+def draw_first(activations: Activations, circuit: Circuit, shown: Shown) -> None:
+    """What can be drawn at once, before the evidence is there: the map alone."""
+    wide, _ = st.columns([7, 4])
+    with wide:
+        st.plotly_chart(neuron_heatmap(**_map_of(activations, circuit, shown)), key=f"{HEATMAP}-first")
+        st.caption("Shuffling labels and halving prompts, to see what chance alone would show …")
+
+
+def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+    """The chosen view."""
+    if shown.view == "space":
+        _draw_space(activations, circuit)
+    elif shown.view == "prompts":
+        _draw_prompts(activations, circuit)
+    else:
+        wide, narrow = st.columns([7, 4])
+        with wide:
+            _draw_map(activations, circuit, evidence, shown)
+        with narrow:
+            _draw_layers(circuit, evidence, shown)
+
+
+def _map_of(activations: Activations, circuit: Circuit, shown: Shown) -> dict[str, Any]:
+    return {
+        "statistics": NeuronStatistics.of(activations),
+        "circuit": circuit,
+        "quantity": shown.quantity,
+        "order": shown.order,
+        "layers": shown.layers,
+        "neurons": shown.neurons,
+        "dark": style.is_dark(),
+    }
+
+
+def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+    figure = neuron_heatmap(
+        **_map_of(activations, circuit, shown),
+        universal=evidence.left_out,
+        selection_frequency=evidence.selection_frequency,
+        picked=picking.picked(activations),
+        clickable_cells=True,
+    )
+    charts.show(
+        figure,
+        HEATMAP,
+        "Each row is a layer, each column a slice of its neurons; orange fires more on prompts that are refused, blue "
+        "less. Dots are the circuit; rings fire on nearly every prompt and are left out; "
+        "colours end at the 99.5th percentile. Click any.",
+        data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
+        on_select=lambda: picking.from_chart(HEATMAP),
+    )
+
+
+def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+    profile = acting.known(circuit)
+    effect = profile.over_all_layers() if profile is not None else None
+    low, mean, high = evidence.null.layer_band()
+    if effect is None:
+        figure = layer_profile(
+            circuit.layer_counts,
+            null_counts=(low, mean, high),
+            mass=evidence.mass,
+            mass_normalised=evidence.mass_normalised,
+            null_mass=evidence.null_mass,
+            layers=shown.layers,
+            dark=style.is_dark(),
+        )
+        second = "Hollow: the mass after dividing each layer by its activation scale, which tells late from large."
+    else:
+        figure = layer_profile(
+            circuit.layer_counts,
+            null_counts=(low, mean, high),
+            causal_effect=effect,
+            layers=shown.layers,
+            dark=style.is_dark(),
+        )
+        second = "Dots: how far the chance of a refusal moves when only that layer's circuit neurons are ablated."
+    table = {
+        "layer": range(circuit.model.layers),
+        "circuit_neurons": circuit.layer_counts,
+        "shuffled_low": low,
+        "shuffled_mean": mean,
+        "shuffled_high": high,
+        "mass": evidence.mass,
+        "mass_by_activation_scale": evidence.mass_normalised,
+    }
+    if effect is not None:
+        table["change_of_refusal_if_ablated"] = effect
+    charts.show(
+        figure,
+        "gate-layers",
+        f"Bars within the grey band are no later than chance. {second}",
+        data=lambda: pd.DataFrame(table),
+    )
+    acting.offer(circuit)
+
+
+def _draw_space(activations: Activations, circuit: Circuit) -> None:
+    charts.show(
+        neuron_space(NeuronStatistics.of(activations), circuit, dark=style.is_dark()),
+        "gate-space",
+        "Height is δ, large points are the circuit; drag to turn. Layers that lie flat tell the sets hardly apart.",
+        data=circuit.table,
+    )
+
+
+def _draw_prompts(activations: Activations, circuit: Circuit) -> None:
+    try:
+        projection = project_prompts(activations, circuit)
+    except CnaError as error:
+        st.info(str(error), icon=":material/info:")
+        return
+    charts.show(
+        prompt_space(projection, activations.is_positive, activations.prompts, dark=style.is_dark()),
+        "gate-prompts",
+        f"A dot is a prompt, placed by the circuit's {len(circuit):,} activations alone; the axes are found without "
+        "the labels. AUC 1: the first axis alone separates the sets; 0.5: it does not.",
+        data=lambda: pd.DataFrame(
+            {
+                "prompt": activations.prompts,
+                "positive": activations.is_positive,
+                "first_component": projection.points[:, 0],
+                "second_component": projection.points[:, 1],
+            }
+        ),
+    )

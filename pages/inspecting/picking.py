@@ -1,0 +1,52 @@
+"""From a click on a mark, a cell or a table's row to the neuron that was meant."""
+
+from typing import Any
+
+import streamlit as st
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.facts import has_neuron
+from pages.common import session
+
+
+def picked(activations: Activations) -> tuple[int, int] | None:
+    """The neuron that was picked, or that a link names; None where none was, or the model has no such neuron."""
+    chosen = session.selected_neuron()
+    return chosen if chosen is not None and has_neuron(activations, *chosen) else None
+
+
+def picked_or_first(activations: Activations, circuit: Circuit) -> tuple[int, int]:
+    """The neuron whose card is open: the one picked, else the first of the circuit."""
+    return picked(activations) or (int(circuit.layers[0]), int(circuit.neurons[0]))
+
+
+def from_chart(key: str) -> None:
+    """Callback of a chart whose marks' customdata begins with (layer, neuron). An emptied selection changes nothing."""
+    points = _selection(key).get("points") or []
+    if points and (data := points[-1].get("customdata")) is not None:
+        layer, neuron = (data[place] for place in ((0, 1) if isinstance(data, list) else ("0", "1")))
+        session.select_neuron(round(layer), round(neuron))
+
+
+def from_table(key: str, circuit: Circuit) -> None:
+    """Callback of a table of the circuit in rank order. An emptied selection changes nothing."""
+    rows = _selection(key).get("rows") or []
+    if rows and rows[0] < len(circuit):
+        session.select_neuron(int(circuit.layers[rows[0]]), int(circuit.neurons[rows[0]]))
+
+
+def _selection(key: str) -> dict[str, Any]:
+    state = st.session_state.get(key) or {}
+    return state.get("selection") or {}
+
+
+def from_rank(circuit: Circuit, position: int) -> None:
+    """Callback of a button: the neuron at this place in rank order, counted from 0."""
+    session.select_neuron(int(circuit.layers[position]), int(circuit.neurons[position]))
+
+
+def from_numbers(layer_key: str, neuron_key: str, widths: tuple[int, ...]) -> None:
+    """Callback of two number inputs; a neuron beyond the width of a narrower layer becomes its last one."""
+    layer, neuron = int(st.session_state[layer_key]), int(st.session_state[neuron_key])
+    session.select_neuron(layer, min(neuron, widths[layer] - 1))

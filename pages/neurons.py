@@ -1,0 +1,109 @@
+"""Neurons: how activations are distributed in every layer, and everything about one neuron."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.evidence import Evidence
+from cna_core.errors import CnaError
+from pages.common import session
+from pages.inspecting import card, distributions, evidence, picking, table
+
+
+def draw() -> None:
+    st.title("What does each neuron do?")
+    finding = session.finding()
+    if finding is None:
+        st.markdown(
+            "Every neuron's activations, layer by layer, and what one neuron writes. "
+            "**No circuit yet: pick a model on the left and press *Find the gate***, then come back."
+        )
+        return
+    try:
+        circuit = session.circuit()
+        if circuit is not None:
+            circuit.check_model(finding.activations.model)
+            _explore(finding.activations, circuit)
+    except CnaError as error:
+        st.error(str(error), icon=":material/error:")
+
+
+@st.fragment
+def _explore(activations: Activations, circuit: Circuit) -> None:
+    known = evidence.known(activations, circuit)
+    if known is None:
+        with st.spinner("Shuffling labels and halving prompts …"):
+            known = evidence.compute(activations, circuit)
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        distributions.draw(activations, circuit, known)
+    with right:
+        place = _choose(activations, circuit)
+        card.draw(activations, circuit, known, place)
+        card.draw_words(activations, place)
+        card.draw_keepers(activations, place)
+    _list(circuit, known)
+    session.write_address()
+
+
+def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
+    """Layer and neuron as numbers: the way to any neuron without a mouse."""
+    layer, neuron = picking.picked_or_first(activations, circuit)
+    widths = activations.model.layout.widths
+    first, second, previous, following = st.columns([3, 3, 1, 1], vertical_alignment="bottom")
+    # Keys name the neuron shown, so that a pick elsewhere shows here too.
+    keys = f"layer-of-{layer}.{neuron}", f"neuron-of-{layer}.{neuron}"
+    pick: dict[str, Any] = {"on_change": picking.from_numbers, "args": (*keys, widths)}
+    first.number_input("Layer", 0, len(widths) - 1, layer, key=keys[0], **pick)
+    second.number_input("Neuron", 0, widths[layer] - 1, neuron, key=keys[1], **pick)
+    position = circuit.position_of(layer, neuron)
+    for column, step, icon, words in (
+        (previous, -1, ":material/chevron_left:", "The circuit's neuron before it in rank"),
+        (following, 1, ":material/chevron_right:", "The circuit's next neuron in rank"),
+    ):
+        target = 0 if position is None else position + step
+        column.button(
+            "",
+            icon=icon,
+            key=f"rank{step:+d}",
+            help=words,
+            width="stretch",
+            disabled=not 0 <= target < len(circuit),
+            on_click=picking.from_rank,
+            args=(circuit, target),
+        )
+    return layer, neuron
+
+
+def _list(circuit: Circuit, known: Evidence) -> None:
+    st.subheader("The whole circuit", anchor=False)
+    rows: pd.DataFrame = circuit.table(known.auc, known.selection_frequency)
+    words, as_csv, as_json = st.columns([6, 1, 1], vertical_alignment="center")
+    words.caption("A row opens its card. Click a heading to sort; the magnifying glass on the table searches.")
+    as_csv.download_button(
+        "CSV",
+        lambda: rows.to_csv(index=False),
+        "circuit.csv",
+        "text/csv",
+        key="circuit-csv",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+    )
+    as_json.download_button(
+        "JSON",
+        circuit.to_json,
+        "circuit.json",
+        "application/json",
+        key="circuit-json",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+    )
+    table.draw(circuit, known, "neurons-table", height=420)
+
+
+draw()

@@ -1,0 +1,151 @@
+"""The Gate page without a browser and without a model: what it shows of a finding that is there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cna_core.circuits.attribution import attribute
+from cna_core.circuits.evidence import examine
+from cna_core.errors import CircuitError
+from pages.common import session, sidebar
+from pages.inspecting import picking
+from tests.circuits.samples import circuit_of, identity, random_activations
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+WAIT_SECONDS = 60
+ACTIVATIONS = random_activations()
+CIRCUIT = attribute(ACTIVATIONS, top_k=7)
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A session in which the gate was found; the patch is returned, to change more."""
+    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    return monkeypatch
+
+
+def opened(**state: Any) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    for key, value in state.items():
+        app.session_state[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def charts(app: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def words(app: AppTest) -> str:
+    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption))
+
+
+def titles(app: AppTest) -> list[str]:
+    return [chart["layout"]["title"]["text"] for chart in charts(app)]
+
+
+def test_without_a_finding_the_page_teaches_what_to_do() -> None:
+    app = opened()
+    assert "No circuit yet" in words(app)
+    assert charts(app) == []
+
+
+def test_the_map_the_layers_and_the_strongest_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
+    app = opened()
+    assert titles(app) == ["δ of every neuron, layer by neuron", "What each layer holds", "Activation on every prompt"]
+    assert f"Layer {CIRCUIT.layers[0]}, neuron {CIRCUIT.neurons[0]}" in words(app)
+
+
+def test_the_cards_hold_the_circuit_against_chance(found: pytest.MonkeyPatch) -> None:
+    shown = words(opened())
+    evidence = examine(ACTIVATIONS, CIRCUIT)
+    late = evidence.null.concentration(0.10)
+    assert f"{100 * CIRCUIT.concentration(0.10):.0f} %" in shown
+    assert f"shuffled: {100 * late.mean:.0f} % ({100 * late.low:.0f}–{100 * late.high:.0f})" in shown
+    assert evidence.stability is not None
+    assert f"{100 * evidence.stability.jaccard.mean:.0f} %" in shown
+    assert "found in 1.5 s" in shown
+
+
+def test_the_table_lists_the_circuit_in_rank_order(found: pytest.MonkeyPatch) -> None:
+    (table,) = opened().dataframe
+    assert table.value["neuron"].tolist() == CIRCUIT.neurons.tolist()
+    assert {"auc", "selection_frequency"} <= set(table.value)
+
+
+def test_a_picked_neurons_card_opens_and_stays_in_the_address(found: pytest.MonkeyPatch) -> None:
+    app = opened(selected_neuron=(2, 5))
+    assert "Layer 2, neuron 5" in words(app)
+    assert "2.5" in app.query_params["neuron"]
+
+
+def test_a_pick_that_the_model_does_not_have_is_passed_over(found: pytest.MonkeyPatch) -> None:
+    assert f"Layer {CIRCUIT.layers[0]}, neuron {CIRCUIT.neurons[0]}" in words(opened(selected_neuron=(77, 5)))
+
+
+@pytest.mark.parametrize(("view", "title"), [("space", "Layer, neuron and δ"), ("prompts", "Prompts as the circuit")])
+def test_the_other_views_take_the_maps_place(found: pytest.MonkeyPatch, view: str, title: str) -> None:
+    shown = titles(opened(view=view))
+    assert shown[0].startswith(title) and "What each layer holds" not in shown
+
+
+def test_a_circuit_of_another_model_is_refused_with_the_reason(found: pytest.MonkeyPatch) -> None:
+    found.setattr(session, "circuit", lambda: circuit_of([(0, 0)], identity(9)))
+    app = opened()
+    assert "belongs to sample" in app.error[0].value
+    assert charts(app) == []
+
+
+def test_a_selection_that_cannot_be_made_is_told(found: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise CircuitError("A circuit of 99 neurons was asked for, but only 3 are left to choose from.")
+
+    found.setattr(session, "circuit", refuse)
+    found.setattr(sidebar, "draw", lambda: None)  # it asks for the circuit too
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
+    assert any("only 3 are left" in error.value for error in app.error)
+
+
+# Picking
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A session state that is a plain dictionary."""
+    plain: dict[str, Any] = {}
+    monkeypatch.setattr("streamlit.session_state", plain)
+    return plain
+
+
+@pytest.mark.parametrize("data", [[3.0, 17.0, 0.5], {"0": 3.0, "1": 17.0, "2": 0.5}])
+def test_a_clicked_mark_picks_its_neuron_however_the_browser_hands_it_over(state: dict, data: object) -> None:
+    state["chart"] = {"selection": {"points": [{"customdata": data}]}}
+    picking.from_chart("chart")
+    assert session.selected_neuron() == (3, 17)
+
+
+@pytest.mark.parametrize("selection", [{}, {"points": []}, {"points": [{"x": 1}]}])
+def test_an_emptied_selection_changes_nothing(state: dict, selection: dict) -> None:
+    session.select_neuron(1, 2)
+    state["chart"] = {"selection": selection}
+    picking.from_chart("chart")
+    picking.from_chart("not drawn")
+    assert session.selected_neuron() == (1, 2)
+
+
+def test_a_clicked_row_picks_the_neuron_of_its_rank(state: dict) -> None:
+    state["table"] = {"selection": {"rows": [4], "columns": []}}
+    picking.from_table("table", CIRCUIT)
+    assert session.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
+    state["table"] = {"selection": {"rows": [], "columns": []}}
+    picking.from_table("table", CIRCUIT)
+    assert session.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
+    np.testing.assert_array_equal(picking.picked_or_first(ACTIVATIONS, CIRCUIT), session.selected_neuron())

@@ -1,0 +1,54 @@
+"""The Method page: the paper's figures as they are in the asset, and what was measured here beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cna_core.evaluation.published import published
+from pages.common import session
+from pages.inspecting import reported
+from tests.circuits.samples import circuit_of
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+WAIT_SECONDS = 60
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
+def opened(**state: Any) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    for key, value in state.items():
+        app.session_state[key] = value
+    app.run()
+    app.switch_page("pages/method.py").run()
+    assert not app.exception
+    return app
+
+
+def test_the_papers_tables_are_those_of_the_asset() -> None:
+    tables = [table.value for table in opened().dataframe]
+    ablation = next(table for table in tables if "ablated" in table)
+    reported_models = [model for model in published().models if model.full_ablation]
+    assert ablation["model"].tolist() == [model.title for model in reported_models]
+    assert ablation["baseline"].tolist() == [model.full_ablation.refusal_baseline for model in reported_models]  # type: ignore[union-attr]
+
+
+def test_a_model_that_the_paper_reports_has_its_figures_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "circuit", lambda: circuit_of([(0, 0), (3, 1), (2, 2), (3, 3)]))
+    table = opened(model="llama-3.2-1b-instruct").dataframe[0].value.set_index("")
+    assert table.loc["Circuit in the last 3 layers"].tolist() == ["84 %", "75 % of 4 neurons"]
+    assert table.loc["Refusals, baseline", "paper"] == "90 %"
+    assert table.loc["Refusals, circuit ablated", "paper"] == "34 %"
+    assert table.loc["Quality, circuit ablated", "paper"] == "0.975"
+
+
+def test_a_model_that_the_paper_does_not_report_is_said_to_be_none() -> None:
+    app = opened()
+    assert set(app.dataframe[0].value["paper"]) == {reported.NOTHING}
+    assert any("does not report this model" in caption.value for caption in app.caption)
+
+
+def test_the_citation_can_be_copied() -> None:
+    assert "@article" in opened().code[0].value

@@ -1,0 +1,125 @@
+"""The Neurons page without a browser: distributions, and one neuron's card on a tiny model."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cna_core.circuits.attribution import attribute
+from cna_core.circuits.library import save_circuit
+from cna_core.circuits.neurons import output_tokens
+from cna_core.errors import ModelError
+from cna_core.figures.neurons import visible_token
+from cna_core.models.loaded import LoadedModel
+from pages.common import session
+from tests.circuits.samples import random_activations
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+WAIT_SECONDS = 60
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, tiny_model: LoadedModel) -> pytest.MonkeyPatch:
+    """A session in which the gate of the tiny model was found."""
+    activations = random_activations(model=tiny_model.identity)
+
+    @contextlib.contextmanager
+    def model(**_watching: object) -> Iterator[LoadedModel]:
+        yield tiny_model
+
+    monkeypatch.setattr(session, "finding", lambda: session.Finding(activations, 1.5))
+    monkeypatch.setattr(session, "circuit", lambda: attribute(activations, top_k=7))
+    monkeypatch.setattr(session, "model", model)
+    return monkeypatch
+
+
+def opened(**state: Any) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    for key, value in state.items():
+        app.session_state[key] = value
+    app.run()
+    app.switch_page("pages/neurons.py").run()
+    assert not app.exception
+    return app
+
+
+def charts(app: AppTest) -> dict[str, dict[str, Any]]:
+    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    return {chart["layout"]["title"]["text"]: chart for chart in drawn}
+
+
+def words(app: AppTest) -> str:
+    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption))
+
+
+def test_without_a_finding_the_page_says_what_to_do() -> None:
+    assert "press *Find the gate*" in words(opened())
+
+
+def test_distributions_and_the_first_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
+    assert list(charts(opened())) == [
+        "δ in every layer",
+        "δ in the last 4 layers, and neurons beyond the cut",
+        "Activation on every prompt",
+        "Tokens it pushes down and up",
+    ]
+
+
+def test_the_circuit_can_be_shown_by_prompt_set(found: pytest.MonkeyPatch) -> None:
+    assert next(iter(charts(opened(distribution="sets")))) == "Activations in every layer, by prompt set"
+
+
+def test_the_card_shows_the_models_own_pushes(found: pytest.MonkeyPatch, tiny_model: LoadedModel) -> None:
+    chart = charts(opened(selected_neuron=(2, 5)))["Tokens it pushes down and up"]
+    (bars,) = [trace for trace in chart["data"] if trace["meta"] == "up"]
+    assert bars["customdata"] == [visible_token(token) for token, _ in output_tokens(tiny_model, 2, 5).up]
+
+
+def test_any_text_is_coloured_by_the_neuron_and_escaped(found: pytest.MonkeyPatch) -> None:
+    app = opened()
+    app.text_area(key="neuron_text").set_value("how do i <b>bake</b> bread").run()
+    shown = words(app)
+    assert "bread</span>" in shown and "<b>bake" not in shown
+
+
+def test_a_model_that_cannot_be_asked_is_told_and_the_rest_stays(found: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def model(**_watching: object) -> Iterator[LoadedModel]:
+        raise ModelError("The model is gone; load it again.")
+        yield
+
+    found.setattr(session, "model", model)
+    app = opened()
+    assert "The model is gone; load it again." in [info.value for info in app.info]
+    assert "Activation on every prompt" in charts(app)
+
+
+def test_numbers_choose_any_neuron(found: pytest.MonkeyPatch) -> None:
+    app = opened(selected_neuron=(2, 5))
+    app.number_input[1].set_value(9).run()
+    assert "Layer 2, neuron 9" in words(app)
+    assert "2.9" in app.query_params["neuron"]
+
+
+def test_arrows_walk_the_circuit_in_rank_order(found: pytest.MonkeyPatch) -> None:
+    circuit = session.circuit()
+    assert circuit is not None
+    app = opened()
+    app.button(key="rank+1").click().run()
+    assert f"Layer {circuit.layers[1]}, neuron {circuit.neurons[1]}" in words(app)
+    app.button(key="rank-1").click().run()
+    assert f"Layer {circuit.layers[0]}, neuron {circuit.neurons[0]}" in words(app)
+    assert app.button(key="rank-1").disabled
+
+
+def test_saved_circuits_that_contain_the_neuron_are_named(found: pytest.MonkeyPatch) -> None:
+    circuit = session.circuit()
+    assert circuit is not None
+    save_circuit(circuit, "my gate")
+    assert "In saved circuits: my gate (rank 1)." in words(opened())
