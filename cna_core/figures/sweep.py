@@ -137,18 +137,23 @@ def dose_response(
     """
     heights = [2.6] + [1.0] * (len(panels) - 1)
     figure = make_subplots(
-        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.028, row_heights=heights if panels else None
+        rows=len(panels),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.3 / (3 + 2 * len(panels)),
+        row_heights=heights if panels else None,
     )
     for row, (quantity, curves) in enumerate(panels, start=1):
         for curve in curves:
             _add_curve(figure, quantity, curve, row, marks=row == 1)
         _value_axis(figure, quantity, curves, row)
+        _title_panel(figure, quantity, row, dark)
     for mark in published:
         _add_published(figure, mark)
     measured = f" of {prompts} harmful prompts" if prompts else ""
-    height = 120 + 62 + 300 + 118 * (len(panels) - 1)
+    height = 460 + 118 * (len(panels) - 1)
     title = f"Refusal{measured}{' and what it costs' if len(panels) > 1 else ''}, by strength"
-    palette.frame(figure, title, height, dark, showlegend=False, margin={"l": 64, "r": 76, "t": 64, "b": 52})
+    palette.frame(figure, title, height, dark, showlegend=False, margin={"l": 52, "r": 76, "t": 64, "b": 52})
     low, high = strengths or _range_of(panels)
     for row in range(1, len(panels) + 1):
         figure.update_xaxes(range=[low - 0.06, high + 0.06], dtick=0.5 if high - low <= 4 else None, row=row, col=1)
@@ -352,19 +357,34 @@ def _add_curve(figure: go.Figure, quantity: Quantity, curve: Curve, row: int, ma
 
 def _value_axis(figure: go.Figure, quantity: Quantity, curves: Sequence[Curve], row: int) -> None:
     """Ranges that do not jump while a chart fills: never less than the quantity's floor to ceiling."""
-    axis: dict[str, object] = {"title_text": quantity.title, "nticks": 5 if row == 1 else 3}
+    axis: dict[str, object] = {"nticks": 5 if row == 1 else 3}
     if quantity.percent:
         axis["tickformat"] = ".0%"
     if quantity.logarithmic:
         axis["type"] = "log"
     elif quantity.floor is not None and quantity.ceiling is not None:
-        values = np.concatenate([curve.values for curve in curves]) if curves else np.empty(0)
-        values = values[np.isfinite(values)]
-        low = min([quantity.floor, *values.tolist()])
-        high = max([quantity.ceiling, *values.tolist()])
-        margin = 0.04 * (high - low)
+        ends = [part for curve in curves for part in (curve.values, curve.low, curve.high)]
+        known = np.concatenate(ends) if ends else np.empty(0)
+        known = known[np.isfinite(known)]
+        low, high = min([quantity.floor, *known.tolist()]), max([quantity.ceiling, *known.tolist()])
+        margin = 0.06 * (high - low)
         axis["range"] = [low - margin, high + margin]
     figure.update_yaxes(**axis, row=row, col=1)
+
+
+def _title_panel(figure: go.Figure, quantity: Quantity, row: int, dark: bool) -> None:
+    """Say above a panel what it shows: read faster than a title turned on its side, and short of nothing."""
+    figure.add_annotation(
+        text=quantity.title,
+        xref="paper",
+        yref=f"y{row if row > 1 else ''} domain",
+        x=0,
+        y=1,
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 12, "color": palette.ink(dark)},
+    )
 
 
 def _add_published(figure: go.Figure, mark: PublishedMark) -> None:

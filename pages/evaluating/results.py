@@ -38,8 +38,8 @@ def draw(run: Run, identity: str | None) -> None:
     if not run.points:
         st.info("Nothing is measured yet.")
         return
-    fraction = _asked_fraction(run)
     point = working_point(run)
+    fraction = _asked_fraction(run, point)
     _cards(run, fraction, point)
     for note in run.notes:
         st.caption(f":material/info: {note}")
@@ -53,7 +53,7 @@ def draw(run: Run, identity: str | None) -> None:
             elif view == "Refusal against quality":
                 _pareto(run, fraction)
             elif view == "Answers that flipped":
-                _flipped(run)
+                _flipped(run, fraction)
             else:
                 _table(run)
     _offer_working_point(run, identity, point)
@@ -138,14 +138,15 @@ def _size(run: Run) -> float | None:
     return max(run.settings.fractions) if run.settings.fractions else None
 
 
-def _asked_fraction(run: Run) -> float | None:
+def _asked_fraction(run: Run, point: WorkingPoint | None) -> float | None:
     fractions = run.settings.fractions
+    at_first = point.setting.fraction if point and point.setting.fraction in fractions else max(fractions, default=None)
     if len(fractions) < 2:
         return _size(run)
     return st.segmented_control(
         "Circuit size, % of all neurons",
         fractions,
-        default=fractions[-1],
+        default=at_first,
         required=True,
         key=f"evaluate-fraction-{len(fractions)}",
         format_func=lambda size: f"{100 * size:g} %",
@@ -240,7 +241,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
     )
 
 
-def _flipped(run: Run) -> None:
+def _flipped(run: Run, fraction: float | None) -> None:
     first, second, third = st.columns([2, 3, 2])
     every: tuple[SetName, ...] = ("harmful", "benign", "borderline")
     sets = [kind for kind in every if steered_settings(run, kind)]
@@ -249,7 +250,8 @@ def _flipped(run: Run) -> None:
         return
     kind: SetName = first.selectbox("Prompts", sets, key="evaluate-flips-set")
     settings = list(steered_settings(run, kind))
-    ablated = next((place for place, one in enumerate(settings) if one.control == "cna" and one.strength == 1.0), 0)
+    wanted = Setting(control="cna", strength=1.0, fraction=fraction)
+    ablated = settings.index(wanted) if wanted in settings else 0
     setting = second.selectbox("Baseline against", settings, index=ablated, format_func=_named, key="evaluate-flips-of")
     shown = third.selectbox(
         "Show", ["answered now", "refused now", "all that flipped", "every answer"], index=2, key="evaluate-flips-show"
@@ -260,8 +262,8 @@ def _flipped(run: Run) -> None:
     if words:
         text = table[["request", "baseline", "steered"]].agg(" ".join, axis=1) if len(table) else table["request"]
         table = table[text.str.contains(words, case=False, regex=False)]
-    st.caption(f"{len(table)} of {run.settings.prompts[kind].count} prompts")
-    wide = st.column_config.TextColumn(width="large")
+    st.caption(f"{len(table)} of {run.settings.prompts[kind].count} prompts; choose a row to read it whole.")
+    medium, small = st.column_config.TextColumn(width="medium"), st.column_config.TextColumn(width="small")
     picked = st.dataframe(
         table,
         hide_index=True,
@@ -269,7 +271,7 @@ def _flipped(run: Run) -> None:
         on_select="rerun",
         selection_mode="single-row",
         column_order=["request", "before", "baseline", "after", "steered"],
-        column_config={"baseline": wide, "steered": wide, "request": st.column_config.TextColumn(width="medium")},
+        column_config={"request": medium, "before": small, "baseline": medium, "after": small, "steered": medium},
     )
     rows = [row for row in picked["selection"]["rows"] if row < len(table)]
     if rows:

@@ -54,7 +54,8 @@ def _entry(run: StoredRun) -> None:
         title.button(
             run.name,
             key=f"run-{run.identity}",
-            type="primary" if chosen() == run.identity else "tertiary",
+            type="secondary" if chosen() == run.identity else "tertiary",
+            width="stretch",
             on_click=choose,
             args=(run.identity,),
         )
