@@ -16,8 +16,12 @@ from cna_core.figures import palette
 STRENGTH_MARKS = {-1.0: "−1 · amplified", 0.0: "0 · baseline", 1.0: "1 · ablated", 2.0: "2 · inverted"}
 """What the strength axis says at its marks."""
 
-METER_MARGIN = 10
-"""Pixels beside the meter's axis: a Streamlit slider's thumb has the same, so both axes line up."""
+METER_MARGIN = 6
+"""Pixels beside the meter's axis: a Streamlit slider has the same beside its track, so that both axes line up."""
+
+
+STRIP_HEIGHT, LINE_HEIGHT, STRIP_GAP = 20, 80, 6
+"""Pixels of the activity strip, of the divergence line, and between them."""
 
 
 def gate_meter(
@@ -82,7 +86,7 @@ def gate_meter(
     )
     figure.update_xaxes(range=[-1, 2], fixedrange=True)
     figure.update_yaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], tickformat=".0%", fixedrange=True)
-    figure.update_yaxes(ticklabelposition="inside top", ticks="")
+    figure.update_yaxes(ticklabelposition="inside top", ticks="", showline=False)
     _name_marks(figure, list(STRENGTH_MARKS), dark)
     return figure
 
@@ -97,7 +101,6 @@ def token_trace(
     shown_tokens: int,
     parted_at: int | None = None,
     colour: str = palette.STEERED,
-    height: int = 150,
     dark: bool = False,
 ) -> go.Figure:
     """One answer, token by token: the circuit's activity as a coloured strip, the divergence as a line under it.
@@ -107,16 +110,18 @@ def token_trace(
     Args:
         tokens: the answer's tokens as text.
         activity: (tokens,) the circuit's signed mean activation (SteeringPlan).
-        divergence: (tokens,) nats from the untouched model; None for the baseline, which has none.
+        divergence: (tokens,) nats from the untouched model; None for the baseline, which has none and gets no line.
         activity_limit: the strip's colours reach from minus this to this.
         divergence_limit: the line's axis reaches from 0 to this.
         shown_tokens: the length of the token axis.
         parted_at: the first token that differs from the baseline's; marked where given.
         colour: of the line.
-        height: in pixels.
         dark: for a dark page.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.26, 0.74], vertical_spacing=0.05)
+    heights = [STRIP_HEIGHT, LINE_HEIGHT] if divergence is not None else [STRIP_HEIGHT]
+    figure = make_subplots(
+        rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=STRIP_GAP / sum(heights)
+    )
     numbers = np.arange(1, len(tokens) + 1)
     names = np.array([shown_token(token) for token in tokens], dtype=object)
     limit = max(activity_limit, 1e-6)
@@ -136,36 +141,39 @@ def token_trace(
         row=1,
         col=1,
     )
-    values = np.zeros(len(tokens)) if divergence is None else np.asarray(divergence, dtype=np.float64)
-    figure.add_trace(
-        go.Scatter(
-            x=numbers,
-            y=values,
-            customdata=names,
-            mode="lines",
-            line={"color": palette.muted(dark) if divergence is None else colour, "width": 1.5, "shape": "hvh"},
-            fill="tozeroy",
-            fillcolor=palette.translucent(colour, 0.15) if divergence is not None else "rgba(0,0,0,0)",
-            meta="divergence",
-            hovertemplate="token %{x} “%{customdata}”<br>KL %{y:.3f} nats<extra></extra>",
-        ),
-        row=2,
-        col=1,
-    )
+    if divergence is not None:
+        figure.add_trace(
+            go.Scatter(
+                x=numbers,
+                y=np.asarray(divergence, dtype=np.float64),
+                customdata=names,
+                mode="lines",
+                line={"color": colour, "width": 1.5, "shape": "hvh"},
+                fill="tozeroy",
+                fillcolor=palette.translucent(colour, 0.15),
+                meta="divergence",
+                hovertemplate="token %{x} “%{customdata}”<br>KL %{y:.3f} nats<extra></extra>",
+            ),
+            row=2,
+            col=1,
+        )
+        limit = max(divergence_limit, 0.1) * 1.05
+        figure.update_xaxes(showticklabels=False, ticks="", row=1, col=1)
+        figure.update_yaxes(title_text="KL, nats", range=[0, limit], nticks=3, fixedrange=True, row=2, col=1)
     if parted_at is not None:
         figure.add_vline(x=parted_at + 1, line={"color": palette.ink(dark), "width": 1, "dash": "dot"})
+    margin = {"l": 46, "r": 8, "t": 32, "b": 38}
     palette.frame(
         figure,
-        "Circuit activity, and KL from the untouched model",
-        height,
+        "Circuit activity, token by token" if divergence is None else "Activity and divergence, token by token",
+        int(sum(heights)) + margin["t"] + margin["b"],
         dark,
-        margin={"l": 44, "r": 8, "t": 32, "b": 36},
+        margin=margin,
         showlegend=False,
     )
     figure.update_xaxes(range=[0.5, max(shown_tokens, 1) + 0.5], fixedrange=True)
-    figure.update_xaxes(title_text="token", row=2, col=1)
-    figure.update_yaxes(showticklabels=False, showgrid=False, fixedrange=True, row=1, col=1)
-    figure.update_yaxes(title_text="nats", range=[0, max(divergence_limit, 0.1) * 1.05], nticks=3, row=2, col=1)
+    figure.update_xaxes(title_text="token", row=len(heights), col=1)
+    figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, fixedrange=True, row=1, col=1)
     return figure
 
 

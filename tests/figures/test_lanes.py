@@ -48,9 +48,14 @@ def test_strip_and_line_have_one_value_a_token_on_given_scales() -> None:
 
 
 def test_lanes_of_different_length_share_their_axes() -> None:
-    other = token_trace(["a"], np.zeros(1), None, activity_limit=2.0, divergence_limit=3.0, shown_tokens=10)
+    other = token_trace(["a"], np.zeros(1), np.ones(1), activity_limit=2.0, divergence_limit=3.0, shown_tokens=10)
     assert other.layout.xaxis.range == trace().layout.xaxis.range
-    assert other.layout.yaxis2.range == trace().layout.yaxis2.range
+    assert other.layout.yaxis2.range == trace(np.ones(3)).layout.yaxis2.range
+
+
+def test_the_baseline_has_a_strip_and_no_line() -> None:
+    assert list(traces(trace())) == ["activity"]
+    assert trace().layout.height < trace(np.ones(3)).layout.height
 
 
 def test_where_they_part_is_marked() -> None:

@@ -1,0 +1,98 @@
+"""Messages and answers as HTML: whatever a person or a model writes is shown as text and never run."""
+
+import html
+
+from cna_core.evaluation.quality import quality
+from cna_core.evaluation.refusal import detect_refusal
+from cna_core.figures import palette
+from cna_core.steering.conversation import Answer, LaneKind, Turn
+
+NAMES: dict[LaneKind, str] = {
+    "baseline": "Baseline",
+    "steered": "Steered",
+    "random": "Random control",
+    "other": "Another strength",
+}
+COLOURS: dict[LaneKind, str] = {
+    "baseline": palette.BASELINE,
+    "steered": palette.STEERED,
+    "random": palette.RANDOM,
+    "other": palette.STEERED,
+}
+
+_VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+# Characters that turn the direction of what follows could make a page say something that was not written.
+_VISIBLE |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that shows it and nothing else; control characters become visible signs."""
+    return html.escape(text.translate(_VISIBLE), quote=True)
+
+
+def message_markup(turn: Turn) -> str:
+    """What the person wrote; a very long message scrolls in its own box."""
+    return f'<div class="chat-message" data-testid="message" dir="auto">{escaped(turn.message)}</div>'
+
+
+def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> str:
+    """One lane's answer under its name, with its badge and figures; the first differing token is marked.
+
+    Args:
+        waits_for: while it is written: what it waits for, shown until there is a token. None once it has ended.
+    """
+    parted_at = None if answer is turn.answers[0] else answer.parts_from(turn.answers[0])
+    theirs = [other.parts_from(answer) for other in turn.answers[1:]]
+    if answer is turn.answers[0]:
+        parted_at = min((place for place in theirs if place is not None), default=None)
+    ended = answer.finish_reason is not None or waits_for is None
+    text = _text(answer, parted_at) if answer.token_ids else f"<i>{escaped(waits_for or '')}</i>"
+    return (
+        f'<section class="chat-answer" style="--lane: {COLOURS[answer.kind]}" aria-label="{NAMES[answer.kind]}">'
+        f'<header><span class="lane-name">{NAMES[answer.kind]}</span>'
+        f'<span class="lane-how">{_how(answer)}</span>{_badge(answer) if ended else ""}</header>'
+        f'<div class="answer-text" data-testid="answer" dir="auto">{text}</div>'
+        f"<footer>{_figures(answer, turn, ended)}</footer></section>"
+    )
+
+
+def _how(answer: Answer) -> str:
+    if answer.kind == "baseline":
+        return "× 1"
+    return f"strength {answer.strength:g} · × {1 - answer.strength:g}".replace("-", "−")
+
+
+def _badge(answer: Answer) -> str:
+    if not answer.text.strip():
+        return ""
+    verdict = detect_refusal(answer.text)
+    name = "refused" if verdict.refused else "answered"
+    return f'<span class="badge {name}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
+
+
+def _text(answer: Answer, parted_at: int | None) -> str:
+    pieces = list(answer.pieces)
+    if parted_at is None or parted_at > len(pieces):
+        return escaped("".join(pieces))
+    # A token that only begins a character has no text yet; the mark goes to the piece that shows it.
+    place = next((n for n in range(parted_at, len(pieces)) if pieces[n]), None)
+    if place is None:
+        return escaped("".join(pieces)) + '<span class="parting ended" title="here the other one goes on">▏</span>'
+    before, after = "".join(pieces[:place]), "".join(pieces[place + 1 :])
+    mark = f'<mark class="parting" title="the first token that differs">{escaped(pieces[place])}</mark>'
+    return f"{escaped(before)}{mark}{escaped(after)}"
+
+
+def _figures(answer: Answer, turn: Turn, ended: bool) -> str:
+    words = []
+    if ended and answer.text.strip():
+        words.append(f'<span title="1 − the share of repeated word 4-grams">quality {quality(answer.text):.2f}</span>')
+    if answer.token_ids:
+        words.append(f"{len(answer.token_ids)} tokens")
+    if answer.tokens_per_second is not None:
+        words.append(f"{answer.tokens_per_second:.1f} tokens/s")
+    if answer.finish_reason == "length":
+        words.append("cut at the longest answer")
+    elif turn.stopped and answer.finish_reason is None:
+        words.append("stopped")
+    return " · ".join(words)

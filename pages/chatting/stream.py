@@ -1,0 +1,118 @@
+"""A decode in a thread of its own, which a page watches: it lives as long as somebody looks at it.
+
+A script that is rerun (a slider moves, another page opens) leaves its thread in the middle; here it only stops looking,
+and the next run looks again. When nobody has looked for a while, because the tab was closed or another page is open,
+the decode ends and the model is free. The thread calls no Streamlit.
+"""
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import streamlit as st
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.errors import CnaError, StoppedError
+from cna_core.models.host import host
+from cna_core.models.loaded import LoadedModel
+from cna_core.steering.conversation import Turn
+from cna_core.steering.lanes import Lane, generate
+from cna_core.steering.prefix_cache import PrefixCaches
+
+PATIENCE_SECONDS = 2.0
+
+Prefixes = weakref.WeakKeyDictionary[LoadedModel, PrefixCaches]
+
+
+@st.cache_resource(show_spinner=False)
+def prefix_caches() -> Prefixes:
+    """What each model in memory has read, for all sessions; use it while holding the model."""
+    return weakref.WeakKeyDictionary()
+
+
+class Watched(threading.Event):
+    """A stop event that counts as set once nobody has looked for a while."""
+
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        super().__init__()
+        self.patience_seconds = patience_seconds
+        self.look()
+
+    def look(self) -> None:
+        """Somebody is there."""
+        self._looked_at = time.monotonic()
+
+    def is_set(self) -> bool:
+        return super().is_set() or time.monotonic() - self._looked_at > self.patience_seconds
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be decoded, and on which model; everything is read from the session before the thread starts."""
+
+    model_name: str
+    load_options: dict[str, Any]
+    lanes: Sequence[Lane]
+    circuit: Circuit
+    options: dict[str, Any]
+
+
+@dataclass
+class Stream:
+    """A turn while it is written. The thread writes, the page reads."""
+
+    turn: Turn
+    words: str = "Starting"
+    finished: bool = False
+    stop: Watched = field(default_factory=Watched)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(answer.token_ids) for answer in self.turn.answers)
+
+    @property
+    def is_running(self) -> bool:
+        return not (self.finished or self.stop.is_set())
+
+
+def start(turn: Turn, request: Request) -> Stream:
+    """Begin to write the turn's answers."""
+    stream, prefixes = Stream(turn), prefix_caches()
+    threading.Thread(target=_write, args=(stream, request, prefixes), name="chat stream", daemon=True).start()
+    return stream
+
+
+def _write(stream: Stream, request: Request, prefixes: Prefixes) -> None:
+    turn = stream.turn
+
+    def say(_done: int, _total: int, words: str) -> None:
+        stream.words = words
+
+    def say_place(place: int) -> None:
+        stream.words = f"Waiting for the model: {place} before you" if place else "Your turn comes next"
+
+    watching: dict[str, Any] = {"progress": say, "stop": stream.stop, "waiting": say_place}
+    try:
+        with host.acquire(request.model_name, **request.load_options, **watching) as model:
+            stream.words = "Reading the message"
+            known = prefixes.setdefault(model, PrefixCaches(model))
+            started_at = time.monotonic()
+            steps = generate(
+                model, request.lanes, request.circuit, **request.options, prefixes=known, stop=stream.stop
+            )
+            with contextlib.closing(steps):
+                for step in steps:
+                    turn.answers[step.lane].add(step, time.monotonic() - started_at)
+    except StoppedError:
+        turn.stopped = True
+    except CnaError as error:
+        turn.error = str(error)
+    except Exception as error:  # the thread's outermost frame: show it in the page, keep the traceback in the log
+        turn.error = f"Something went wrong that should not ({type(error).__name__}: {error}); the log has the details."
+        raise
+    finally:
+        stream.finished = True
