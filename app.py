@@ -28,3 +28,4 @@ page = st.navigation(
 )
 sidebar.draw()
 page.run()
+sidebar.catch_up()

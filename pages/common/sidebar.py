@@ -32,6 +32,12 @@ def draw() -> None:
     session.write_address()
 
 
+def catch_up() -> None:
+    """Draw again if the gate was found after the sidebar was drawn, while the page was."""
+    if session.finding() is not None and not st.session_state.get("_drawn_as_found"):
+        st.rerun()
+
+
 def _model() -> None:
     entries = catalog()
     options = list(entries)
@@ -110,6 +116,7 @@ def _find() -> None:
     job = jobs.get(session.finding_key())
     running = job is not None and not job.finished and not job.stop.is_set()
     found = session.finding()
+    st.session_state["_drawn_as_found"] = found is not None
     label = "Finding the gate …" if running else f"Gate found in {found.seconds:.1f} s" if found else "Find the gate"
     st.button(
         label,
