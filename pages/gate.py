@@ -13,6 +13,7 @@ from pages.inspecting import card, choices, evidence, gate_cards, gate_charts, p
 
 def draw() -> None:
     st.title("Where does this model's refusal live?")
+    choices.restore()
     job = jobs.get(session.finding_key())
     finding = session.finding()
     if finding is None:

@@ -10,11 +10,12 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from pages.common import session
-from pages.inspecting import card, distributions, evidence, picking, table
+from pages.inspecting import card, distributions, evidence, linked, picking, table
 
 
 def draw() -> None:
     st.title("What does each neuron do?")
+    linked.restore("distribution", distributions.PICTURES)
     finding = session.finding()
     if finding is None:
         st.markdown(

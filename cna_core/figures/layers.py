@@ -47,7 +47,7 @@ def layer_profile(
     """
     count = len(layer_counts)
     panels = 1 + (mass is not None) + (causal_effect is not None)
-    figure = make_subplots(rows=1, cols=panels, shared_yaxes=True, horizontal_spacing=0.08)
+    figure = make_subplots(rows=1, cols=panels, shared_yaxes=True, horizontal_spacing=0.11)
     numbers = np.arange(count)
     if null_counts is not None:
         _add_band(figure, numbers, null_counts, "shuffled labels, 95 %", "null-counts", ":.1f", 1, dark)
@@ -67,7 +67,7 @@ def layer_profile(
         row=1,
         col=1,
     )
-    figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=4, row=1, col=1)
+    figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=3, row=1, col=1)
     if mass is not None:
         _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
     if causal_effect is not None:
@@ -151,7 +151,7 @@ def _add_mass(
             row=1,
             col=2,
         )
-    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=4, row=1, col=2)
+    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=3, row=1, col=2)
 
 
 def _add_effect(

@@ -83,7 +83,7 @@ def neuron_space(
             "zaxis": {**axis, "title": {"text": "δ"}},
             "aspectmode": "manual",
             "aspectratio": {"x": 1.4, "y": 1.1, "z": 0.8},
-            "camera": {"eye": {"x": 1.5, "y": -1.75, "z": 0.85}},
+            "camera": {"eye": {"x": 1.5, "y": -1.75, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.2}},
         },
     )
     return figure

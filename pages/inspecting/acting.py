@@ -38,7 +38,8 @@ def offer(circuit: Circuit) -> None:
         on_click=_start,
         args=(circuit,),
         help=f"Ablates the circuit's neurons one layer at a time on {PROMPTS} harmful prompts that were not used to "
-        "find it, and reads the refusal chance off the first token. Nothing harmful is written.",
+        "find it, and reads the refusal chance off the first token. The first time, it learns how this model's "
+        "refusals open, which takes some minutes on a laptop.",
     )
 
 

@@ -90,7 +90,7 @@ def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
         return f"Rank {facts.rank} of {len(circuit):,} in the circuit{often}."
     if facts.is_universal:
         return "Universal: it fires whatever is asked, and is left out of the circuit."
-    return f"Not in the circuit: number {facts.strength_rank:,} of all neurons by |δ|."
+    return f"Not in the circuit: number {facts.strength_rank:,} of all neurons by size of δ."
 
 
 def _numbers(facts: NeuronFacts) -> str:

@@ -1,4 +1,4 @@
-"""What the Gate page shows of a finding: which view, which quantity, which part of the map. Bound to the address."""
+"""What the Gate page shows of a finding: which view, which quantity, which part of the map. In the address."""
 
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -7,6 +7,7 @@ import streamlit as st
 
 from cna_core.figures.heatmap import Order, Quantity
 from cna_core.models.layout import NeuronLayout
+from pages.inspecting import linked
 
 View = Literal["map", "space", "prompts"]
 VIEWS = {"map": "Map", "space": "In 3D", "prompts": "Prompt space"}
@@ -25,33 +26,22 @@ class Shown:
     neurons: tuple[int, int]
 
 
+def restore() -> None:
+    """Take the choices from the address, before there is anything to choose from."""
+    for key, options in (("view", VIEWS), ("quantity", QUANTITIES), ("order", ORDERS)):
+        linked.restore(key, options)
+
+
 def draw(layout: NeuronLayout) -> Shown:
     """Draw the controls and return what they say."""
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     with row:
-        view = _choice("View", VIEWS, "view")
-        quantity = _choice("Colour shows", QUANTITIES, "quantity")
-        order = _choice("Neurons in order", ORDERS, "order")
+        view = linked.choose("View", VIEWS, "view")
+        quantity = linked.choose("Colour shows", QUANTITIES, "quantity")
+        order = linked.choose("Neurons in order", ORDERS, "order")
     last_layer, last_neuron = layout.layers - 1, max(layout.widths) - 1
     with row.popover("Zoom", icon=":material/zoom_in:"):
         layers = st.slider("Layers", 0, last_layer, (0, last_layer), key=f"zoom-layers-{last_layer}")
         neurons = st.slider("Neurons", 0, last_neuron, (0, last_neuron), key=f"zoom-neurons-{last_neuron}")
         st.caption("Up to 768 neurons are shown one to a cell; of more that share a cell, the strongest is shown.")
     return Shown(cast(View, view), cast(Quantity, quantity), cast(Order, order), layers, neurons)
-
-
-def _choice(label: str, options: dict[str, str], key: str) -> str:
-    first = next(iter(options))
-    chosen = st.segmented_control(
-        label,
-        list(options),
-        default=first,
-        format_func=options.__getitem__,
-        key=key,
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
-        width="content",
-    )
-    return chosen or first

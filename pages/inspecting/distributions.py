@@ -1,7 +1,6 @@
 """How neurons are distributed layer by layer: pictures of the same activations."""
 
 import pandas as pd
-import streamlit as st
 import torch
 
 from cna_core.circuits.activations import Activations
@@ -10,24 +9,15 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.figures.neurons import activation_ridgelines, delta_ridgelines, final_layer_histograms
 from pages.common import charts, style
+from pages.inspecting import linked
 
 PICTURES = {"ridges": "All neurons by δ", "sets": "The circuit by prompt set"}
 
 
 def draw(activations: Activations, circuit: Circuit, known: Evidence) -> None:
     """Every layer in one of two pictures, and the final layers larger."""
-    chosen = st.segmented_control(
-        "Distributions",
-        list(PICTURES),
-        default="ridges",
-        format_func=PICTURES.__getitem__,
-        key="distribution",
-        bind="query-params",
-        persist_state="session",
-        required=True,
-        label_visibility="collapsed",
-    )
-    {"ridges": _ridges, "sets": _sets}[chosen or "ridges"](activations, circuit, known)
+    chosen = linked.choose("Distributions", PICTURES, "distribution")
+    {"ridges": _ridges, "sets": _sets}[chosen](activations, circuit, known)
     _final(activations, circuit, known)
 
 

@@ -27,7 +27,7 @@ COLUMNS = {
 }
 
 
-NARROW = ("rank", "layer", "neuron", "delta", "effect_size", "auc", "selection_frequency")
+NARROW = ("rank", "layer", "neuron", "delta", "auc", "selection_frequency")
 
 
 def draw(
