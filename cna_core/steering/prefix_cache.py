@@ -6,8 +6,8 @@ computed with, and another circuit finds nothing here. Not for models that carry
 """
 
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +73,9 @@ class PrefixCaches:
     ) -> Tensor:
         """Like `batch.prefill`, but of each prompt's first `prefixes[row]` tokens only what is not known is read.
 
-        Prefixes are read in a pass of their own, so that the answer is the same bits whether they were known or not.
+        Prefixes are read in passes of their own, without padding, so that the result is the same bits whether they were
+        known or not. (Where a shorter one was known, as in a conversation that goes on, reading continues from it; then
+        the last bits depend on where it ended.)
 
         Args:
             plan: one row of it for each prompt.
@@ -87,14 +89,27 @@ class PrefixCaches:
             for prompt, length, row in zip(prompts, prefixes, plan.rows, strict=True)
         ]
         missing = {key: place for place, key in enumerate(keys) if key[0] and key not in self._known}
-        if missing:
-            self._read(list(missing), plan.select(list(missing.values())), batch)
+        for some in self._alike(missing, batch.model.dtype):
+            self._read(some, plan.select([missing[key] for key in some]), batch)
         for key in keys:
             if key in self._known:
                 self._known.move_to_end(key)
         logits = _continued(batch, prompts, [self._known.get(key) for key in keys], plan)
         self._forget()
         return logits
+
+    def _alike(self, keys: Iterable[_Key], dtype: torch.dtype) -> list[list[_Key]]:
+        """Prefixes that can be read together without changing each other's last bits.
+
+        Those of one length, continued from one length. In float32 none: there the bits depend on the number of rows,
+        and batching saves nothing (MODEL_FACTS.md).
+        """
+        groups: dict[tuple[int, ...], list[_Key]] = defaultdict(list)
+        for number, key in enumerate(keys):
+            start = self._longest(*key)
+            alone = number if dtype == torch.float32 else 0
+            groups[len(key[0]), start.tokens if start else 0, alone].append(key)
+        return list(groups.values())
 
     def _read(self, keys: Sequence[_Key], plan: SteeringPlan, batch: RowBatch) -> None:
         reader = RowBatch(batch.model, batch.stop)
