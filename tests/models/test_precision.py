@@ -10,8 +10,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def a_cpu_without_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(precision, "has_bfloat16_instructions", lambda: False)
+def a_cpu_without_a_matrix_unit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(precision, "has_bfloat16_matrix_unit", lambda: False)
     precision.multiplies_bfloat16_fast.cache_clear()
     yield
     precision.multiplies_bfloat16_fast.cache_clear()
@@ -20,12 +20,13 @@ def a_cpu_without_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.parametrize(
     ("slowdowns", "chosen"),
     [
-        ({2: 0.5, 64: 0.2}, torch.bfloat16),
-        ({2: 1.1, 64: 1.2}, torch.bfloat16),
-        ({2: 0.6, 64: 8.0}, torch.float32),
-        ({2: 3.0, 64: 1.0}, torch.float32),
+        ({2: 0.5, 512: 0.2}, torch.bfloat16),
+        ({2: 1.1, 512: 1.2}, torch.bfloat16),
+        ({2: 0.6, 512: 8.0}, torch.float32),
+        ({2: 0.9, 512: 1.7}, torch.float32),
+        ({2: 3.0, 512: 1.0}, torch.float32),
     ],
-    ids=["fast", "even", "emulated", "slow to decode"],
+    ids=["fast", "even", "emulated", "without a matrix unit", "slow to decode"],
 )
 def test_bfloat16_is_chosen_where_it_keeps_up(
     slowdowns: dict[int, float], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -47,11 +48,11 @@ def test_it_is_measured_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "measure_slowdown", lambda device, rows: measured.append(rows) or 0.5)
     for _ in range(3):
         choose_dtype(CPU)
-    assert measured == [2, 64]
+    assert measured == [2, 512]
 
 
-def test_a_cpu_with_instructions_for_it_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16_instructions", lambda: True)
+def test_a_cpu_with_a_bfloat16_matrix_unit_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16_matrix_unit", lambda: True)
     monkeypatch.setattr(precision, "measure_slowdown", lambda device, rows: pytest.fail("measured"))
     assert choose_dtype(CPU) == torch.bfloat16
 
