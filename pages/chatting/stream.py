@@ -69,6 +69,7 @@ class Stream:
     words: str = "Starting"
     finished: bool = False
     stop: Watched = field(default_factory=Watched)
+    thread: threading.Thread | None = None
 
     @property
     def tokens(self) -> int:
@@ -81,8 +82,10 @@ class Stream:
 
 def start(turn: Turn, request: Request) -> Stream:
     """Begin to write the turn's answers."""
-    stream, prefixes = Stream(turn), prefix_caches()
-    threading.Thread(target=_write, args=(stream, request, prefixes), name="chat stream", daemon=True).start()
+    stream = Stream(turn)
+    arguments = (stream, request, prefix_caches())
+    stream.thread = threading.Thread(target=_write, args=arguments, name="chat stream", daemon=True)
+    stream.thread.start()
     return stream
 
 

@@ -1,0 +1,297 @@
+"""The Chat page without a browser, on a tiny model: what is sent, shown, kept and refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.gate_meter import RefusalOpenings
+from cna_core.models.host import host
+from cna_core.models.loaded import LoadedModel
+from cna_core.steering.conversation import Answer, Turn
+from cna_core.steering.lanes import Lane
+from pages.chatting import meter, stream
+from pages.chatting.answers import answer_markup, escaped
+from tests.circuits.samples import circuit_of
+from tests.steering.models import loud_model, spread_circuit
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+WAIT_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return loud_model()
+
+
+@pytest.fixture(autouse=True)
+def hosted(model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host loads the tiny model whatever is asked for, and its refusals are known to open with "sorry"."""
+    for name in host.loaded():
+        host.unload(name)
+    monkeypatch.setattr(host, "_load", lambda _name, **_options: model)
+    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    sorry = np.array([model.tokenizer.convert_tokens_to_ids("sorry")])
+    openings = RefusalOpenings(model.identity, "0" * 64, sorry, np.array([9.0]), np.array([10.0]))
+    monkeypatch.setattr(meter, "cached_openings", lambda *_: openings)
+    yield
+    for name in host.loaded():
+        host.unload(name)
+
+
+@pytest.fixture
+def chat(model: LoadedModel) -> Callable[..., AppTest]:
+    def opened(circuit: Circuit | None = None, **state: object) -> AppTest:
+        app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+        app.session_state["opened_circuit"] = circuit or spread_circuit(model, size=40)
+        app.session_state["chat-longest"] = 12
+        for key, value in state.items():
+            app.session_state[key.replace("_", "-")] = value
+        app.run()
+        app.switch_page("pages/chat.py")
+        return app.run()
+
+    return opened
+
+
+def send(app: AppTest, message: str) -> AppTest:
+    return app.chat_input(key="chat-message").set_value(message).run()
+
+
+def shown(app: AppTest) -> str:
+    return " ".join(str(element.proto.body) for element in app.get("html"))
+
+
+def turns(app: AppTest) -> list[Turn]:
+    return app.session_state["conversation"].turns
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return next(button for button in app.button if button.label == label).click().run()
+
+
+def test_without_a_circuit_the_page_teaches_what_to_do(empty_cache: Path) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
+    app.switch_page("pages/chat.py")
+    app.run()
+    assert not app.exception
+    assert any("No circuit yet" in element.value for element in app.markdown)
+
+
+def test_one_message_gets_two_answers(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "tell me about cats")
+    assert not app.exception
+    (turn,) = turns(app)
+    assert [answer.kind for answer in turn.answers] == ["baseline", "steered"]
+    assert all(len(answer.token_ids) == 12 for answer in turn.answers)
+    assert turn.answers[0].text != turn.answers[1].text
+    assert all(escaped(answer.text) in shown(app) or "<mark" in shown(app) for answer in turn.answers)
+    assert shown(app).count('data-testid="answer"') == 2
+
+
+def test_at_strength_zero_both_say_the_same_and_part_nowhere(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(strength=0.0, chat_temperature=1.0), "tell me about cats")
+    baseline, steered = turns(app)[0].answers
+    assert baseline.text == steered.text
+    assert "<mark" not in shown(app)
+    assert steered.divergence == [0.0] * 12
+
+
+@pytest.mark.parametrize(("third", "kind"), [("random control", "random"), ("another strength", "other")])
+def test_a_third_lane_stands_beside_the_two(chat: Callable[..., AppTest], third: str, kind: str) -> None:
+    app = send(chat(chat_third=third), "why")
+    assert [answer.kind for answer in turns(app)[0].answers] == ["baseline", "steered", kind]
+
+
+def test_markup_in_messages_and_answers_is_shown_as_text(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "<script>alert(1)</script><b>cats</b>\x00\u202e")
+    assert not app.exception
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;b&gt;cats&lt;/b&gt;␀" in shown(app)
+    assert "<script" not in shown(app) and "\u202e" not in shown(app)
+
+
+def test_a_message_longer_than_the_context_is_told_with_the_count(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "cats\n" * 5000)
+    assert not app.exception
+    assert any("5,0" in error.value and "256" in error.value for error in app.error)
+    app = send(app, "why")
+    assert turns(app)[1].error is None and turns(app)[1].answers[0].text  # the next one is answered as if first
+
+
+def test_an_empty_message_is_not_sent(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), " \n ")
+    assert not app.exception
+    assert turns(app) == []
+
+
+def test_a_circuit_of_another_model_is_told(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(circuit_of([(0, 1), (3, 2)])), "why")
+    assert not app.exception
+    assert any("belongs to sample" in error.value for error in app.error)
+
+
+def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "why")
+    for name in host.loaded():
+        assert host.unload(name)
+    app = send(app, "tell me about cats")
+    assert len(turns(app)[1].answers[0].token_ids) == 12
+
+
+def test_each_lane_remembers_its_own_answers(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Lane]] = []
+    generate = stream.generate
+    monkeypatch.setattr(stream, "generate", lambda *a, **named: asked.append(a[1]) or generate(*a, **named))
+    app = send(send(chat(), "tell me about cats"), "why")
+    first, lanes = turns(app)[0], asked[1]
+    for lane, answer in zip(lanes, first.answers, strict=True):
+        assert [message["content"] for message in lane.messages] == ["tell me about cats", answer.text, "why"]
+    app.checkbox(key="chat-shared").check()
+    app = send(app, "no")
+    contents = [[message["content"] for message in lane.messages] for lane in asked[2]]
+    assert contents[0] == contents[1]
+
+
+def test_again_answers_the_same_message_once_more(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "why")
+    before = turns(app)[0].answers[1].text
+    app = press(app, "Again")
+    assert len(turns(app)) == 1
+    assert turns(app)[0].answers[1].text == before
+    app.session_state["chat-temperature"] = 2.0
+    assert press(app, "Again").session_state["conversation"].turns[0].answers[1].text != before
+
+
+def test_the_last_message_can_be_changed(chat: Callable[..., AppTest]) -> None:
+    app = press(send(chat(), "why"), "Edit")
+    app.text_area(key="chat-edited").set_value("tell me about dogs")
+    app = press(app, "Send in its place")
+    assert [turn.message for turn in turns(app)] == ["tell me about dogs"]
+    assert turns(app)[0].answers[0].text
+
+
+def test_clear_forgets_the_conversation(chat: Callable[..., AppTest]) -> None:
+    app = press(send(chat(), "why"), "Clear")
+    assert turns(app) == []
+    assert any("Benign" in element.value for element in app.markdown)
+
+
+def test_every_setting_is_kept_with_the_turn_and_in_the_file(chat: Callable[..., AppTest]) -> None:
+    options = {"chat_temperature": 0.5, "chat_top_p": 0.9, "chat_top_k": 7, "chat_seed": 3, "chat_system": "tell me"}
+    app = send(chat(**options), "why")
+    settings = turns(app)[0].settings
+    assert (settings["temperature"], settings["top_p"], settings["top_k"], settings["seed"]) == (0.5, 0.9, 7, 3)
+    assert settings["system"] == "tell me"
+    read = json.loads(app.session_state["conversation"].to_json({}))
+    assert read["turns"][0]["settings"]["circuit_sha256"] == settings["circuit_sha256"]
+
+
+def test_the_meter_shows_the_chance_for_the_last_message(chat: Callable[..., AppTest]) -> None:
+    app = chat()
+    assert not app.get("plotly_chart")
+    app = send(app, "why")
+    (chart,) = app.get("plotly_chart")
+    assert "Chance that the answer opens as a refusal" in chart.proto.spec
+
+
+def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> None:
+    app = send(chat(), "why")
+    app.toggle(key="chat-tokens").set_value(True).run()
+    specs = [chart.proto.spec for chart in app.get("plotly_chart")]
+    assert len(specs) == 3
+    assert sum('"divergence"' in spec for spec in specs) == 1
+
+
+# --- the stream ---
+
+
+def request_for(model: LoadedModel, **options: object) -> stream.Request:
+    lanes = [Lane("why"), Lane("why", strength=1.0)]
+    return stream.Request("tiny", {}, lanes, spread_circuit(model), {"max_new_tokens": 200, **options})
+
+
+def a_turn() -> Turn:
+    return Turn("why", [Answer("baseline", 0.0), Answer("steered", 1.0)])
+
+
+def finished(running: stream.Stream) -> Turn:
+    assert running.thread is not None
+    running.thread.join(WAIT_SECONDS)
+    assert running.finished
+    return running.turn
+
+
+def test_a_stream_that_nobody_watches_ends_and_frees_the_model(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream.Watched, "look", lambda self: setattr(self, "_looked_at", -1e9))
+    turn = finished(stream.start(a_turn(), request_for(model)))
+    assert turn.stopped
+    assert not host.in_use("tiny")
+
+
+def test_stop_keeps_what_was_written(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[stream.Stream] = []
+    add = Answer.add
+
+    def stop_after_five(answer: Answer, *step: object) -> None:
+        add(answer, *step)
+        if answer.kind == "steered" and len(answer.token_ids) == 5:
+            running[0].stop.set()
+
+    monkeypatch.setattr(Answer, "add", stop_after_five)
+    with host.acquire("tiny"):  # the stream waits here until the list has it
+        running.append(stream.start(a_turn(), request_for(model)))
+    turn = finished(running[0])
+    assert turn.stopped and turn.error is None
+    assert [len(answer.token_ids) for answer in turn.answers] == [5, 5]
+
+
+def test_the_second_of_two_sessions_is_told_its_place_and_answered(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(
+        stream.Stream, "__setattr__", lambda self, name, value: (told.append(value) if name == "words" else None)
+        or object.__setattr__(self, name, value)
+    )
+    with host.acquire("tiny"):
+        waiting = stream.start(a_turn(), request_for(model, max_new_tokens=8))
+        while not any("1 before you" in words for words in told):
+            waiting.stop.look()
+    turn = finished(waiting)
+    assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
+
+
+# --- markup ---
+
+
+def answer_with(pieces: list[str], tokens: list[int], kind: str = "steered", reason: str | None = "stop") -> Answer:
+    size = len(pieces)
+    return Answer(kind, 1.0, pieces, tokens, [0.0] * size, [0.0] * size, reason, 0.1, 1.0)  # type: ignore[arg-type]
+
+
+def test_the_first_differing_token_is_marked_in_both() -> None:
+    baseline, steered = answer_with(["I", " am", " no"], [1, 2, 3], "baseline"), answer_with(["I", " can"], [1, 9])
+    turn = Turn("why", [baseline, steered])
+    assert '<mark class="parting" title="the first token that differs"> am</mark> no' in answer_markup(baseline, turn)
+    assert '<mark class="parting" title="the first token that differs"> can</mark>' in answer_markup(steered, turn)
+
+
+def test_a_badge_says_whether_the_answer_refuses_and_why() -> None:
+    refusal = answer_with(["I'm sorry,", " but I can't help with that."], [1, 2], "baseline")
+    turn = Turn("why", [refusal, answer_with(["Sure,", " here it is."], [3, 4])])
+    assert 'class="badge refused"' in answer_markup(refusal, turn)
+    assert 'class="badge answered"' in answer_markup(turn.answers[1], turn)
+    assert 'class="badge' not in answer_markup(answer_with(["I'm"], [1], reason=None), turn, waits_for="")
+
+
+def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
+    empty = answer_with([], [], reason=None)
+    assert "1 before you" in answer_markup(empty, Turn("why", [empty]), waits_for="1 before you")
