@@ -275,7 +275,9 @@ def evaluate(
     ] = None,
     prompts: Annotated[Path | None, PromptFile] = None,
     benign: Annotated[Path | None, PromptFile] = None,
-    borderline: Annotated[Path | None, PromptFile] = None,
+    borderline: Annotated[
+        str | None, typer.Option(help="File with prompts that only look unsafe, or none.", show_default="built-in")
+    ] = None,
     controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
     knowledge: Annotated[
         str | None,
@@ -315,7 +317,7 @@ def evaluate(
             _numbers(strengths, "--strengths"),
             sizes,
             benign=_prompt_set(benign, "evaluation-benign"),
-            borderline=_prompt_set(borderline, "borderline"),
+            borderline=None if borderline == "none" else _prompt_set(borderline, "borderline"),
             controls=tuple(name for name in controls.split(",") if name and name != "none"),
             max_new_tokens=max_new_tokens,
             seed=seed,
@@ -343,7 +345,7 @@ def _is_first_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _prompt_set(file: Path | None, builtin: str) -> Any:
+def _prompt_set(file: str | Path | None, builtin: str) -> Any:
     from cna_core.prompts.sets import PromptSet
 
     return PromptSet.from_file(file) if file else PromptSet.builtin(builtin)
