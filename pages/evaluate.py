@@ -56,15 +56,12 @@ def _set_up() -> None:
 def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     answers = len(wanted.prompts) + len(wanted.benign or ()) + len(wanted.borderline or ())
     button, words = st.columns([1, 3], vertical_alignment="center")
-    button.button(
-        "Measure",
-        type="primary",
-        icon=":material/play_arrow:",
-        key="evaluate-start",
-        width="stretch",
-        on_click=_start,
-        args=(wanted, circuit),
-    )
+    # No callback: it would be given the order of the run before, without what was chosen a moment ago.
+    if button.button(
+        "Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start", width="stretch"
+    ):
+        st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
+        st.rerun()
     pace = work.pace(circuit)
     about = f"{wanted.settings} settings × {answers} prompts"
     if pace is not None:
@@ -85,10 +82,6 @@ def _await(job: jobs.Job | None) -> None:
     """Draw the page again when the job has ended."""
     if not work.is_running(job):
         st.rerun()
-
-
-def _start(wanted: order.Order, circuit: Circuit) -> None:
-    st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
 
 
 def _follow_started() -> None:

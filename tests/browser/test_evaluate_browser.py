@@ -1,0 +1,106 @@
+"""A short sweep as a person does it: started, stopped in the middle, gone on with, its file downloaded and opened."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.server import settled
+from tests.browser.test_main_job import find_the_gate
+
+pytestmark = [pytest.mark.browser, pytest.mark.small_model]
+SWEEP_MILLISECONDS = 300_000
+
+
+def set_up_a_short_sweep(page: Page, name: str) -> None:
+    """Three harmful prompts, three strengths, the random control, short answers, nothing else."""
+    page.get_by_role("link", name="Evaluate").click()
+    settled(page, 60)
+    page.get_by_role("button", name="New run").click()
+    settled(page, 60)
+    main = page.get_by_test_id("stMain")
+    main.get_by_role("radio", name="own").click()
+    settled(page, 60)
+    strengths = main.get_by_label("Strengths, separated by commas")
+    strengths.fill("0, 1, 2")
+    strengths.press("Enter")
+    settled(page, 60)
+    slider = main.get_by_role("slider", name="Harmful prompts")
+    slider.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    settled(page, 60)
+    for pill in ("over-refusal", "CAA"):
+        main.get_by_role("button", name=pill, exact=True).click()
+        settled(page, 60)
+    main.get_by_label("Name of the run").fill(name)
+    main.get_by_label("Name of the run").press("Enter")
+    settled(page, 60)
+    main.get_by_text("More settings").click()
+    for label, value in (("Longest answer, tokens", "16"), ("How many questions", "12")):
+        box = main.get_by_role("spinbutton", name=label)
+        box.fill(value)
+        box.press("Enter")
+        settled(page, 60)
+    main.get_by_text("Gate meter", exact=True).click()  # it learns how refusals open first: a minute that others test
+    settled(page, 60)
+
+
+def test_a_short_sweep_is_started_stopped_resumed_downloaded_and_opened_again(
+    page: Page, app_address: str, tmp_path: Path
+) -> None:
+    find_the_gate(page, app_address)
+    set_up_a_short_sweep(page, "browser run")
+    main = page.get_by_test_id("stMain")
+
+    main.get_by_role("button", name="Measure", exact=True).click()
+    stop = main.get_by_role("button", name="Stop", exact=True)
+    expect(stop).to_be_visible(timeout=SWEEP_MILLISECONDS)
+    expect(main.get_by_text(re.compile(r"[1-9]\d* answers so far"))).to_be_visible(timeout=SWEEP_MILLISECONDS)
+    stop.click()
+    go_on = main.get_by_role("button", name="Go on", exact=False)
+    expect(go_on).to_be_visible(timeout=SWEEP_MILLISECONDS)
+
+    go_on.click()
+    download = main.get_by_role("button", name="JSON", exact=False)
+    expect(go_on).to_be_hidden(timeout=SWEEP_MILLISECONDS)
+    expect(download).to_be_visible(timeout=SWEEP_MILLISECONDS)
+    settled(page, 120)
+    expect(main.locator(".js-plotly-plot").first).to_be_visible()
+
+    with page.expect_download() as begun:
+        download.click()
+    file = tmp_path / "run.json"
+    begun.value.save_as(file)
+    run = json.loads(file.read_text(encoding="utf-8"))
+    assert run["format"] == "cna-run/1"
+    assert run["finished"]
+    assert {(point["control"], point["strength"]) for point in run["points"]} == {
+        (control, strength) for control in ("cna", "random") for strength in (0, 1, 2)
+    }
+    assert all(point["prompts"] == 3 and "knowledge" in point for point in run["points"])
+
+    # Opened again, it is the same run; from another machine it would join the list.
+    changed = tmp_path / "from elsewhere.json"
+    run["name"], run["circuit_sha256"] = "from elsewhere", "0" * 64
+    changed.write_text(json.dumps(run), encoding="utf-8")
+    main.locator("input[type=file]").first.set_input_files(changed)
+    expect(main.get_by_role("button", name="from elsewhere")).to_be_visible(timeout=60_000)
+    settled(page, 60)
+    expect(main.locator("strong", has_text="from elsewhere")).to_be_visible()
+    expect(main.locator(".js-plotly-plot").first).to_be_visible()
+
+
+def test_a_file_that_is_no_run_is_told_in_place(page: Page, app_address: str, tmp_path: Path) -> None:
+    page.goto(app_address)
+    settled(page, 60)
+    page.get_by_role("link", name="Evaluate").click()
+    settled(page, 60)
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"format": "cna-run/7"}', encoding="utf-8")
+    main = page.get_by_test_id("stMain")
+    main.locator("input[type=file]").first.set_input_files(wrong)
+    expect(main.get_by_text("its format is 'cna-run/7'", exact=False)).to_be_visible()
