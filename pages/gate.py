@@ -8,10 +8,11 @@ from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from pages.common import jobs, session, style
-from pages.inspecting import card, choices, evidence, gate_cards, gate_charts, picking, table
+from pages.inspecting import card, choices, evidence, gate_cards, gate_charts, panes, picking, table
 
 
 def draw() -> None:
+    panes.apply()
     st.title("Where does this model's refusal live?")
     choices.restore()
     job = jobs.get(session.finding_key())
@@ -77,7 +78,7 @@ def _explore(finding: session.Finding, circuit: Circuit) -> None:
 
 def _neurons(activations: Activations, circuit: Circuit, known: Evidence) -> None:
     st.subheader("Neurons of the circuit", anchor=False)
-    left, right = st.columns([6, 5], gap="large")
+    left, right = panes.side_by_side("neurons", [6, 5], gap="large")
     with left:
         st.caption("Click a row, a dot or a cell of the map: the neuron's card opens.")
         table.draw(circuit, known, "gate-table", columns=table.NARROW)

@@ -4,11 +4,12 @@ import streamlit as st
 
 from cna_core.evaluation.published import published
 from pages.common import session
-from pages.inspecting import reported
+from pages.inspecting import panes, reported
 
 
 def draw() -> None:
     paper = published().paper
+    panes.apply()
     st.title("How the gate is found")
     st.markdown(
         "**In one sentence:** run prompts that a model refuses and matched ones that it does not, take the MLP neurons "
@@ -16,7 +17,7 @@ def draw() -> None:
         f"Attribution* ([{', '.join(paper.authors)}, *{paper.title}*, {paper.year}]({paper.address})); this app "
         "computes it live and sets a control beside every claim."
     )
-    text, figures = st.columns([1, 1], gap="large")
+    text, figures = panes.side_by_side("definition", [1, 1], gap="large")
     with text:
         _definition()
     with figures:
@@ -78,7 +79,7 @@ def _limits() -> None:
 
 
 def _use_and_citation(citation: str) -> None:
-    use, cite = st.columns(2, gap="large")
+    use, cite = panes.side_by_side("use", [1, 1], gap="large")
     with use:
         st.subheader("Responsible use", anchor=False)
         st.markdown(

@@ -10,10 +10,11 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from pages.common import session
-from pages.inspecting import card, distributions, evidence, linked, picking, table
+from pages.inspecting import card, distributions, evidence, linked, panes, picking, table
 
 
 def draw() -> None:
+    panes.apply()
     st.title("What does each neuron do?")
     linked.restore("distribution", distributions.PICTURES)
     finding = session.finding()
@@ -38,7 +39,7 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
     if known is None:
         with st.spinner("Shuffling labels and halving prompts …"):
             known = evidence.compute(activations, circuit)
-    left, right = st.columns([1, 1], gap="large")
+    left, right = panes.side_by_side("card", [1, 1], gap="large")
     with left:
         distributions.draw(activations, circuit, known)
     with right:
@@ -82,7 +83,7 @@ def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
 def _list(circuit: Circuit, known: Evidence) -> None:
     st.subheader("The whole circuit", anchor=False)
     rows: pd.DataFrame = circuit.table(known.auc, known.selection_frequency)
-    words, as_csv, as_json = st.columns([6, 1, 1], vertical_alignment="center")
+    words, as_csv, as_json = st.columns([4, 1, 1], vertical_alignment="center")
     words.caption("A row opens its card. Click a heading to sort; the magnifying glass on the table searches.")
     as_csv.download_button(
         "CSV",

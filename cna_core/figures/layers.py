@@ -67,7 +67,7 @@ def layer_profile(
         row=1,
         col=1,
     )
-    figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=3, row=1, col=1)
+    figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=4, row=1, col=1)
     if mass is not None:
         _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
     if causal_effect is not None:
@@ -151,7 +151,7 @@ def _add_mass(
             row=1,
             col=2,
         )
-    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=3, row=1, col=2)
+    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=4, row=1, col=2)
 
 
 def _add_effect(

@@ -14,7 +14,7 @@ from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, style
-from pages.inspecting import acting, picking
+from pages.inspecting import acting, panes, picking
 from pages.inspecting.choices import Shown
 
 HEATMAP = "gate-heatmap"
@@ -22,7 +22,7 @@ HEATMAP = "gate-heatmap"
 
 def draw_first(activations: Activations, circuit: Circuit, shown: Shown) -> None:
     """What can be drawn at once, before the evidence is there: the map alone."""
-    wide, _ = st.columns([7, 4])
+    wide, _ = panes.side_by_side("first", [7, 4])
     with wide:
         st.plotly_chart(neuron_heatmap(**_map_of(activations, circuit, shown)), key=f"{HEATMAP}-first")
         st.caption("Shuffling labels and halving prompts, to see what chance alone would show …")
@@ -35,7 +35,7 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: 
     elif shown.view == "prompts":
         _draw_prompts(activations, circuit)
     else:
-        wide, narrow = st.columns([7, 4])
+        wide, narrow = panes.side_by_side("map", [7, 4])
         with wide:
             _draw_map(activations, circuit, evidence, shown)
         with narrow:
