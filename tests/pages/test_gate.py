@@ -109,7 +109,7 @@ def test_a_selection_that_cannot_be_made_is_told(found: pytest.MonkeyPatch) -> N
         raise CircuitError("A circuit of 99 neurons was asked for, but only 3 are left to choose from.")
 
     found.setattr(session, "circuit", refuse)
-    found.setattr(sidebar, "draw", lambda: None)  # it asks for the circuit too
+    found.setattr(sidebar, "_files", lambda: None)  # it asks for the circuit too
     app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
     assert any("only 3 are left" in error.value for error in app.error)
 
