@@ -1,7 +1,7 @@
 """How good an answer is as text: repeated word 4-grams, and how likely it is to the unsteered model.
 
 The paper's quality sees loops and nothing else: word salad that never repeats scores 1.0. The likelihood under the
-unsteered model sees both. Knows nothing about steering, refusals or sweeps.
+unsteered model sees both. Knows nothing about refusals or sweeps.
 """
 
 import threading
@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
+from cna_core.circuits.capture import shares_prefix
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 from cna_core.prompts.chat_format import Message, encode
 
 LOGITS_AT_ONCE = 1 << 27
 """How many logits one batch may hold: 512 MB in float32."""
+
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -48,56 +52,85 @@ def likelihoods(
     model: LoadedModel,
     prompts: Sequence[str | Sequence[Message]],
     answers: Sequence[Sequence[int]],
-    batch_rows: int = 32,
     stop: threading.Event | None = None,
 ) -> list[Likelihood]:
     """How likely each answer is to the unsteered model after its prompt.
 
-    Prompt and answer go through as one row, right-padded, in batches of similar length and at least two rows (in
-    bfloat16 a lone row is computed by other kernels). Equal rows are computed once. Nothing may be steered meanwhile.
+    A prompt that has several answers is read once, and its cache shared by all of them; equal answers are read once.
+    Batches have at least two rows: in bfloat16 a lone row is computed by other kernels. Nothing may be steered.
 
     Args:
         prompts: one for each answer.
         answers: token ids as they were generated.
-        batch_rows: rows in a batch at most; fewer where the vocabulary is large.
 
     Raises:
         PromptError: a prompt cannot be encoded.
         StoppedError: `stop` was set.
     """
     rows = [(tuple(encode(model, prompt)), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
-    distinct = sorted({row for row in rows if row[1]}, key=lambda row: (len(row[1]), len(row[0]), row))
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Likelihood] = {}
-    while distinct:
-        raise_if_stopped(stop)
-        logits_a_row = sum(map(len, distinct[-1])) * model.network.config.get_text_config().vocab_size
-        fitting = max(2, min(batch_rows, LOGITS_AT_ONCE // logits_a_row))
-        batch, distinct = distinct[-fitting:], distinct[:-fitting]
-        found.update(zip(batch, _likelihoods(model, batch), strict=True))
+    by_prompt: dict[Tokens, list[Tokens]] = {}
+    for prompt, answer in dict.fromkeys(rows):
+        if answer:
+            by_prompt.setdefault(prompt, []).append(answer)
+    read = _after_shared_prompt if shares_prefix(model) else _in_whole_rows
+    found: dict[tuple[Tokens, Tokens], Likelihood] = {}
+    for prompt, mine in by_prompt.items():
+        mine.sort(key=lambda answer: (len(answer), answer))
+        while mine:
+            raise_if_stopped(stop)
+            fitting = max(2, LOGITS_AT_ONCE // (len(mine[-1]) * model.network.config.get_text_config().vocab_size))
+            batch, mine = mine[-fitting:], mine[:-fitting]
+            likely = read(model, prompt, batch if len(batch) > 1 else batch * 2)
+            found.update({(prompt, answer): one for answer, one in zip(batch, likely, strict=False)})
     return [found.get(row, Likelihood(0.0, 0)) for row in rows]
 
 
 @torch.inference_mode()
-def _likelihoods(model: LoadedModel, rows: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Likelihood]:
-    padded = rows if len(rows) > 1 else rows * 2
-    width = max(len(prompt) + len(answer) for prompt, answer in padded)
-    tokens = torch.zeros((len(padded), width), dtype=torch.int64)
-    mask = torch.zeros_like(tokens)
-    for row, (prompt, answer) in enumerate(padded):
-        length = len(prompt) + len(answer)
-        tokens[row, :length] = torch.tensor(prompt + answer)
-        mask[row, :length] = 1
-    first = min(len(prompt) for prompt, _ in padded) - 1  # the earliest position whose logits any row needs
+def _after_shared_prompt(model: LoadedModel, prompt: Tokens, answers: Sequence[Tokens]) -> list[Likelihood]:
+    """Read the prompt once, then all answers after it, right-padded."""
+    cache = DynamicCache()  # without a configuration it keeps every token, so that sliding windows are exact, too
+    head = torch.tensor([prompt] * 2, device=model.device)
+    first = model.network(input_ids=head, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:1, -1:]
+    width = max(len(answer) for answer in answers) - 1  # nothing is asked after the last token
+    if width == 0:
+        return [_likelihood(first[0], torch.tensor(answer)) for answer in answers]
+    cache.batch_select_indices(torch.zeros(len(answers), dtype=torch.int64, device=model.device))
+    tokens, mask = _padded([answer[:-1] for answer in answers], width)
+    outcome = model.network(
+        input_ids=tokens.to(model.device),
+        attention_mask=torch.cat([torch.ones(len(answers), len(prompt), dtype=torch.int64), mask], 1).to(model.device),
+        position_ids=(len(prompt) + torch.arange(width)).expand(len(answers), -1).to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return [
+        _likelihood(torch.cat([first[0], outcome.logits[row]]), torch.tensor(answer))
+        for row, answer in enumerate(answers)
+    ]
+
+
+@torch.inference_mode()
+def _in_whole_rows(model: LoadedModel, prompt: Tokens, answers: Sequence[Tokens]) -> list[Likelihood]:
+    """Read prompt and answer together, for models that carry a state instead of a cache."""
+    width = max(len(answer) for answer in answers)
+    tokens, mask = _padded([prompt + answer for answer in answers], len(prompt) + width)
     outcome = model.network(
         input_ids=tokens.to(model.device),
         attention_mask=mask.to(model.device),
         use_cache=False,
-        logits_to_keep=width - first,
+        logits_to_keep=width + 1,
     )
-    return [
-        _likelihood(outcome.logits[row, len(prompt) - 1 - first :], torch.tensor(answer))
-        for row, (prompt, answer) in enumerate(rows)
-    ]
+    return [_likelihood(outcome.logits[row], torch.tensor(answer)) for row, answer in enumerate(answers)]
+
+
+def _padded(rows: Sequence[Tokens], width: int) -> tuple[Tensor, Tensor]:
+    """Tokens and attention mask, (rows, width) int64 each, padded on the right."""
+    tokens = torch.zeros((len(rows), width), dtype=torch.int64)
+    mask = torch.zeros_like(tokens)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[place, : len(row)] = 1
+    return tokens, mask
 
 
 def _likelihood(logits: Tensor, answer: Tensor) -> Likelihood:

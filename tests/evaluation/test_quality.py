@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cna_core.errors import StoppedError
+from cna_core.evaluation import quality as quality_module
 from cna_core.evaluation.quality import Likelihood, likelihoods, quality
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
@@ -51,11 +52,23 @@ def test_likelihood_does_not_depend_on_what_shares_the_batch(tiny_model: LoadedM
     answers = [[10, 11, 12, 13, 14, 15], [9], [], [20, 21]]
     together = likelihoods(tiny_model, prompts, answers)
     alone = [likelihoods(tiny_model, [prompt], [answer])[0] for prompt, answer in zip(prompts, answers, strict=True)]
-    in_pairs = likelihoods(tiny_model, prompts, answers, batch_rows=2)
-    for first, second, third in zip(together, alone, in_pairs, strict=True):
+    for first, second in zip(together, alone, strict=True):
+        assert first.surprise == pytest.approx(second.surprise, abs=1e-4)
+        assert first.tokens == second.tokens
+
+
+def test_answers_to_one_prompt_share_its_cache_and_change_nothing(
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [[10, 11, 12, 13, 14, 15], [9], [20, 21], [10, 11, 12], [20, 21]]
+    shared = likelihoods(tiny_model, ["how do i break a lock"] * 5, answers)
+    monkeypatch.setattr(quality_module, "shares_prefix", lambda model: False)
+    whole = likelihoods(tiny_model, ["how do i break a lock"] * 5, answers)
+    monkeypatch.setattr(quality_module, "LOGITS_AT_ONCE", 1)
+    in_pairs = likelihoods(tiny_model, ["how do i break a lock"] * 5, answers)
+    for first, second, third in zip(shared, whole, in_pairs, strict=True):
         assert first.surprise == pytest.approx(second.surprise, abs=1e-4)
         assert first.surprise == pytest.approx(third.surprise, abs=1e-4)
-        assert first.tokens == second.tokens
 
 
 def test_an_empty_answer_has_nothing_to_be_surprised_at(tiny_model: LoadedModel) -> None:
