@@ -11,8 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
