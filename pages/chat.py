@@ -156,7 +156,8 @@ def _request(
         "shared_history": shared,
         **options,
     }
-    request = stream.Request(session.model_name(), load_options, lanes, circuit, options | {"measure": True})
+    measure = bool(_setting("chat-tokens", False))
+    request = stream.Request(session.model_name(), load_options, lanes, circuit, options, measure)
     return request, answers, settings
 
 
@@ -329,6 +330,7 @@ def _draw_traces(turn: Turn) -> None:
     """Activity strip and divergence line under each answer of the turn, on common axes."""
     measured = [answer for answer in turn.answers if answer.token_ids and answer.activity[0] is not None]
     if not measured:
+        st.caption("This answer was not measured token by token: press *Again*.")
         return
     activity = [np.array(answer.activity, dtype=np.float64) for answer in measured]
     divergence = [np.array(a.divergence, dtype=np.float64) for a in measured if a.kind != "baseline"]

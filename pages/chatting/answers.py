@@ -46,12 +46,13 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
     if answer is turn.answers[0]:
         parted_at = min((place for place in theirs if place is not None), default=None)
     ended = answer.finish_reason is not None or waits_for is None
-    text = _text(answer, parted_at) if answer.token_ids else f"<i>{escaped(waits_for or '')}</i>"
+    begun = bool(answer.token_ids) or ended
+    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')} …</i>"
     return (
         f'<section class="chat-answer" style="--lane: {COLOURS[answer.kind]}" aria-label="{NAMES[answer.kind]}">'
         f'<header><span class="lane-name">{NAMES[answer.kind]}</span>'
         f'<span class="lane-how">{_how(answer)}</span>{_badge(answer) if ended else ""}</header>'
-        f'<div class="answer-text" data-testid="answer" dir="auto">{text}</div>'
+        f'<div class="answer-text" data-testid="{"answer" if begun else "waiting"}" dir="auto">{text}</div>'
         f"<footer>{_figures(answer, turn, ended)}</footer></section>"
     )
 

@@ -52,13 +52,19 @@ class Watched(threading.Event):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be decoded, and on which model; everything is read from the session before the thread starts."""
+    """What is to be decoded, and on which model; everything is read from the session before the thread starts.
+
+    Args:
+        measure: measure activity and divergence even where that costs time. In 16 bits a row more costs nothing, so
+            there it is always measured, and can be looked at later.
+    """
 
     model_name: str
     load_options: dict[str, Any]
     lanes: Sequence[Lane]
     circuit: Circuit
     options: dict[str, Any]
+    measure: bool = False
 
 
 @dataclass
@@ -104,8 +110,15 @@ def _write(stream: Stream, request: Request, prefixes: Prefixes) -> None:
             stream.words = "Reading the message"
             known = prefixes.setdefault(model, PrefixCaches(model))
             started_at = time.monotonic()
+            measure = request.measure or model.dtype.itemsize == 2
             steps = generate(
-                model, request.lanes, request.circuit, **request.options, prefixes=known, stop=stream.stop
+                model,
+                request.lanes,
+                request.circuit,
+                **request.options,
+                measure=measure,
+                prefixes=known,
+                stop=stream.stop,
             )
             with contextlib.closing(steps):
                 for step in steps:

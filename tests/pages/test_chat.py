@@ -94,7 +94,7 @@ def test_one_message_gets_two_answers(chat: Callable[..., AppTest]) -> None:
 
 
 def test_at_strength_zero_both_say_the_same_and_part_nowhere(chat: Callable[..., AppTest]) -> None:
-    app = send(chat(strength=0.0, chat_temperature=1.0), "tell me about cats")
+    app = send(chat(strength=0.0, chat_temperature=1.0, chat_tokens=True), "tell me about cats")
     baseline, steered = turns(app)[0].answers
     assert baseline.text == steered.text
     assert "<mark" not in shown(app)
@@ -203,6 +203,8 @@ def test_the_meter_shows_the_chance_for_the_last_message(chat: Callable[..., App
 def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> None:
     app = send(chat(), "why")
     app.toggle(key="chat-tokens").set_value(True).run()
+    assert any("not measured" in element.value for element in app.caption)  # float32: only when asked for
+    app = press(app, "Again")
     specs = [chart.proto.spec for chart in app.get("plotly_chart")]
     assert len(specs) == 3
     assert sum('"divergence"' in spec for spec in specs) == 1
@@ -294,4 +296,5 @@ def test_a_badge_says_whether_the_answer_refuses_and_why() -> None:
 
 def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
     empty = answer_with([], [], reason=None)
-    assert "1 before you" in answer_markup(empty, Turn("why", [empty]), waits_for="1 before you")
+    markup = answer_markup(empty, Turn("why", [empty]), waits_for="1 before you")
+    assert "1 before you" in markup and 'data-testid="answer"' not in markup
