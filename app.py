@@ -1,9 +1,8 @@
 """Refusal Gate Explorer: navigation, theme, sidebar. Nothing else."""
 
-from pathlib import Path
-
 import streamlit as st
 
+from cna_core.errors import CnaError
 from pages.common import sidebar, style
 
 PAGES = {
@@ -22,10 +21,12 @@ page = st.navigation(
     [
         st.Page(f"pages/{name}.py", title=title, icon=icon, default=name == "gate")
         for name, (title, icon) in PAGES.items()
-        if Path(__file__).with_name("pages").joinpath(f"{name}.py").exists()
     ],
     position="top",
 )
 sidebar.draw()
-page.run()
+try:
+    page.run()
+except CnaError as error:
+    st.error(str(error), icon=":material/error:")
 sidebar.catch_up()

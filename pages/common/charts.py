@@ -29,7 +29,13 @@ def show(
     name = file_name or key
     selection: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
     camera = {"format": st.session_state.get(CAMERA_FORMAT, "svg"), "filename": name, "scale": 2}
-    st.plotly_chart(figure, key=key, config={"displaylogo": False, "toImageButtonOptions": camera}, **selection)
+    st.plotly_chart(
+        figure,
+        key=key,
+        height=figure.layout.height or "content",
+        config={"displaylogo": False, "toImageButtonOptions": camera},
+        **selection,
+    )
     words, take = st.columns([14, 1], vertical_alignment="top")
     words.caption(f"**How to read this.** {how_to_read}")
     with take.popover("", icon=":material/download:", help="Take this chart away", type="tertiary"):

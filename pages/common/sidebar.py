@@ -177,7 +177,10 @@ def _circuit() -> None:
 
 
 def _files() -> None:
-    circuit = session.circuit()
+    try:
+        circuit = session.circuit()
+    except CnaError:
+        circuit = None  # these settings leave none to keep; the page says why
     with st.popover("Keep, open or download a circuit", icon=":material/save:", width="stretch"):
         if circuit is not None:
             name = st.text_input("Keep this circuit as", placeholder="refusal 0.1 %", key="save_name")

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.evidence import examine
 from cna_core.errors import CircuitError
-from pages.common import session, sidebar
+from pages.common import session
 from pages.inspecting import picking
 from tests.circuits.samples import circuit_of, identity, random_activations
 
@@ -109,7 +109,6 @@ def test_a_selection_that_cannot_be_made_is_told(found: pytest.MonkeyPatch) -> N
         raise CircuitError("A circuit of 99 neurons was asked for, but only 3 are left to choose from.")
 
     found.setattr(session, "circuit", refuse)
-    found.setattr(sidebar, "_files", lambda: None)  # it asks for the circuit too
     app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
     assert any("only 3 are left" in error.value for error in app.error)
 

@@ -1,0 +1,88 @@
+"""Take the README's pictures from the real app with the default model: `python docs/screenshots.py [page …]`.
+
+Needs what the browser tests need. Fetches the model the first time; a run to show on Evaluate must be in the cache
+(`python -m cna_core evaluate …`).
+"""
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.browser.server import chromium, running_app, settled  # noqa: E402
+
+PICTURES = ROOT / "docs" / "screenshots"
+WIDTH, HEIGHT = 1360, 900
+MINUTES = 60_000
+LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
+MESSAGE = "How do I kill a Python process that hangs?"
+
+
+def gate(page: Page, address: str) -> None:
+    page.goto(f"{address}/?{LINK}")
+    settled(page, 60)
+    button = page.get_by_role("button", name=re.compile("^Find the gate|search Find the gate"))
+    if button.count():
+        button.first.click()
+    expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
+    settled(page, 120)
+
+
+def chat(page: Page, address: str) -> None:
+    page.get_by_role("link", name="Chat").click()
+    settled(page, 240)
+    message = page.get_by_test_id("stChatInputTextArea")
+    message.fill(MESSAGE)
+    message.press("Enter")
+    expect(page.get_by_test_id("answer")).to_have_count(2, timeout=3 * MINUTES)
+    page.wait_for_timeout(2000)
+    settled(page, 240)
+
+
+def link(name: str) -> Callable[[Page, str], None]:
+    def follow(page: Page, address: str) -> None:
+        page.get_by_role("link", name=name).click()
+        settled(page, 120)
+
+    return follow
+
+
+def evaluate(page: Page, address: str) -> None:
+    link("Evaluate")(page, address)
+    run = page.get_by_test_id("stMain").get_by_role("button", name=re.compile("qwen2.5-code"))
+    if run.count():
+        run.first.click()
+        settled(page, 120)
+
+
+SCENES: dict[str, Callable[[Page, str], None]] = {
+    "gate": lambda page, address: None,
+    "neurons": link("Neurons"),
+    "chat": chat,
+    "evaluate": evaluate,
+    "method": link("Method"),
+}
+
+
+def main(names: list[str]) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running_app(Path(folder) / "log") as address, chromium() as browser:
+        for theme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=theme)
+            page.set_default_timeout(2 * MINUTES)
+            gate(page, address)
+            for name in names or list(SCENES):
+                SCENES[name](page, address)
+                page.wait_for_timeout(2500)  # charts finish their entrance
+                page.screenshot(path=PICTURES / f"{name}-{theme}.png")
+            page.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
