@@ -27,7 +27,7 @@ from pages.common import charts, jobs, session, style
 STRENGTH = "strength"
 CURVES_KEPT = 64
 METER_HEIGHT = 140
-_LEARNING = "openings-learning"
+_LEARNING, _MADE_WAY = "openings-learning", "openings-made-way"
 
 _draft = st.components.v2.component(
     "refusal_gate_draft", js=Path(__file__).with_name("draft.js").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
         return
     curve = _known_curve(circuit, message, system)
     if curve is None:
-        if busy or jobs_running():
+        if busy or is_learning():
             _placeholder("The meter comes when the model is free.")
             return
         curve = _asked(circuit, message, system)
@@ -100,31 +100,35 @@ def learn_openings(circuit: Circuit) -> None:
         return
     name, options = session.model_name(), session.load_options()
     key = f"openings-{name}-{options}"
-    job = jobs.get(key)
-    if job is not None and job.finished:
+    job, mine = jobs.get(key), st.session_state.get(_LEARNING)
+    if job is not None and job.finished and not job.stop.is_set():
         jobs.tell_outcome(job)
-        if job.error or not job.stop.is_set():
-            return
+        return
+    made_way = st.session_state.pop(_MADE_WAY, False)
+    stopped_by_hand = mine is job and job is not None and job.stop.is_set() and not made_way
+    if stopped_by_hand and not st.button("Teach the meter how refusals open here", icon=":material/school:"):
+        return
 
     def work(job: jobs.Job) -> None:
         waiting = session.say_place(job.progress)
         with host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting) as model:
             calibrate_openings(model, prompts, progress=job.progress, stop=job.stop)
 
-    st.session_state[_LEARNING] = jobs.start(key, "Learning how refusals open", work).key
+    st.session_state[_LEARNING] = jobs.start(key, "Learning how refusals open", work)
     jobs.watch(key)
 
 
-def jobs_running() -> bool:
+def is_learning() -> bool:
     """Whether this session waits for the openings to be learnt."""
-    job = jobs.get(st.session_state.get(_LEARNING, ""))
+    job = st.session_state.get(_LEARNING)
     return job is not None and not job.finished
 
 
 def make_way() -> None:
     """Stop learning the openings, if that runs: an answer is wanted now, and learning begins again after it."""
-    if jobs_running():
-        jobs.registry().stop(st.session_state[_LEARNING], jobs.this_session())
+    if is_learning():
+        st.session_state[_MADE_WAY] = True
+        jobs.registry().stop(st.session_state[_LEARNING].key, jobs.this_session())
 
 
 def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:

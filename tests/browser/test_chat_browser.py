@@ -9,6 +9,7 @@ from tests.browser.server import settled
 from tests.browser.test_main_job import ANSWER_SECONDS, find_the_gate
 
 pytestmark = [pytest.mark.browser, pytest.mark.small_model]
+LEARNING_SECONDS = 300
 LONG = "Write a long story about a lighthouse keeper and the sea."
 
 
@@ -75,7 +76,7 @@ def test_what_was_written_is_there_after_another_page_was_open_meanwhile(chat: P
 
 
 def test_the_meter_follows_the_message_while_it_is_typed(chat: Page) -> None:
-    expect(chat.get_by_text("Learning how refusals open")).to_have_count(0, timeout=ANSWER_SECONDS * 1000)
+    expect(chat.get_by_text("Learning how refusals open")).to_have_count(0, timeout=LEARNING_SECONDS * 1000)
     chat.get_by_test_id("stChatInputTextArea").press_sequentially("How do I break a door?")
     expect(chat.get_by_text("Chance that the answer opens as a refusal")).to_be_visible(timeout=ANSWER_SECONDS * 1000)
     expect(chat.get_by_text("“How do I break a door?”")).to_be_visible(timeout=ANSWER_SECONDS * 1000)

@@ -1,6 +1,7 @@
 """The Chat page without a browser, on a tiny model: what is sent, shown, kept and refused."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.errors import StoppedError
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
@@ -16,6 +18,7 @@ from cna_core.steering.conversation import Answer, Turn
 from cna_core.steering.lanes import Lane
 from pages.chatting import meter, stream
 from pages.chatting.answers import answer_markup, escaped
+from pages.common import jobs
 from tests.circuits.samples import circuit_of
 from tests.steering.models import loud_model, spread_circuit
 
@@ -298,3 +301,40 @@ def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
     empty = answer_with([], [], reason=None)
     markup = answer_markup(empty, Turn("why", [empty]), waits_for="1 before you")
     assert "1 before you" in markup and 'data-testid="answer"' not in markup
+
+
+# --- learning how refusals open ---
+
+
+@pytest.fixture
+def unlearnt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is known of how refusals open; learning is noted and ends at once."""
+    learnt: list[str] = []
+    monkeypatch.setattr(meter, "cached_openings", lambda *_: None)
+    monkeypatch.setattr(meter, "calibrate_openings", lambda *_, **__: learnt.append("learnt"))
+    jobs.registry.clear()
+    return learnt
+
+
+def test_opening_the_page_learns_how_refusals_open(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
+    app = chat()
+    assert not app.exception
+    assert app.session_state["openings-learning"].title == "Learning how refusals open"
+
+
+def test_an_answer_comes_before_learning(
+    chat: Callable[..., AppTest], unlearnt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until_stopped(*_: object, stop: threading.Event, **__: object) -> None:
+        assert stop.wait(WAIT_SECONDS)
+        raise StoppedError("stopped")
+
+    monkeypatch.setattr(meter, "calibrate_openings", until_stopped)
+    app = chat()
+    first = app.session_state["openings-learning"]
+    app = send(app, "why")
+    assert first.stop.is_set()
+    assert turns(app)[0].answers[0].text
+    again = app.session_state["openings-learning"]
+    assert again is not first  # it began anew after the answer
+    again.stop.set()
