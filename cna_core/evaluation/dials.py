@@ -18,9 +18,12 @@ from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 from cna_core.steering.lanes import Lane
+from cna_core.steering.prefix_cache import PrefixCaches
 from cna_core.steering.vectors import CaaVectors, caa_vectors
 
 STRENGTH_LIMIT = 100.0
+PREFIX_BYTES = 1 << 30
+"""How much of what was read is kept: the template's beginning of an 8B model takes about 3 MB a setting."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,12 @@ class Dials:
     Args:
         circuits: the circuit of each fraction, as CNA and as its random control.
         vectors: CAA's; None where they are not asked for.
+        prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
     """
 
     circuits: dict[tuple[Control, float], Circuit]
     vectors: CaaVectors | None = None
+    prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
         """The conversation, steered as the setting says."""
@@ -69,10 +74,11 @@ def dials_for(
         if "random" in controls:
             turned["random", fraction] = random_circuit(circuit, seed)
     if "caa" not in controls:
-        return Dials(turned)
+        return Dials(turned, prefixes=PrefixCaches(model, PREFIX_BYTES))
     if contrast is None:
         raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
-    return Dials(turned, caa_vectors(model, contrast, progress=progress, stop=stop))
+    vectors = caa_vectors(model, contrast, progress=progress, stop=stop)
+    return Dials(turned, vectors, PrefixCaches(model, PREFIX_BYTES))
 
 
 def settings_of(

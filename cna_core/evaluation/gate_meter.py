@@ -233,16 +233,17 @@ def openings_of(
     """How the unsteered model begins to answer each prompt, in the prompts' order; like lengths share a batch."""
     order = sorted(range(len(prompts)), key=lambda place: len(encode(model, prompts[place])))
     found: dict[int, Opening] = {}
+    prefixes = PrefixCaches(model)
     for start in range(0, len(order), rows):
         raise_if_stopped(stop)
         progress(start, len(order), "Learning how refusals open: prompts")
         batch = order[start : start + rows]
         lanes = [Lane(as_messages(prompts[place])) for place in batch]
-        distributions = torch.softmax(first_token_logits(model, lanes, None, stop=stop), dim=-1)
+        distributions = torch.softmax(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop), dim=-1)
         likely = distributions.topk(min(KEPT_TOKENS, distributions.shape[1]))
         first: dict[int, int] = {}
         texts: dict[int, str] = defaultdict(str)
-        for step in generate(model, lanes, None, max_new_tokens=tokens, stop=stop):
+        for step in generate(model, lanes, None, max_new_tokens=tokens, prefixes=prefixes, stop=stop):
             first.setdefault(step.lane, step.token_id)
             texts[step.lane] += step.text
         for lane, place in enumerate(batch):

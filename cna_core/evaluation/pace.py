@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan
 from cna_core.models.loaded import LoadedModel
@@ -16,6 +17,7 @@ from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import PromptSet
 from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.prefix_cache import PrefixCaches
 
 TRIAL_TOKENS = 4
 QUESTION_FACTOR = 2.0
@@ -83,11 +85,13 @@ def measure_pace(
         Lane(messages, strength=0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
     ]
     tokens = sum(len(encode(model, messages)) for messages in conversations)
+    prefixes = PrefixCaches(model, PREFIX_BYTES)
+    first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)  # a sweep reads the prefixes once, too
     started = time.perf_counter()
-    first_token_logits(model, lanes, None, stop=stop)
+    first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)
     reading = time.perf_counter() - started
     started = time.perf_counter()
-    for _ in generate(model, lanes, None, max_new_tokens=TRIAL_TOKENS, stop=stop):
+    for _ in generate(model, lanes, None, max_new_tokens=TRIAL_TOKENS, prefixes=prefixes, stop=stop):
         pass
     step = max(0.0, time.perf_counter() - started - reading) / (TRIAL_TOKENS - 1)
     return Pace(reading / tokens, step, rows, tokens / rows)

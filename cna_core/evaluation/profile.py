@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
+from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.intervals import Estimate, change_of_mean
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import as_messages
 from cna_core.steering.lanes import Lane, first_token_logits
+from cna_core.steering.prefix_cache import PrefixCaches
 
 RANDOM_CIRCUITS = 3
 
@@ -126,6 +128,7 @@ def causal_profile(
     parts += [_where(circuit, circuit.layers == layer) for layer in layers]
     parts += [_where(circuit, circuit.layers != layer) for layer in layers] if len(layers) > 1 else []
     parts += [_where(other, other.layers == layer) for other in drawn for layer in layers]
+    prefixes = PrefixCaches(model, PREFIX_BYTES)
     rows: list[NDArray[np.float64]] = []
     profile = _profile(circuit, layers, random_circuits, strength, rows)
     for done, prompt in enumerate(prompts):
@@ -133,7 +136,7 @@ def causal_profile(
         progress(done, len(prompts), "Layer profile: prompts")
         messages = as_messages(prompt)
         lanes = [Lane(messages), *(Lane(messages, strength=strength, circuit=part) for part in parts)]
-        rows.append(openings.chance(first_token_logits(model, lanes, None, stop=stop)))
+        rows.append(openings.chance(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)))
         profile = _profile(circuit, layers, random_circuits, strength, rows)
         if partial is not None:
             partial(profile)

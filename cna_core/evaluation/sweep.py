@@ -211,7 +211,8 @@ def _answers(
     lanes = [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
     texts = [""] * len(lanes)
     tokens: list[list[int]] = [[] for _ in lanes]
-    for step in generate(model, lanes, None, max_new_tokens=plan.run.settings.max_new_tokens, stop=stop):
+    longest = plan.run.settings.max_new_tokens
+    for step in generate(model, lanes, None, max_new_tokens=longest, prefixes=dials.prefixes, stop=stop):
         texts[step.lane] += step.text
         if step.finish_reason != "stop":
             tokens[step.lane].append(step.token_id)
@@ -235,7 +236,7 @@ def _first_tokens(
     prompts = batch.prompts
     lanes = [dials.lane(conversations[prompt], BASELINE) for prompt in prompts]
     lanes += [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
-    logits = first_token_logits(model, lanes, None, stop=stop)
+    logits = first_token_logits(model, lanes, None, prefixes=dials.prefixes, stop=stop)
     return Reading(
         prompts=tuple(prompt for prompt, _ in batch.cells),
         messages=tuple(conversations[prompt] for prompt, _ in batch.cells),
