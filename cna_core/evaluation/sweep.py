@@ -5,7 +5,6 @@ shared. What a batch gave is in the journal before the next one starts. The plan
 alone, so that a resumed run, or one over several processes, computes the very same batches.
 """
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.processes import processes_for
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
@@ -75,7 +75,7 @@ def evaluate(
         partial: called after each batch with the run so far.
 
     Returns:
-        The run; in a process other than the first of several, with the points of what was read at the end, too.
+        The run, the same in every process.
 
     Raises:
         CircuitError: the circuit belongs to another model, or is smaller than a fraction asked for.
@@ -101,7 +101,7 @@ def evaluate(
         name=name,
     )
     run = run_plan(model, plan, fresh=fresh, partial=partial, progress=progress, stop=stop)
-    if out is not None and _share()[0] == 0:
+    if out is not None and processes_for(model.device).place == 0:
         run.save(out)
     return run
 
@@ -116,45 +116,42 @@ def run_plan(
     stop: threading.Event | None = None,
 ) -> Run:
     """Measure what is not measured yet; arguments and errors as for `evaluate`."""
-    process, processes = _share()
+    processes = processes_for(model.device)
     journal = Journal.start(plan.run, len(plan.batches))
-    if fresh and process == 0:
-        journal.clear()
-    _wait_for_all(processes)
-    whole = journal.finished_run()
-    if whole is not None:
-        return whole
-    if process == 0:
+    if processes.writes:
+        if fresh:
+            journal.clear()
         journal.keep_inputs(plan.circuits[max(plan.circuits)], inputs_of(plan))
+    processes.gather(None)  # nobody reads before it is cleared
+    whole = journal.finished_run()
+    known_everywhere = all(processes.gather(whole is not None))
+    if whole is not None and known_everywhere:
+        return whole
     done = journal.read()
-    todo = [batch for batch in plan.batches if batch.number not in done and batch.number % processes == process]
+    # Every process sees the same journal on one machine; on several, what one lacks it measures again.
+    todo = [batch for batch in processes.share(plan.batches) if batch.number not in done]
     if todo:
-        dials = dials_for(
-            model,
-            plan.circuits,
-            plan.run.settings.controls,
-            plan.run.settings.seed,
-            plan.contrast,
-            progress=progress,
-            stop=stop,
-        )
+        settings = plan.run.settings
+        watching: dict[str, Any] = {"progress": progress, "stop": stop}
+        dials = dials_for(model, plan.circuits, settings.controls, settings.seed, plan.contrast, **watching)
         weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:
             raise_if_stopped(stop)
             progress(finished, total, _words(batch))
             records = measured(model, plan, dials, batch, stop)
-            journal.append(batch.number, records, process)
+            journal.append(batch.number, records, processes.place)
             done[batch.number] = records
-            finished += weights[batch.number] * processes
+            finished = min(total, finished + weights[batch.number] * processes.count)
             if partial is not None:
-                partial(plan.run_so_far([record for part in done.values() for record in part], finished=False))
+                partial(plan.run_so_far(_all_records(done), finished=False))
         progress(total, total, "Measured")
-    _wait_for_all(processes)
-    records = [record for part in journal.read().values() for record in part]
+    for others in processes.gather(done):
+        done.update(others)
     about = journal.about()[0]  # it may have been named meanwhile, and keeps when it was first started
-    run = plan.run_so_far(records, finished=True).model_copy(update={"name": about.name, "created": about.created})
-    if process == 0:
+    named = {"name": about.name, "created": about.created}
+    run = plan.run_so_far(_all_records(done), finished=True).model_copy(update=named)
+    if processes.writes:
         journal.finish(run)
     return run
 
@@ -245,6 +242,10 @@ def _first_tokens(
     )
 
 
+def _all_records(done: dict[int, list[Record]]) -> list[Record]:
+    return [record for number in sorted(done) for record in done[number]]
+
+
 def _weight(batch: Batch, plan: SweepPlan) -> int:
     """Roughly how long the batch takes, for progress: written tokens cost most."""
     return len(batch.cells) * (20 + (plan.run.settings.max_new_tokens if batch.reads == "answers" else 0))
@@ -253,20 +254,3 @@ def _weight(batch: Batch, plan: SweepPlan) -> int:
 def _words(batch: Batch) -> str:
     doing = "answers to" if batch.reads == "answers" else "first tokens on"
     return f"Measuring: {doing} {batch.prompt_set} {'questions' if batch.prompt_set == 'knowledge' else 'prompts'}"
-
-
-def _share() -> tuple[int, int]:
-    """(this process's number, how many there are): more than one under `accelerate launch` and `torchrun`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return 0, 1
-    from accelerate import PartialState
-
-    state: Any = PartialState()
-    return state.process_index, state.num_processes
-
-
-def _wait_for_all(processes: int) -> None:
-    if processes > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()

@@ -272,3 +272,14 @@ def test_a_circuit_of_another_model_is_refused(model: LoadedModel, empty_cache: 
 
     with pytest.raises(CircuitError, match="belongs to"):
         evaluate(model, circuit_of([(0, 1)], identity(5, layers=2)), PromptSet("p", ("cats",)))
+
+
+def test_two_processes_share_the_batches_and_equal_one(empty_cache: Path, tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launch, "-m", "tests.evaluation.sweeping", str(tmp_path / "shared.json")]
+    done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = Journal(stored_runs()[0].identity).folder
+    assert all((folder / f"journal-{process}.jsonl").read_text() for process in (0, 1))
+    alone = small_sweep(small_model(), fresh=True)
+    assert without_time(Run.load(tmp_path / "shared.json")) == without_time(alone)
