@@ -76,7 +76,12 @@ class CausalProfile:
 
     @property
     def random_band(self) -> NDArray[np.float64]:
-        """(l, 3): mean change by ablating random neurons of each layer, and the range of all draws' 95 % intervals."""
+        """(l, 3): mean change by ablating random neurons of each layer, and the range of all draws' 95 % intervals.
+
+        NaN where no random circuit was drawn.
+        """
+        if not self.random.shape[2]:
+            return np.full((len(self.layers), 3), np.nan)
         band = []
         for place in range(len(self.layers)):
             means = np.array([change_of_mean(self.baseline, draw) for draw in self.random[:, place].T])

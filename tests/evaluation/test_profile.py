@@ -89,3 +89,9 @@ def test_the_profile_so_far_is_shown_and_it_stops_when_asked(model: LoadedModel,
     with pytest.raises(StoppedError):
         causal_profile(model, small_circuit(model), HARMFUL.prompts, openings, partial=stop_after_two, stop=stop)
     assert [profile.prompts for profile in seen] == [1, 2]
+
+
+def test_without_random_circuits_there_is_no_band(model: LoadedModel, openings: RefusalOpenings) -> None:
+    profile = causal_profile(model, small_circuit(model), HARMFUL.prompts[:1], openings, random_circuits=0)
+    assert np.isnan(profile.random_band).all()
+    assert profile.random_band.shape == (len(profile.layers), 3)
