@@ -165,6 +165,12 @@ def attribute(
     skip_layers: Annotated[int, typer.Option(help="First layers left out of the ranking.")] = 0,
     universal: Annotated[float, typer.Option(help="Leave out neurons that fire on this share of all prompts.")] = 0.8,
     no_universal: Annotated[bool, typer.Option("--no-universal", help="Keep universal neurons.")] = False,
+    only_triggered: Annotated[
+        bool,
+        typer.Option(
+            "--only-triggered", help="Use only positive prompts that are refused, negative ones that are not."
+        ),
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -182,6 +188,8 @@ def attribute(
     with working() as watching:
         loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         activations = capture(loaded, contrast, **watching)
+        if only_triggered:
+            activations = _without_others(loaded, contrast, activations, watching)
     circuit = select(
         activations,
         fraction=0.001 if fraction is None else fraction,
@@ -329,6 +337,20 @@ def evaluate(
         )
     if out is None and _is_first_process():
         _write(run.to_json(), None)
+
+
+def _without_others(loaded: Any, contrast: Any, activations: Any, watching: dict[str, Any]) -> Any:
+    import numpy as np
+
+    from cna_core.evaluation.triggers import triggered
+
+    did = triggered(loaded, contrast, **watching)
+    sides = did[contrast.is_positive], did[~contrast.is_positive]
+    sys.stderr.write(
+        f"{sides[0].sum()} of {len(sides[0])} positive prompts are refused and {sides[1].sum()} of {len(sides[1])} "
+        "negative ones answered; the others are left out.\n"
+    )
+    return activations.without(np.flatnonzero(~did))
 
 
 def _questions(source: str) -> Any:

@@ -25,6 +25,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.errors import CircuitError, PromptError
+from cna_core.evaluation.triggers import triggered
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
@@ -78,6 +79,11 @@ def load_options() -> dict[str, Any]:
     }
 
 
+def only_triggered() -> bool:
+    """Whether prompts are left out that do not do what their set says."""
+    return bool(st.session_state.get("triggered", False))
+
+
 def contrast() -> ContrastSet:
     """The chosen contrast set.
 
@@ -123,7 +129,7 @@ def _own_contrast(name: str) -> ContrastSet:
 
 def finding_key() -> str:
     """Names the finding of the present choices, and the job that makes it."""
-    said = json.dumps([model_name(), load_options(), contrast().sha256], sort_keys=True, default=str)
+    said = json.dumps([model_name(), load_options(), contrast().sha256, only_triggered()], sort_keys=True, default=str)
     return "find-" + hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -144,6 +150,7 @@ def activations() -> Activations | None:
 def start_finding() -> None:
     """Start recording activations for the present choices in the background, or join it where it already runs."""
     key, name, options, prompts = finding_key(), model_name(), load_options(), contrast()
+    leave_others_out = only_triggered()
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
@@ -155,6 +162,8 @@ def start_finding() -> None:
 
             started_at = time.monotonic()
             recorded = capture(loaded, prompts, **watching, partial=show)
+            if leave_others_out:
+                recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at
             note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
         findings = _findings()

@@ -77,6 +77,13 @@ def _prompts() -> None:
         bind="query-params",
         help="What δ is measured on: positive prompts, which the model refuses, against matched negative ones.",
     )
+    st.checkbox(
+        "Only prompts that trigger",
+        key="triggered",
+        bind="query-params",
+        help="Leaves out positive prompts that this model answers and negative ones that it refuses: they dilute δ. "
+        "Takes a minute more the first time.",
+    )
     with st.popover("Bring your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
         _own_prompts()
 
