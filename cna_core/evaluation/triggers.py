@@ -58,6 +58,6 @@ def triggered(
     for words, side in sides.items():
         if did[side].sum() < FEWEST:
             raise CircuitError(
-                f"Only {did[side].sum()} {words} by {model.name}, fewer than {FEWEST}; keep all prompts or bring others."
+                f"Only {did[side].sum()} {words} by {model.name}, fewer than {FEWEST}; keep all or bring others."
             )
     return did

@@ -22,7 +22,7 @@ PLACE_OF_POINT = """([meta, index]) => {
     return [box.x + layout._size.l + layout.xaxis.d2p(trace.x[index]),
             box.y + layout._size.t + layout.yaxis.d2p(trace.y[index]), ...trace.customdata[index].slice(0, 2)];
 }"""
-MAP_RANGE = "() => document.querySelector('.js-plotly-plot')._fullLayout.yaxis.range"
+MAP_RANGE = "() => document.querySelector('.js-plotly-plot')?._fullLayout?.yaxis?.range"
 EVIDENCE_SECONDS = 60
 
 
@@ -64,8 +64,7 @@ def test_the_map_zooms_to_a_range_of_layers(page: Page, app_address: str) -> Non
     first.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"() => ({MAP_RANGE})()[0] === 2.5")
-    assert page.evaluate(MAP_RANGE) == [2.5, 29.5]
+    page.wait_for_function(f"() => JSON.stringify(({MAP_RANGE})()) === '[2.5,29.5]'")
 
 
 def test_the_downloaded_table_has_the_circuits_rows(page: Page, app_address: str, tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_a_link_restores_circuit_neuron_and_view_in_a_new_session(page: Page, ap
         (b'{"format": "cna-circuit/1", "neur', "is broken or not JSON"),
         (json.dumps({"format": "cna-circuit/9"}).encode(), "this app reads cna-circuit/1"),
         (circuit_of([(0, 0)], identity(9)).to_json().encode(), "belongs to sample"),
-        (b" " * (65 << 20), "64"),  # the browser refuses it before it is sent
+        (b" " * (65 << 20), "or smaller"),  # the browser refuses it before it is sent
     ],
     ids=["broken", "unknown version", "foreign", "huge"],
 )
