@@ -12,7 +12,7 @@ from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.tables import points_table, runs_beside
 from cna_core.figures.compare import circuits_by_depth
-from cna_core.figures.sweep import COSTS, QUANTITIES, REFUSAL, Curve, curves_of, dose_response
+from cna_core.figures.sweep import COSTS, REFUSAL, Curve, curves_of, dose_response
 from pages.common import charts, session, style
 
 RUNS_AT_MOST = 4
@@ -105,11 +105,14 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         st.caption("The runs share no setting (control, size, strength).")
         return
     shares = ["refused, first", "refused, second", "change", "change, low", "change, high"]
-    percent = {column: st.column_config.NumberColumn(format="percent") for column in shares}
-    st.dataframe(table, hide_index=True, key="compare-table", column_config=percent)
+    table[shares] = 100 * table[shares].astype(float)
+    columns = {column: st.column_config.NumberColumn(format="%.0f %%") for column in shares}
+    qualities = ("quality, first", "quality, second")
+    columns |= {column: st.column_config.NumberColumn(format="%.3f") for column in qualities}
+    st.dataframe(table, hide_index=True, key="compare-table", column_config=columns)
     st.caption(
-        f"First: {names[0]}; second: {other}. Changes are paired prompt by prompt where both asked the same prompts; "
-        f"measures that can be compared: {', '.join(quantity.title for quantity in QUANTITIES.values())}."
+        f"First: {names[0]}; second: {other}. Changes, with 95 % intervals, are paired prompt by prompt; they are "
+        "empty where the runs asked other prompts."
     )
 
 

@@ -19,6 +19,7 @@ from cna_core.figures import palette
 COLOURS: dict[Control, str] = {"cna": palette.STEERED, "random": palette.RANDOM, "caa": palette.CAA}
 NAMES: dict[Control, str] = {"cna": "CNA", "random": "random", "caa": "CAA"}
 DASHES = ("solid", "dash", "dot", "dashdot")
+LONGEST_NAME = 24
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -140,7 +141,7 @@ def dose_response(
         rows=len(panels),
         cols=1,
         shared_xaxes=True,
-        vertical_spacing=0.3 / (3 + 2 * len(panels)),
+        vertical_spacing=0.5 / (3 + 2 * len(panels)),
         row_heights=heights if panels else None,
     )
     for row, (quantity, curves) in enumerate(panels, start=1):
@@ -151,9 +152,11 @@ def dose_response(
     for mark in published:
         _add_published(figure, mark)
     measured = f" of {prompts} harmful prompts" if prompts else ""
-    height = 460 + 118 * (len(panels) - 1)
+    height = 470 + 128 * (len(panels) - 1)
     title = f"Refusal{measured}{' and what it costs' if len(panels) > 1 else ''}, by strength"
-    palette.frame(figure, title, height, dark, showlegend=False, margin={"l": 52, "r": 76, "t": 64, "b": 52})
+    longest = max((len(_shortened(curve.name)) for _, curves in panels[:1] for curve in curves), default=6)
+    margin = {"l": 52, "r": 28 + 7 * longest, "t": 64, "b": 52}  # room for the curves' names
+    palette.frame(figure, title, height, dark, showlegend=False, margin=margin)
     low, high = strengths or _range_of(panels)
     for row in range(1, len(panels) + 1):
         figure.update_xaxes(range=[low - 0.06, high + 0.06], dtick=0.5 if high - low <= 4 else None, row=row, col=1)
@@ -382,6 +385,7 @@ def _title_panel(figure: go.Figure, quantity: Quantity, row: int, dark: bool) ->
         y=1,
         xanchor="left",
         yanchor="bottom",
+        yshift=2,
         showarrow=False,
         font={"size": 12, "color": palette.ink(dark)},
     )
@@ -421,7 +425,7 @@ def _label_ends(figure: go.Figure, quantity: Quantity, curves: Sequence[Curve], 
         place = max(value, placed[-1] + least) if placed else value
         placed.append(place)
         figure.add_annotation(
-            text=curve.name,
+            text=_shortened(curve.name),
             xref="paper",  # an annotation beyond the end of its axis would not be drawn
             yref="y",
             x=1,
@@ -496,6 +500,10 @@ def _range_of(panels: Sequence[tuple[Quantity, Sequence[Curve]]]) -> tuple[float
     if not ends:
         return -1.0, 2.0
     return float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _is_round(strength: float) -> bool:

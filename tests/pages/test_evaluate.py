@@ -119,7 +119,7 @@ def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:
     assert not app.exception
     assert len(app.get("plotly_chart")) == 1
     table = app.dataframe[0].value
-    assert table["refused, second"].tolist() == [1.0, 0.5]
+    assert table["refused, second"].tolist() == [100, 50]
 
 
 def test_one_run_is_not_enough_to_compare(stored: str) -> None:
