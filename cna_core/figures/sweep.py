@@ -260,7 +260,7 @@ def grid_heatmap(
     )
     height = 150 + 44 * max(2, len(rows))
     palette.frame(figure, f"{quantity.title.capitalize()}, by circuit size and strength", height, dark)
-    figure.update_layout(margin={"l": 78})
+    figure.update_layout(margin={"l": 96})
     figure.update_xaxes(type="category", title_text="strength", showgrid=False)
     figure.update_yaxes(type="category", title_text="circuit, share of all neurons", showgrid=False)
     if chosen is not None and f"{chosen[0]:g}" in columns and f"{100 * chosen[1]:g} %" in rows:
