@@ -199,8 +199,8 @@ def _name_marks(figure: go.Figure, marks: Sequence[float], dark: bool) -> None:
             y=0,
             yref="paper",
             yanchor="top",
-            yshift=-4,
+            yshift=-7,
             text=STRENGTH_MARKS[mark],
             showarrow=False,
-            font={"color": palette.muted(dark), "size": 12},
+            font={"color": palette.muted(dark), "size": 11},
         )

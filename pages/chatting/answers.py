@@ -93,7 +93,7 @@ def _figures(answer: Answer, turn: Turn, ended: bool) -> str:
     if answer.tokens_per_second is not None:
         words.append(f"{answer.tokens_per_second:.1f} tokens/s")
     if answer.finish_reason == "length":
-        words.append("cut at the longest answer")
+        words.append('<span title="Settings has the longest answer">cut short</span>')
     elif turn.stopped and answer.finish_reason is None:
         words.append("stopped")
     return " · ".join(words)
