@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.server import settled
 from tests.browser.test_main_job import ANSWER_SECONDS, find_the_gate
 
-pytestmark = [pytest.mark.browser, pytest.mark.small_model]
+pytestmark = [pytest.mark.unsettled, pytest.mark.browser, pytest.mark.small_model]
 LEARNING_SECONDS = 300
 LONG = "Write a long story about a lighthouse keeper and the sea."
 
@@ -57,7 +57,7 @@ def test_an_answer_can_be_stopped_and_asked_again(chat: Page) -> None:
     again = answers(chat).first.inner_text()
     shared = min(len(stopped), len(again)) - 1
     assert again[:shared] == stopped[:shared]  # greedy: the same answer, stopped at another place
-    assert answers(chat).count() == 2
+    expect(answers(chat)).to_have_count(2)
 
 
 def test_what_was_written_is_there_after_another_page_was_open_meanwhile(chat: Page) -> None:
@@ -69,7 +69,7 @@ def test_what_was_written_is_there_after_another_page_was_open_meanwhile(chat: P
     chat.get_by_role("link", name="Chat").click()
     expect(chat.get_by_test_id("message")).to_have_text(LONG)
     wait_for_words(chat)
-    assert answers(chat).count() == 2
+    expect(answers(chat)).to_have_count(2)
     if (stop := chat.get_by_role("button", name="Stop").last).is_visible():
         stop.click()
     ended(chat)
