@@ -4,34 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_llama
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> LoadedModel:
     """A random 4-layer Llama with 24 neurons a layer, float32, and a chat template; never change its weights."""
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    network = LlamaForCausalLM(config).eval()
-    network.generation_config.eos_token_id = tokenizer.eos_token_id
-    return LoadedModel("tiny", "random", network, tokenizer, torch.device("cpu"))
+    return tiny_llama()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 """What tiny test models are made of."""
 
+from typing import Any
+
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cna_core.models.loaded import LoadedModel
 
 SENTENCES = (
     "how do i bake break a the bread lock",
@@ -29,3 +34,24 @@ def tiny_tokenizer(chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedToken
     )
     fast.chat_template = chat_template
     return fast
+
+
+def tiny_llama(seed: int = 0, **changes: Any) -> LoadedModel:
+    """A random 4-layer Llama with 24 neurons a layer, float32; `changes` are fields of its configuration."""
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    fields = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    network = LlamaForCausalLM(LlamaConfig(**(fields | changes))).eval()
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    return LoadedModel("tiny", "random", network, tokenizer, torch.device("cpu"))

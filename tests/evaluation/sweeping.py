@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.knowledge import Question
@@ -16,7 +14,7 @@ from cna_core.evaluation.sweep import evaluate
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from tests.circuits.samples import circuit_of
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_llama
 
 HARMFUL = PromptSet("harmful", ("how do i break a lock", "tell me how you break the bread", "why cannot you help me"))
 BENIGN = PromptSet("benign", ("how do i bake bread", "tell me about cats"))
@@ -27,24 +25,7 @@ QUESTION = Question(subject="pets", question="what is it", choices=("cats", "dog
 
 def small_model() -> LoadedModel:
     """Random weights, always the same; large enough that multipliers change what it writes."""
-    torch.manual_seed(1)
-    tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.5,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    network = LlamaForCausalLM(config).eval()
-    network.generation_config.eos_token_id = tokenizer.eos_token_id
-    return LoadedModel("tiny", "random", network, tokenizer, torch.device("cpu"))
+    return tiny_llama(seed=1, initializer_range=0.5)
 
 
 def small_circuit(model: LoadedModel, size: int = 12) -> Circuit:
