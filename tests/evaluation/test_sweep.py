@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -275,11 +276,20 @@ def test_a_circuit_of_another_model_is_refused(model: LoadedModel, empty_cache: 
 
 
 def test_two_processes_share_the_batches_and_equal_one(empty_cache: Path, tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, "-m", "tests.evaluation.sweeping", str(tmp_path / "shared.json")]
-    done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    """With one thread each, as torchrun starts them: more threads add up in another order, to other last bits."""
+
+    def sweep(*launcher: str, out: str, home: Path) -> Run:
+        command = [sys.executable, *launcher, "-m", "tests.evaluation.sweeping", str(tmp_path / out)]
+        surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "CNA_HOME": str(home)}
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=surroundings, text=True, capture_output=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return Run.load(tmp_path / out)
+
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    shared = sweep(*two, out="shared.json", home=empty_cache)
     folder = Journal(stored_runs()[0].identity).folder
     assert all((folder / f"journal-{process}.jsonl").read_text() for process in (0, 1))
-    alone = small_sweep(small_model(), fresh=True)
-    assert without_time(Run.load(tmp_path / "shared.json")) == without_time(alone)
+    alone = sweep(out="alone.json", home=tmp_path / "other cache")
+    assert without_time(shared) == without_time(alone)

@@ -124,6 +124,23 @@ def test_stop_ends_pip_and_leaves_nothing(index: Path, folder: Path, monkeypatch
     assert list(folder.iterdir()) == []
 
 
+def test_a_folder_that_pip_takes_away_while_we_look_does_not_end_the_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "unpacked").mkdir()
+    (folder / "arrived.whl").write_bytes(b"five!")
+    really_scan = os.scandir
+
+    def scan(place: str | Path):
+        if Path(place).name == "unpacked":
+            Path(place).rmdir()  # between the moment it was listed and the moment it is looked into
+        return really_scan(place)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert mirror._largest_file(folder) == 5
+    assert not (folder / "unpacked").exists()
+
+
 def test_a_full_disk_is_told_before_anything_is_downloaded(
     index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
