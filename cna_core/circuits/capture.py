@@ -1,8 +1,9 @@
 """Records every neuron at the last token of every prompt, fast: `capture`.
 
-What all prompts begin with (chat template, system prompt) runs once; what is left of them is sorted by length and goes
-through in batches of a token budget (last_tokens.py), halved where memory runs short, split over processes where there
-are several. The result is kept on disk. Knows nothing about scores or selection.
+What all prompts begin with (chat template, system prompt) runs once; what is left of them goes through in batches of a
+token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where memory
+runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about scores or
+selection.
 
 The caller has the model to itself while this runs (models/host.py).
 """
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations, find_cached, keep_cached
-from cna_core.circuits.last_tokens import last_token_neurons, run_prefix, shares_prefix
+from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
+from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
@@ -34,6 +36,8 @@ Partial = Callable[[NDArray[np.float32], int], None]
 
 BATCH_TOKENS = {"cpu": 512, "mps": 4_096, "cuda": 16_384}
 """Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
+TREE_TOKENS = 2_048
+"""Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _WORDS = "prompts recorded"
@@ -78,6 +82,7 @@ def capture(
         )
         if use_cache and processes.writes:
             keep_cached(key, found)
+        processes.gather(None)  # whoever asks next finds it kept
     else:
         progress(len(tokens), len(tokens), "prompts, recorded earlier")
     if partial is not None:
@@ -115,12 +120,14 @@ class _Recording:
         prefix = self._if_memory_allows(run_prefix, self.model, self.tokens[0][:prefix_length])
         if prefix is None:
             raise self._too_little_memory()
-        lengths = {index: len(suffixes[index]) for index in self.mine}
-        waiting = plan_batches(lengths, prefix_length, batch_tokens, self.is_positive)
+        as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
+        rows = {index: suffixes[index] for index in self.mine}
+        planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, prefix_length, batch_tokens)
+        waiting = classes_together(planned, self.is_positive)
         while waiting:
             raise_if_stopped(self.stop)
             batch = [suffixes[index] for index in waiting[0]]
-            neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop)
+            neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop, as_tree)
             if neurons is None:
                 waiting = self._halved(waiting)
             else:
@@ -180,30 +187,34 @@ class _Recording:
         self.progress(sum(len(batch) for batch, _ in self.recorded), len(self.mine), self.words)
 
 
-def plan_batches(
-    lengths: Mapping[int, int], prefix_length: int, batch_tokens: int, is_positive: NDArray[np.bool_]
-) -> list[list[int]]:
-    """Batches of prompts: of like length, within the budget, both classes advancing together.
+def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_tokens: int) -> list[list[int]]:
+    """Batches of prompts of like length, within the budget.
 
     Args:
-        lengths: of each prompt, by its number, the tokens that are not shared.
+        rows: of each prompt, by its number, the tokens that are not shared.
         prefix_length: tokens that all prompts share.
         batch_tokens: a batch's rows times its longest prompt stays within this; a lone prompt may exceed it.
-        is_positive: (prompts,) bool.
     """
     batches: list[list[int]] = []
-    for index in sorted(lengths, key=lambda index: (lengths[index], index)):
-        rows = len(batches[-1]) + 1 if batches else 1
-        prefix_copies = rows * prefix_length > batch_tokens * _PREFIX_TOKENS_PER_BATCH_TOKEN
-        if rows == 1 or rows * lengths[index] > batch_tokens or prefix_copies:
+    for index in sorted(rows, key=lambda index: (len(rows[index]), index)):
+        count = len(batches[-1]) + 1 if batches else 1
+        prefix_copies = count * prefix_length > batch_tokens * _PREFIX_TOKENS_PER_BATCH_TOKEN
+        if count == 1 or count * len(rows[index]) > batch_tokens or prefix_copies:
             batches.append([])
         batches[-1].append(index)
-    share = is_positive[list(lengths)].mean() if lengths else 0
+    return batches
+
+
+def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_]) -> list[list[int]]:
+    """The batches in an order in which both classes advance together; `is_positive` is (prompts,) bool."""
+    left = list(batches)
+    everything = [index for batch in left for index in batch]
+    share = is_positive[everything].mean() if everything else 0
     planned: list[list[int]] = []
     positives = prompts = 0
-    while batches:  # next comes the batch that brings the share of positives so far closest to the whole set's
-        off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in batches]
-        planned.append(batches.pop(int(np.argmin(off))))
+    while left:  # next comes the batch that brings the share of positives so far closest to the whole set's
+        off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in left]
+        planned.append(left.pop(int(np.argmin(off))))
         positives, prompts = positives + int(is_positive[planned[-1]].sum()), prompts + len(planned[-1])
     return planned
 

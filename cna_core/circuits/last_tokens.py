@@ -1,8 +1,9 @@
 """Every neuron at the last token of each row of a batch, with what the rows begin with computed once.
 
-The shared prefix runs as a batch of its own; its keys and values serve every batch. What is left of each row is padded
-on the right, which is exact for every kind of attention (MODEL_FACTS.md: left padding is not), and read at its own last
-token. The LM head never runs. Knows token ids; knows nothing about prompts, classes or statistics.
+The shared prefix runs as a batch of its own; its keys and values serve every batch. What is left of the rows goes
+through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, which
+is exact for every kind of attention (MODEL_FACTS.md: left padding is not), and read at its own last token. The LM head
+never runs. Knows token ids; knows nothing about prompts, classes or statistics.
 """
 
 import inspect
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from cna_core.circuits.token_tree import TokenTree
 from cna_core.errors import ModelError
 from cna_core.models.layers import NeuronView, text_decoder
 from cna_core.models.loaded import LoadedModel
@@ -63,11 +65,29 @@ def shares_prefix(model: LoadedModel) -> bool:
     return layer_types <= _SHARED_LAYER_TYPES and not stateful
 
 
+def reads_trees(model: LoadedModel, longest: int) -> bool:
+    """Whether the model computes a tree of rows of at most `longest` tokens (prefix included) as it does the rows.
+
+    It must take positions and a mask from outside, and look at nothing but keys and values: not so with ALiBi, which
+    derives distances from the order of the tokens, nor where a window or chunk of attention is shorter than the rows.
+    """
+    config = model.network.config.get_text_config(decoder=True)
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return (
+        shares_prefix(model)
+        and "position_ids" in inspect.signature(text_decoder(model.network).forward).parameters
+        and config._attn_implementation in ("sdpa", "eager")
+        and not getattr(config, "alibi", False)
+        and all(longest <= window for window in windows if window)
+    )
+
+
 def last_token_neurons(
     model: LoadedModel,
     rows: Sequence[Sequence[int]],
     prefix: Prefix | None = None,
     stop: threading.Event | None = None,
+    as_tree: bool = False,
 ) -> Tensor:
     """(rows, total neurons) in the model's dtype, on the first layer's device: every neuron at each row's last token.
 
@@ -75,27 +95,46 @@ def last_token_neurons(
         rows: token ids, without those of the prefix; their lengths may differ.
         prefix: keys and values of the tokens before them.
         stop: checked between layers.
+        as_tree: compute what several rows begin with once; only where `reads_trees`.
     """
+    tree = TokenTree.of(rows) if as_tree else None
+    if tree is not None and len(tree) > 1:  # a lone token in a lone row would take bfloat16's other kernels
+        return _recorded(model, _tree_inputs(model, tree, prefix), tree.ends, 1, stop)
     # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
     last = torch.tensor([len(row) - 1 for row in padded])
+    return _recorded(model, _padded_inputs(model, padded, prefix), last, len(padded), stop)[: len(rows)]
+
+
+def _recorded(
+    model: LoadedModel, inputs: dict[str, object], positions: Tensor, rows: int, stop: threading.Event | None
+) -> Tensor:
+    """(positions, total neurons): what one forward pass of `rows` rows shows."""
     recorded: list[Tensor | None] = [None] * len(model.neuron_layers)
-    with recording(model, last, recorded, stop):
-        _run(model, padded, prefix)
+    with recording(model, positions, recorded, stop, rows):
+        _call(model, inputs)
     missing = [index for index, part in enumerate(recorded) if part is None]
     if missing:
         raise ModelError(f"The neurons of layer {missing[0]} of {model.name} did not show up in its forward pass.")
-    parts = [part[: len(rows)] for part in recorded if part is not None]
+    parts = [part for part in recorded if part is not None]
     return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
 
 @contextmanager
 def recording(
-    model: LoadedModel, positions: Tensor, recorded: list[Tensor | None], stop: threading.Event | None = None
+    model: LoadedModel,
+    positions: Tensor,
+    recorded: list[Tensor | None],
+    stop: threading.Event | None = None,
+    rows: int | None = None,
 ) -> Iterator[None]:
-    """While this is open, a forward pass puts layer ℓ's neurons (rows, width) at `positions` into `recorded[ℓ]`.
+    """While this is open, a forward pass puts layer ℓ's neurons (positions, width) into `recorded[ℓ]`.
 
     The slots must be None before each pass: parts of a layer are added up in them.
+
+    Args:
+        positions: one token of each row, or several of a lone one.
+        rows: how many the pass has; as many as positions if not given.
     """
 
     def note(index: int) -> Callable[[NeuronView], None]:
@@ -109,7 +148,7 @@ def recording(
     handles = []
     try:
         for place, layer in enumerate(model.neuron_layers):
-            handles.append(layer.attach(note(place), rows=len(positions)))
+            handles.append(layer.attach(note(place), rows=rows or len(positions)))
         yield
     finally:
         for handle in handles:
@@ -130,22 +169,34 @@ def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
     return Prefix(len(tokens), kept)
 
 
-def _run(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> None:
+def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> dict[str, object]:
     width = max(len(row) for row in rows)
     padding = model.tokenizer.pad_token_id or 0
-    input_ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
     before = prefix.length if prefix else 0
     mask = torch.arange(before + width) < before + lengths[:, None]
-    inputs: dict[str, object] = {
-        "input_ids": input_ids,
+    return {
+        "input_ids": torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows]),
         "attention_mask": mask.long(),
         "position_ids": torch.arange(before, before + width).expand(len(rows), -1),
-        "use_cache": before > 0,
+        **_after(prefix, len(rows)),
     }
-    if prefix and before:
-        inputs["past_key_values"] = prefix.cache(len(rows))
-    _call(model, inputs)
+
+
+def _tree_inputs(model: LoadedModel, tree: TokenTree, prefix: Prefix | None) -> dict[str, object]:
+    before = prefix.length if prefix else 0
+    return {
+        "input_ids": tree.tokens[None],
+        "attention_mask": tree.mask(before, model.network.dtype),
+        "position_ids": before + tree.depths[None],
+        **_after(prefix, 1),
+    }
+
+
+def _after(prefix: Prefix | None, rows: int) -> dict[str, object]:
+    if not prefix or not prefix.length:
+        return {"use_cache": False}
+    return {"use_cache": True, "past_key_values": prefix.cache(rows)}
 
 
 def _call(model: LoadedModel, inputs: dict[str, object]) -> None:

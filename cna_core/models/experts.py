@@ -36,9 +36,13 @@ class ExpertsView:
 
     def at(self, positions: Tensor) -> Tensor:
         rows, length = self.shape
-        wanted = positions.to(self.tokens.device)[self.tokens // length] == self.tokens % length
-        neurons = self.neurons.new_zeros(rows, self.count, self.neurons.shape[1])
-        neurons[self.tokens[wanted] // length, self.experts[wanted]] = self.neurons[wanted]
+        device = self.tokens.device
+        wanted = torch.arange(rows, device=device) * length + positions.to(device)  # of the flattened batch
+        places = torch.full((rows * length,), -1, device=device)
+        places[wanted] = torch.arange(len(wanted), device=device)
+        found = places[self.tokens]
+        neurons = self.neurons.new_zeros(len(wanted), self.count, self.neurons.shape[1])
+        neurons[found[found >= 0], self.experts[found >= 0]] = self.neurons[found >= 0]
         return neurons.flatten(1)
 
     def of(self, neurons: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ class NeuronView(Protocol):
     """
 
     def at(self, positions: Tensor) -> Tensor:
-        """(rows, width), the model's dtype: row r's neurons at token `positions[r]`; `positions` is (rows,) int64."""
+        """(rows, width), the model's dtype: row r's neurons at token `positions[r]`; `positions` is (rows,) int64.
+
+        In a pass of a lone row, several positions (n,) of it may be named, each once; then (n, width) comes back.
+        """
 
     def of(self, neurons: Tensor) -> Tensor:
         """(rows, tokens, n) in the model's dtype: the named neurons (n,) int64 at every token."""

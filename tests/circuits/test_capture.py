@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.capture import capture, plan_batches
+from cna_core.circuits.capture import capture, classes_together, padded_batches
 from cna_core.errors import ModelError, PromptError, StoppedError
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -116,7 +116,7 @@ def test_no_pass_has_a_single_token(
 ) -> None:
     if not shared:
         monkeypatch.setattr(tiny_model.tokenizer, "chat_template", "{{ '<s> ' + messages[0]['content'] }}")
-    sizes = fail_from(tiny_model, monkeypatch, rows=1_000, measure=lambda hidden: hidden.shape[0] * hidden.shape[1])
+    sizes = fail_from(tiny_model, monkeypatch, tokens=1_000)
     record(tiny_model, contrast, batch_tokens=1)
     assert len(sizes) == 1 + len(contrast) and min(sizes) >= 2
 
@@ -124,13 +124,13 @@ def test_no_pass_has_a_single_token(
 def test_memory_running_short_halves_the_batches_and_is_said_once(
     tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = fail_from(tiny_model, monkeypatch, rows=4)
+    sizes = fail_from(tiny_model, monkeypatch, tokens=16)
     told: list[str] = []
     activations = record(tiny_model, contrast, progress=lambda done, total, words: told.append(words))
     torch.testing.assert_close(
         activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6
     )
-    assert max(sizes) == len(contrast)
+    assert max(sizes) > 2 * 16  # all prompts at once, at first
     changes = [words for before, words in itertools.pairwise(told) if words != before]
     assert len(changes) == 1 and "memory ran short" in changes[0]
     assert not hooks(tiny_model)
@@ -139,7 +139,7 @@ def test_memory_running_short_halves_the_batches_and_is_said_once(
 def test_a_single_prompt_that_does_not_fit_is_an_error_of_one_sentence(
     tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_from(tiny_model, monkeypatch, rows=2)
+    fail_from(tiny_model, monkeypatch, tokens=2)
     with pytest.raises(ModelError, match="too little memory for a single prompt"):
         record(tiny_model, contrast)
 
@@ -147,7 +147,7 @@ def test_a_single_prompt_that_does_not_fit_is_an_error_of_one_sentence(
 def test_other_failures_of_the_model_are_not_taken_for_a_lack_of_memory(
     tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_from(tiny_model, monkeypatch, rows=2, failure=lambda: RuntimeError("shape mismatch"))
+    fail_from(tiny_model, monkeypatch, tokens=2, failure=lambda: RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         record(tiny_model, contrast)
     assert not hooks(tiny_model)
@@ -174,7 +174,7 @@ def test_a_repeated_capture_does_not_run_the_model(
     tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = capture(tiny_model, contrast)
-    sizes = fail_from(tiny_model, monkeypatch, rows=0)
+    sizes = fail_from(tiny_model, monkeypatch, tokens=0)
     again = capture(tiny_model, contrast)
     assert not sizes
     assert torch.equal(first.values, again.values) and np.array_equal(first.delta, again.delta)
@@ -216,22 +216,27 @@ def test_another_chat_template_is_another_measurement(
         tiny_model.tokenizer.chat_template = template
 
 
-def test_batches_hold_every_prompt_once_within_the_budget() -> None:
+def some_rows(lengths: list[int]) -> dict[int, list[int]]:
+    return {index: [index] * length for index, length in enumerate(lengths)}
+
+
+def test_padded_batches_hold_every_prompt_once_within_the_budget() -> None:
     lengths = [3, 9, 4, 4, 20, 5, 7, 7, 2, 8]
-    batches = plan_batches(dict(enumerate(lengths)), 0, 16, np.arange(10) < 5)
+    batches = padded_batches(some_rows(lengths), 0, 16)
     assert sorted(index for batch in batches for index in batch) == list(range(10))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 16
 
 
-def test_a_long_shared_prefix_makes_batches_smaller() -> None:
-    batches = plan_batches(dict.fromkeys(range(8), 2), 64, 16, np.arange(8) < 4)
+def test_a_long_shared_prefix_makes_padded_batches_smaller() -> None:
+    batches = padded_batches(some_rows([2] * 8), 64, 16)
     assert {len(batch) for batch in batches} == {2}
 
 
 def test_both_classes_advance_together_even_where_one_is_longer() -> None:
     is_positive = np.arange(40) < 20
-    batches = plan_batches(dict(enumerate([10] * 20 + [4] * 20)), 0, 40, is_positive)
+    batches = classes_together(padded_batches(some_rows([10] * 20 + [4] * 20), 0, 40), is_positive)
+    assert sorted(index for batch in batches for index in batch) == list(range(40))
     positives = prompts = 0
     for batch in batches[:-1]:
         positives, prompts = positives + int(is_positive[batch].sum()), prompts + len(batch)
@@ -245,18 +250,17 @@ def hooks(model: LoadedModel) -> int:
 def fail_from(
     model: LoadedModel,
     monkeypatch: pytest.MonkeyPatch,
-    rows: int,
+    tokens: int,
     failure: Callable[[], Exception] = lambda: torch.OutOfMemoryError("CUDA out of memory"),
-    measure: Callable[[Tensor], int] = len,
 ) -> list[int]:
-    """Batches of `rows` or more fail inside the model, and the sizes of all batches are noted in the result."""
+    """Passes over so many tokens or more fail inside the model; the tokens of all passes are noted in the result."""
     sizes: list[int] = []
     mlp = model.network.model.layers[1].mlp
     forward = mlp.forward
 
     def failing(hidden: Tensor) -> Tensor:
-        sizes.append(measure(hidden))
-        if len(hidden) >= rows and len(hidden) > 1:
+        sizes.append(hidden.shape[0] * hidden.shape[1])
+        if sizes[-1] >= tokens:
             raise failure()
         return forward(hidden)
 
