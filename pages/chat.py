@@ -23,7 +23,7 @@ THIRD_LANES: dict[str, LaneKind | None] = {
     "random control": "random",
     "another strength": "other",
 }
-DRAW_SECONDS = 0.15
+DRAW_SECONDS = 0.25
 
 
 def draw() -> None:
