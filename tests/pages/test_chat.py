@@ -17,7 +17,8 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.steering.conversation import Answer, Turn
 from cna_core.steering.lanes import Lane
 from pages.chatting import learning, meter, stream
-from pages.chatting.answers import answer_markup, escaped
+from pages.chatting.answers import answer_markup
+from pages.chatting.prose import escaped
 from pages.common import jobs
 from tests.circuits.samples import circuit_of
 from tests.steering.models import loud_model, spread_circuit
