@@ -30,8 +30,11 @@ def draw(circuit: Circuit, busy: bool, place_markup: Callable[[str, float | None
         st.html(place_markup("The meter goes on learning how refusals open when this answer is written.", None))
         return
     job = st.session_state.get(_JOB)
-    if job is not None and job.error:
+    if job is not None and job.key == _key() and job.error:
         st.html(place_markup(f"The meter could not learn how refusals open: {job.error}", None))
+        return
+    if job is not None and job.key == _key() and job.succeeded:  # learnt, and not for this circuit
+        st.html(place_markup(f"The circuit belongs to another model or number format ({name}): no meter for it.", None))
         return
     if st.session_state.get(_PAUSED) == name:
         st.html(place_markup("The meter has not learnt yet how this model's refusals open.", None))
@@ -49,7 +52,7 @@ def begin() -> jobs.Job:
         with host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting) as model:
             calibrate_openings(model, prompts, progress=job.progress, stop=job.stop)
 
-    job = jobs.start(f"openings-{name}-{options}", "Learning how refusals open", work)
+    job = jobs.start(_key(), "Learning how refusals open", work)
     st.session_state[_JOB] = job
     return job
 
@@ -59,6 +62,10 @@ def make_way() -> None:
     job = st.session_state.get(_JOB)
     if job is not None and not job.finished:
         jobs.registry().stop(job.key, jobs.this_session())
+
+
+def _key() -> str:
+    return f"openings-{session.model_name()}-{session.load_options()}"
 
 
 @st.fragment(run_every=DRAW_SECONDS)

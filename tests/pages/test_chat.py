@@ -375,6 +375,18 @@ def test_learning_that_was_put_off_waits_to_be_asked_for(chat: Callable[..., App
     learning_job(app).stop.set()
 
 
+def test_a_circuit_that_learning_does_not_help_is_told_once(
+    chat: Callable[..., AppTest], unlearnt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "calibrate_openings", lambda *_, **__: unlearnt.append("learnt"))
+    app = chat()
+    while not learning_job(app).finished:
+        assert learning_job(app).error is None
+    app = app.run().run()
+    assert unlearnt == ["learnt"]
+    assert "belongs to another model" in shown(app)
+
+
 def test_the_marks_of_the_slider_are_named(chat: Callable[..., AppTest]) -> None:
     words = shown(chat())
     for name in ("<b>−1</b> amplified", "<b>0</b> baseline", "<b>1</b> ablated", "<b>2</b> inverted"):
