@@ -40,8 +40,9 @@ def draw() -> None:
     dial = st.container(gap=None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="chat-ask"):
         # Not pinned to the bottom of the window: that would also scroll slider and meter out of sight.
-        typed = {"on_submit": _send_typed, "args": (circuit,), "disabled": busy}
-        st.chat_input("Type a message for both …", key="chat-message", **typed)
+        st.chat_input(
+            "Type a message for both …", key="chat-message", disabled=busy, on_submit=_send_typed, args=(circuit,)
+        )
         with st.popover("Settings", icon=":material/tune:"):
             _settings()
         # Renamed with every turn, so that it is closed once an example was sent.

@@ -68,9 +68,8 @@ def send(app: AppTest, message: str) -> AppTest:
 
 def answered(app: AppTest) -> AppTest:
     """Wait for the answer that is being written, then look again, as the page does by itself in a browser."""
-    running = app.session_state.filtered_state.get("chat-stream")
-    if running is not None:
-        finished(running)
+    if "chat-stream" in app.session_state and app.session_state["chat-stream"] is not None:
+        finished(app.session_state["chat-stream"])
     return app.run()
 
 
