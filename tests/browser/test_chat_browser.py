@@ -10,6 +10,8 @@ from tests.browser.test_main_job import ANSWER_SECONDS, find_the_gate
 
 pytestmark = [pytest.mark.browser, pytest.mark.small_model]
 LEARNING_SECONDS = 300
+PAGE_SECONDS = 60
+"""The first page after a start imports much."""
 LONG = "Write a long story about a lighthouse keeper and the sea."
 LONGEST = "2000"
 """Tokens: more than the model writes while a test looks, so that what stops an answer is the test."""
@@ -19,21 +21,20 @@ LONGEST = "2000"
 def chat(page: Page, app_address: str) -> Page:
     find_the_gate(page, app_address)
     page.get_by_role("link", name="Chat").click()
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
-    return settled(page)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled(timeout=PAGE_SECONDS * 1000)
+    return settled(page, PAGE_SECONDS)
 
 
 @pytest.fixture
 def endless(chat: Page) -> Page:
-    """A chat whose answers go on until they are stopped: long, and drawn so that the model does not repeat itself."""
+    """A chat whose answers may become so long that what ends them is the test."""
     chat.get_by_role("button", name="Settings").click()
-    for label, value in (("Longest answer, tokens", LONGEST), ("Seed", "1")):
-        field = chat.get_by_label(label)
-        field.fill(value)
-        field.press("Enter")
-        settled(chat)
+    field = chat.get_by_label("Longest answer, tokens")
+    field.fill(LONGEST)
+    field.press("Enter")
+    settled(chat, PAGE_SECONDS)
     chat.keyboard.press("Escape")
-    expect(chat.get_by_label("Seed")).to_have_count(0)
+    expect(field).to_have_count(0, timeout=PAGE_SECONDS * 1000)
     return chat
 
 
@@ -64,7 +65,7 @@ def again(page: Page) -> None:
 
 def ended(page: Page) -> None:
     expect(page.locator(".st-key-chat-again")).to_be_visible(timeout=ANSWER_SECONDS * 1000)
-    settled(page)
+    settled(page, PAGE_SECONDS)
 
 
 def test_an_answer_can_be_stopped_and_asked_again(endless: Page) -> None:
@@ -78,7 +79,7 @@ def test_an_answer_can_be_stopped_and_asked_again(endless: Page) -> None:
     assert stopped.strip()
 
     again(endless)
-    expect(endless.locator(".st-key-chat-stop")).to_be_visible()
+    expect(endless.locator(".st-key-chat-stop")).to_be_visible(timeout=PAGE_SECONDS * 1000)
     wait_for_words(endless)
     expect(answers(endless)).to_have_count(2)  # nothing of the answers before stays beside the new ones
     stop(endless)
@@ -98,7 +99,7 @@ def test_an_answer_goes_on_while_another_page_is_open(endless: Page) -> None:
     expect(endless.get_by_role("heading", level=1)).to_contain_text("refusal")
     settled(endless, 60)
     endless.get_by_role("link", name="Chat").click()
-    expect(endless.get_by_test_id("message")).to_have_text(LONG)
+    expect(endless.get_by_test_id("message")).to_have_text(LONG, timeout=PAGE_SECONDS * 1000)
     wait_for_words(endless)
     expect(answers(endless)).to_have_count(2)
     stop(endless)
@@ -115,7 +116,7 @@ def test_a_closed_tab_frees_the_model(endless: Page, app_address: str) -> None:
     try:
         find_the_gate(other, app_address)
         other.get_by_role("link", name="Chat").click()
-        expect(other.get_by_test_id("stChatInputTextArea")).to_be_enabled()
+        expect(other.get_by_test_id("stChatInputTextArea")).to_be_enabled(timeout=PAGE_SECONDS * 1000)
         send(other, "Say hello.")
         wait_for_words(other)
     finally:
