@@ -21,7 +21,7 @@ PICTURES = ROOT / "docs" / "screenshots"
 WIDTH, HEIGHT = 1360, 900
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
-MESSAGE = "How do I kill a Python process that hangs?"
+MESSAGE = "What is the best way to blow up a balloon?"
 
 
 def gate(page: Page, address: str) -> None:
@@ -37,12 +37,14 @@ def gate(page: Page, address: str) -> None:
 def chat(page: Page, address: str) -> None:
     page.get_by_role("link", name="Chat").click()
     settled(page, 240)
+    expect(page.get_by_test_id("meter-place").get_by_text("Learning")).to_have_count(0, timeout=5 * MINUTES)
     message = page.get_by_test_id("stChatInputTextArea")
     message.fill(MESSAGE)
     message.press("Enter")
-    expect(page.get_by_test_id("answer")).to_have_count(2, timeout=3 * MINUTES)
-    page.wait_for_timeout(2000)
+    expect(page.locator(".st-key-chat-again")).to_be_visible(timeout=3 * MINUTES)
+    page.get_by_text("Token by token").click()
     settled(page, 240)
+    expect(page.get_by_text("Chance that the answer opens as a refusal")).to_be_visible(timeout=MINUTES)
 
 
 def link(name: str) -> Callable[[Page, str], None]:

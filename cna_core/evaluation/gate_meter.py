@@ -29,25 +29,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, raise_if_stopped, silent
-from cna_core.prompts.chat_format import Message, as_messages, encode
+from cna_core.progress import Progress, silent
+from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
-from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.lanes import Lane, first_token_logits
 from cna_core.steering.prefix_cache import PrefixCaches
 
 FORMAT = "cna-openings/1"
 OPENING_TOKENS = 12
-"""How much of an answer is written to see whether it refuses."""
+"""How much of an answer is looked at to see whether it refuses."""
 PRIOR_ANSWERS = 1.0
 """How many imagined answers, refused as often as those with a rare opening, each first token starts with."""
 RARELY = 2
 """A first token seen at most this often is rare."""
-KEPT_TOKENS = 512
-"""First tokens whose probabilities are kept while learning; the rest count as never seen."""
 METER_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
 """The strengths that the meter shows: −1 … 2."""
 
@@ -136,22 +135,6 @@ class RefusalOpenings:
         )
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How the unsteered model begins its greedy answer to one prompt.
-
-    Args:
-        token: the first token.
-        words: the first words.
-        likely: (m,) int64, the likeliest first tokens; probabilities: (m,) float64, theirs.
-    """
-
-    token: int
-    words: str
-    likely: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-
-
 def calibrate_openings(
     model: LoadedModel,
     contrast: ContrastSet | None = None,
@@ -160,9 +143,10 @@ def calibrate_openings(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> RefusalOpenings:
-    """Learn how the model's refusals open: its greedy first words to every prompt of the discovery set.
+    """Learn how the model's refusals open: from its greedy first words to every prompt of the discovery set.
 
-    Prompts of similar length are answered in one batch. The outcome is kept on disk for the model and the prompts.
+    The outcome is kept on disk for the model and the prompts, and so are the words (first_words.py): learning that was
+    stopped goes on where it was, and takes no time where the words were read before for something else.
 
     Args:
         contrast: the discovery prompts; None: the built-in ones.
@@ -180,7 +164,9 @@ def calibrate_openings(
             return RefusalOpenings.from_json(path.read_text(encoding="utf-8"))
         except (ValueError, KeyError, AttributeError):
             path.unlink()  # damaged: learnt again below
-    openings = _learnt(model, contrast, progress, stop)
+    heard = first_words(model, contrast, progress=progress, stop=stop, use_cache=use_cache)
+    refused = [detect_refusal(opening.words(OPENING_TOKENS)).refused for opening in heard]
+    openings = learnt_openings(model.identity, contrast.sha256, heard, refused)
     with written_beside(path) as draft:
         draft.write_text(openings.to_json(), encoding="utf-8")
     return openings
@@ -220,37 +206,6 @@ def refusal_chance(
     """
     lanes = [Lane(messages, strength=float(strength)) for strength in strengths]
     return openings.chance(first_token_logits(model, lanes, circuit, prefixes=prefixes, stop=stop))
-
-
-def openings_of(
-    model: LoadedModel,
-    prompts: Sequence[str],
-    tokens: int = OPENING_TOKENS,
-    rows: int = 32,
-    progress: Progress = silent,
-    stop: threading.Event | None = None,
-) -> list[Opening]:
-    """How the unsteered model begins to answer each prompt, in the prompts' order; like lengths share a batch."""
-    order = sorted(range(len(prompts)), key=lambda place: len(encode(model, prompts[place])))
-    found: dict[int, Opening] = {}
-    prefixes = PrefixCaches(model)
-    for start in range(0, len(order), rows):
-        raise_if_stopped(stop)
-        progress(start, len(order), "Learning how refusals open: prompts")
-        batch = order[start : start + rows]
-        lanes = [Lane(as_messages(prompts[place])) for place in batch]
-        distributions = torch.softmax(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop), dim=-1)
-        likely = distributions.topk(min(KEPT_TOKENS, distributions.shape[1]))
-        first: dict[int, int] = {}
-        texts: dict[int, str] = defaultdict(str)
-        for step in generate(model, lanes, None, max_new_tokens=tokens, prefixes=prefixes, stop=stop):
-            first.setdefault(step.lane, step.token_id)
-            texts[step.lane] += step.text
-        for lane, place in enumerate(batch):
-            mine = likely.indices[lane].numpy(), likely.values[lane].double().numpy()
-            found[place] = Opening(first[lane], texts[lane], *mine)
-    progress(len(order), len(order), "Learning how refusals open: prompts")
-    return [found[place] for place in range(len(prompts))]
 
 
 def agreement(chances: Sequence[float], refused: Sequence[bool]) -> dict[str, float]:
@@ -294,14 +249,6 @@ def learnt_openings(
     masses = [_mass_without_itself(learnt, *pair) for pair in zip(openings, refused, strict=True)]
     intercept, slope = _fitted(_logit(np.array(masses)), np.array(refused, dtype=np.float64))
     return replace(learnt, intercept=intercept, slope=slope)
-
-
-def _learnt(
-    model: LoadedModel, contrast: ContrastSet, progress: Progress, stop: threading.Event | None
-) -> RefusalOpenings:
-    openings = openings_of(model, contrast.prompts, progress=progress, stop=stop)
-    refused = [detect_refusal(opening.words).refused for opening in openings]
-    return learnt_openings(model.identity, contrast.sha256, openings, refused)
 
 
 def _mass_without_itself(learnt: RefusalOpenings, opening: Opening, refuses: bool) -> float:

@@ -13,8 +13,8 @@ from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
 
-STRENGTH_MARKS = {-1.0: "−1 · amplified", 0.0: "0 · baseline", 1.0: "1 · ablated", 2.0: "2 · inverted"}
-"""What the strength axis says at its marks."""
+STRENGTH_MARKS = {-1.0: "amplified", 0.0: "baseline", 1.0: "ablated", 2.0: "inverted"}
+"""What strengths are called; the page writes them under its slider, right above the meter."""
 
 METER_MARGIN = 6
 """Pixels beside the meter's axis: a Streamlit slider has the same beside its track, so that both axes line up."""
@@ -29,10 +29,12 @@ def gate_meter(
     chances: NDArray[np.floating],
     at: float,
     *,
-    height: int = 170,
+    height: int = 118,
     dark: bool = False,
 ) -> go.Figure:
     """The chance that the answer opens as a refusal, over the strength, with a dot where the slider is.
+
+    The strength axis says figures and no names: it stands under a slider whose marks have them.
 
     Args:
         strengths: (n,) ascending.
@@ -81,13 +83,14 @@ def gate_meter(
         "Chance that the answer opens as a refusal",
         height,
         dark,
-        margin={"l": METER_MARGIN, "r": METER_MARGIN, "t": 34, "b": 26},
+        margin={"l": METER_MARGIN, "r": METER_MARGIN, "t": 24, "b": 18},
         showlegend=False,
     )
-    figure.update_xaxes(range=[-1, 2], fixedrange=True)
+    figure.update_layout(title={"font": {"size": 13}, "pad": {"t": 4, "l": METER_MARGIN}})
+    figure.update_xaxes(range=[-1, 2], fixedrange=True, tickvals=list(STRENGTH_MARKS), ticks="", showgrid=False)
+    figure.update_xaxes(ticktext=[f"{mark:g}".replace("-", "−") for mark in STRENGTH_MARKS], ticklabelstandoff=-2)
     figure.update_yaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], tickformat=".0%", fixedrange=True)
     figure.update_yaxes(ticklabelposition="inside top", ticks="", showline=False)
-    _name_marks(figure, list(STRENGTH_MARKS), dark)
     return figure
 
 
@@ -186,21 +189,3 @@ def _visible(letter: str) -> str:
     if letter == "\n":
         return "⏎"
     return chr(0x2400 + ord(letter)) if ord(letter) < 0x20 else letter
-
-
-def _name_marks(figure: go.Figure, marks: Sequence[float], dark: bool) -> None:
-    """Name the marks; the first and last beside their place, because the margin would cut them if centred on it."""
-    figure.update_xaxes(tickvals=list(marks[1:-1]), ticktext=[STRENGTH_MARKS[mark] for mark in marks[1:-1]])
-    for mark, anchor in ((marks[0], "left"), (marks[-1], "right")):
-        figure.add_annotation(
-            x=mark,
-            xanchor=anchor,
-            xshift=-METER_MARGIN if anchor == "left" else METER_MARGIN,
-            y=0,
-            yref="paper",
-            yanchor="top",
-            yshift=-7,
-            text=STRENGTH_MARKS[mark],
-            showarrow=False,
-            font={"color": palette.muted(dark), "size": 11},
-        )

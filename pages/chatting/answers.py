@@ -1,11 +1,10 @@
 """Messages and answers as HTML: whatever a person or a model writes is shown as text and never run."""
 
-import html
-
 from cna_core.evaluation.quality import quality
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.figures import palette
 from cna_core.steering.conversation import Answer, LaneKind, Turn
+from pages.chatting.prose import escaped, prose_markup
 
 NAMES: dict[LaneKind, str] = {
     "baseline": "Baseline",
@@ -19,16 +18,6 @@ COLOURS: dict[LaneKind, str] = {
     "random": palette.RANDOM,
     "other": palette.STEERED,
 }
-
-_VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-# Characters that turn the direction of what follows could make a page say something that was not written.
-_VISIBLE |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
-
-
-def escaped(text: str) -> str:
-    """Text as HTML that shows it and nothing else; control characters become visible signs."""
-    return html.escape(text.translate(_VISIBLE), quote=True)
-
 
 def message_markup(turn: Turn) -> str:
     """What the person wrote; a very long message scrolls in its own box."""
@@ -74,14 +63,13 @@ def _badge(answer: Answer) -> str:
 def _text(answer: Answer, parted_at: int | None) -> str:
     pieces = list(answer.pieces)
     if parted_at is None or parted_at > len(pieces):
-        return escaped("".join(pieces))
+        return prose_markup("".join(pieces))
     # A token that only begins a character has no text yet; the mark goes to the piece that shows it.
     place = next((n for n in range(parted_at, len(pieces)) if pieces[n]), None)
     if place is None:
-        return escaped("".join(pieces)) + '<span class="parting ended" title="here the other one goes on">▏</span>'
-    before, after = "".join(pieces[:place]), "".join(pieces[place + 1 :])
-    mark = f'<mark class="parting" title="the first token that differs">{escaped(pieces[place])}</mark>'
-    return f"{escaped(before)}{mark}{escaped(after)}"
+        return prose_markup("".join(pieces)) + '<span class="parting ended" title="here the other one goes on">▏</span>'
+    start = len("".join(pieces[:place]))
+    return prose_markup("".join(pieces), (start, start + len(pieces[place])), "the first token that differs")
 
 
 def _figures(answer: Answer, turn: Turn, ended: bool) -> str:

@@ -1,9 +1,11 @@
 """The strength slider and the gate meter under it: what the slider does is seen before anything is generated.
 
 The meter shows the message that stands in the input, as it is typed; with an empty input, the last message sent. It is
-asked on its own, without the conversation before it, so that it stays fast however long the conversation is.
+asked on its own, without the conversation before it, so that it stays fast however long the conversation is. What it
+has to say instead of a curve (it is learning, the model answers somebody) stands in the curve's own place.
 """
 
+import html
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -15,19 +17,18 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError, PromptError, StoppedError
-from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, calibrate_openings, refusal_chance
-from cna_core.figures.lanes import gate_meter
+from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
+from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
 from cna_core.models.host import host
 from cna_core.prompts.chat_format import as_messages
-from cna_core.prompts.sets import ContrastSet
 from cna_core.steering.prefix_cache import PrefixCaches
-from pages.chatting.stream import Prefixes, prefix_caches
-from pages.common import charts, jobs, session, style
+from pages.chatting import learning
+from pages.chatting.stream import prefix_caches
+from pages.common import charts, session, style
 
 STRENGTH = "strength"
 CURVES_KEPT = 64
-METER_HEIGHT = 140
-_LEARNING, _MADE_WAY = "openings-learning", "openings-made-way"
+METER_HEIGHT = 118
 
 _draft = st.components.v2.component(
     "refusal_gate_draft", js=Path(__file__).with_name("draft.js").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
         busy: an answer is being written: the meter waits for its end.
     """
     left, right = st.columns([7, 1])
-    with left:
+    with left.container(gap=None, key="chat-dial"):
         st.slider(
             "Strength: how far the circuit is turned down",
             -1.0,
@@ -61,24 +62,35 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
             persist_state="session",
             help="0 leaves the model as it is, 1 takes the circuit out, 2 inverts it, −1 doubles it.",
         )
+        st.html(_marks_markup())
+        meter = st.container(gap=None)
     at = strength()
     multiplier = f"× {1 - at:.2f}".replace("-", "−")
     right.html(f'<div class="multiplier"><b>{multiplier}</b><br><span>{len(circuit):,} neurons</span></div>')
     draft = _draft(key="draft", default={"text": ""}, on_text_change=_nothing)
     message = (draft.text or "").strip() or last_message
-    with left:
+    with meter:
         _meter(circuit, message, system, at, busy)
 
 
+def place_markup(words: str, share: float | None = None) -> str:
+    """The meter's place without a curve, as high as with one: nothing jumps. `share`, 0 to 1, is drawn as progress."""
+    bar = "" if share is None else f'<i style="width: {100 * min(1.0, share):.1f}%"></i>'
+    return f'<div class="meter-place" data-testid="meter-place"><span>{html.escape(words)}</span>{bar}</div>'
+
+
 def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -> None:
+    if cached_openings(circuit.model) is None:
+        learning.draw(circuit, busy, place_markup)
+        return
     if not message.strip():
-        _placeholder("Type a message below: here you see how likely its answer is to open as a refusal.")
+        _say("Type a message: here you see how likely its answer is to open as a refusal, at every strength.")
         return
     curve = _known_curve(circuit, message, system)
+    if curve is None and busy:
+        _say("The meter for this message comes when the answer is written.")
+        return
     if curve is None:
-        if busy or is_learning():
-            _placeholder("The meter comes when the model is free.")
-            return
         curve = _asked(circuit, message, system)
     if curve is None:
         return
@@ -87,75 +99,35 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
     charts.show(
         gate_meter(strengths, curve, at, height=METER_HEIGHT, dark=style.is_dark()),
         "gate-meter",
-        f"The probability that “{_plain(shown)}”, asked on its own, is answered with words that open this model's "
+        f"How likely “{_plain(shown)}”, asked on its own, is to be answered with words that open this model's "
         "refusals; nothing is generated.",
         data=pd.DataFrame({"strength": strengths, "refusal_chance": curve}),
     )
 
 
-def learn_openings(circuit: Circuit) -> None:
-    """Learn how the model's refusals open, in the background, unless that is known; draws its progress."""
-    prompts = ContrastSet.builtin()
-    if cached_openings(circuit.model, prompts) is not None:
-        return
-    name, options = session.model_name(), session.load_options()
-    key = f"openings-{name}-{options}"
-    job, mine = jobs.get(key), st.session_state.get(_LEARNING)
-    if job is not None and job.finished and not job.stop.is_set():
-        jobs.tell_outcome(job)
-        return
-    made_way = st.session_state.pop(_MADE_WAY, False)
-    stopped_by_hand = mine is job and job is not None and job.stop.is_set() and not made_way
-    if stopped_by_hand and not st.button("Teach the meter how refusals open here", icon=":material/school:"):
-        return
-
-    def work(job: jobs.Job) -> None:
-        waiting = session.say_place(job.progress)
-        with host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting) as model:
-            calibrate_openings(model, prompts, progress=job.progress, stop=job.stop)
-
-    st.session_state[_LEARNING] = jobs.start(key, "Learning how refusals open", work)
-    jobs.watch(key)
-
-
-def is_learning() -> bool:
-    """Whether this session waits for the openings to be learnt."""
-    job = st.session_state.get(_LEARNING)
-    return job is not None and not job.finished
-
-
-def make_way() -> None:
-    """Stop learning the openings, if that runs: an answer is wanted now, and learning begins again after it."""
-    if is_learning():
-        st.session_state[_MADE_WAY] = True
-        jobs.registry().stop(st.session_state[_LEARNING].key, jobs.this_session())
-
-
 def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:
     """Ask the model; None where it cannot be asked now, and the reason is drawn."""
+    name, options = session.model_name(), session.load_options()
+    if name not in host.loaded():
+        _say("The model is not in memory: the meter comes after your next message has loaded it.")
+        return None
     stop, known = threading.Event(), prefix_caches()
     try:
-        with host.acquire(
-            session.model_name(), **session.load_options(), stop=stop, waiting=lambda _place: stop.set()
-        ) as model:
+        with host.acquire(name, **options, stop=stop, waiting=lambda _place: stop.set()) as model:
             openings = cached_openings(model.identity)
-            if openings is None:
-                _placeholder("The meter is learning how this model's refusals open.")
+            if openings is None:  # another model than the circuit's was loaded under this name
+                _say("How this model's refusals open is not known; find its gate first.")
                 return None
+            prefixes = known.setdefault(model, PrefixCaches(model))
+            messages = as_messages(message, system)
             curve = refusal_chance(
-                model,
-                circuit,
-                as_messages(message, system),
-                METER_STRENGTHS,
-                openings,
-                prefixes=_prefixes_of(known, model),
-                stop=stop,
+                model, circuit, messages, METER_STRENGTHS, openings, prefixes=prefixes, stop=stop
             )
     except StoppedError:
-        _placeholder("The model is answering somebody else; the meter comes with your next change.")
+        _say("The model is answering somebody else; the meter comes with your next change.")
         return None
     except PromptError as error:
-        _placeholder(str(error))
+        _say(str(error))
         return None
     except CnaError as error:
         st.error(str(error))
@@ -165,10 +137,6 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     while len(curves) > CURVES_KEPT:
         curves.popitem(last=False)
     return curve
-
-
-def _prefixes_of(known: Prefixes, model) -> PrefixCaches:  # type: ignore[no-untyped-def]
-    return known.setdefault(model, PrefixCaches(model))
 
 
 def _curves() -> "OrderedDict[tuple[str, ...], NDArray[np.float64]]":
@@ -183,10 +151,17 @@ def _curve_key(circuit: Circuit, message: str, system: str) -> tuple[str, ...]:
     return (session.model_name(), str(session.load_options()), circuit.sha256, message, system)
 
 
-def _placeholder(words: str) -> None:
-    """As high as the meter, so that nothing jumps when it comes."""
-    with st.container(height=METER_HEIGHT + 62, border=False):
-        st.caption(words)
+def _marks_markup() -> str:
+    """The slider's scale, which is the meter's too."""
+    marks = "".join(
+        f'<span style="left: {100 * (mark + 1) / 3:.3f}%"><b>{f"{mark:g}".replace("-", "−")}</b> {name}</span>'
+        for mark, name in STRENGTH_MARKS.items()
+    )
+    return f'<div class="strength-marks">{marks}</div>'
+
+
+def _say(words: str) -> None:
+    st.html(place_markup(words))
 
 
 def _plain(text: str) -> str:

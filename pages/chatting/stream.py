@@ -1,8 +1,8 @@
-"""A decode in a thread of its own, which a page watches: it lives as long as somebody looks at it.
+"""A decode in a thread of its own, which a page looks at while it runs: it lives as long as its browser session does.
 
-A script that is rerun (a slider moves, another page opens) leaves its thread in the middle; here it only stops looking,
-and the next run looks again. When nobody has looked for a while, because the tab was closed or another page is open,
-the decode ends and the model is free. The thread calls no Streamlit.
+A script that is rerun (a slider moves, another page opens) leaves its thread in the middle; here the thread goes on,
+and whatever run comes next looks again. When the session is gone, because the tab was closed, the decode ends and the
+model is free. The thread draws nothing.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
+from streamlit import runtime
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError, StoppedError
@@ -22,6 +23,7 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.steering.conversation import Turn
 from cna_core.steering.lanes import Lane, generate
 from cna_core.steering.prefix_cache import PrefixCaches
+from pages.common import jobs
 
 PATIENCE_SECONDS = 2.0
 
@@ -35,19 +37,30 @@ def prefix_caches() -> Prefixes:
 
 
 class Watched(threading.Event):
-    """A stop event that counts as set once nobody has looked for a while."""
+    """A stop event that counts as set once the browser session has been gone for a while.
 
-    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    Args:
+        session: its id; None for a decode that nobody's leaving ends.
+        patience_seconds: a connection that breaks and comes back within this time has not gone.
+    """
+
+    def __init__(self, session: str | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
         super().__init__()
+        self.session = session
         self.patience_seconds = patience_seconds
-        self.look()
-
-    def look(self) -> None:
-        """Somebody is there."""
-        self._looked_at = time.monotonic()
+        self._seen_at = time.monotonic()
 
     def is_set(self) -> bool:
-        return super().is_set() or time.monotonic() - self._looked_at > self.patience_seconds
+        if super().is_set():
+            return True
+        if self.session is None or is_open(self.session):
+            self._seen_at = time.monotonic()
+        return time.monotonic() - self._seen_at > self.patience_seconds
+
+
+def is_open(session: str) -> bool:
+    """Whether the browser session is connected; without a server (in tests) every one is."""
+    return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,19 @@ class Stream:
         return sum(len(answer.token_ids) for answer in self.turn.answers)
 
     @property
-    def is_running(self) -> bool:
-        return not (self.finished or self.stop.is_set())
+    def state(self) -> tuple[int, str, bool]:
+        """Changes with everything that a page shows of it."""
+        return (self.tokens, self.words, self.finished)
+
+    def end(self) -> None:
+        """Stop it; it is finished, and the model free, within one token."""
+        self.stop.set()
+        self.words = "Stopping"
 
 
 def start(turn: Turn, request: Request) -> Stream:
     """Begin to write the turn's answers."""
-    stream = Stream(turn)
+    stream = Stream(turn, stop=Watched(jobs.this_session()))
     arguments = (stream, request, prefix_caches())
     stream.thread = threading.Thread(target=_write, args=arguments, name="chat stream", daemon=True)
     stream.thread.start()

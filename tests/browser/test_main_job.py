@@ -10,13 +10,15 @@ from tests.browser.server import settled
 pytestmark = [pytest.mark.browser, pytest.mark.small_model]
 FIND_SECONDS = 240
 ANSWER_SECONDS = 120
+START_SECONDS = 120
+"""The first page of a server that has just started imports torch and transformers."""
 SLIDER_VALUE = "slider => slider.getAttribute('aria-valuenow') ?? slider.value"
 
 
 def find_the_gate(page: Page, address: str, query: str = "") -> Page:
     """Open the app on the small model and press the one primary button; back when the circuit is on screen."""
     page.goto(f"{address}/?model=smollm2-135m-instruct{query}")
-    settled(page)
+    settled(page, START_SECONDS)
     button = page.get_by_test_id("stSidebar").get_by_role("button", name="Find the gate", exact=False)
     if button.count():
         button.click()

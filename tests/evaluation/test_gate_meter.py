@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from cna_core.evaluation import gate_meter
+from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.gate_meter import (
     METER_STRENGTHS,
-    Opening,
+    OPENING_TOKENS,
     RefusalOpenings,
     agreement,
     cached_openings,
     calibrate_openings,
     learnt_openings,
-    openings_of,
     refusal_chance,
 )
 from cna_core.evaluation.refusal import Verdict
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.lanes import Lane, first_token_logits
 from tests.circuits.samples import identity
 from tests.evaluation.sweeping import CONTRAST, small_circuit, small_model
 
@@ -57,24 +57,14 @@ def test_a_chance_stays_a_chance_whatever_the_logits() -> None:
 def test_openings_are_learnt_from_the_models_own_first_words(
     model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = openings_of(model, CONTRAST.prompts)
-    refusing = heard[0].words
+    heard = first_words(model, CONTRAST)
+    refusing = heard[0].words(OPENING_TOKENS)
     monkeypatch.setattr(gate_meter, "detect_refusal", lambda text: Verdict(text == refusing, "because"))
     learnt = calibrate_openings(model, CONTRAST)
     assert learnt.seen.sum() == len(CONTRAST.prompts)
-    assert learnt.refused.sum() == sum(opening.words == refusing for opening in heard)
+    assert learnt.refused.sum() == sum(opening.words(OPENING_TOKENS) == refusing for opening in heard)
     for token, seen in zip(learnt.tokens, learnt.seen, strict=True):
         assert seen == sum(opening.token == token for opening in heard)
-
-
-def test_first_words_are_the_greedy_answers_in_the_prompts_order(model: LoadedModel) -> None:
-    prompts = [*CONTRAST.prompts]
-    found = openings_of(model, prompts, tokens=5, rows=2)
-    for prompt, opening in zip(prompts, found, strict=True):
-        steps = list(generate(model, [Lane(prompt)], None, max_new_tokens=5))
-        assert opening.token == steps[0].token_id == opening.likely[0]
-        assert opening.words == "".join(step.text for step in steps)
-        assert opening.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
@@ -82,7 +72,7 @@ def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
 ) -> None:
     assert cached_openings(model.identity, CONTRAST) is None
     learnt = calibrate_openings(model, CONTRAST)
-    monkeypatch.setattr(gate_meter, "openings_of", None)  # would fail if it were asked again
+    monkeypatch.setattr(gate_meter, "first_words", None)  # would fail if it were asked again
     assert calibrate_openings(model, CONTRAST).to_json() == learnt.to_json()
     kept = cached_openings(model.identity, CONTRAST)
     assert kept is not None
@@ -110,7 +100,7 @@ def test_the_meter_reads_every_strength_as_a_lane_of_its_own(model: LoadedModel,
 
 def an_opening(token: int, share: float) -> Opening:
     """Greedy, with `share` for the refusing token 1 and the rest for token 2."""
-    return Opening(token, "", np.array([1, 2]), np.array([share, 1 - share]))
+    return Opening(token, (), np.array([1, 2]), np.array([share, 1 - share]))
 
 
 def test_the_fit_learns_that_a_likeliest_refusal_is_a_refusal() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cna_core.errors import CircuitError
 from cna_core.evaluation import triggers
-from cna_core.evaluation.gate_meter import Opening
+from cna_core.evaluation.first_words import Opening
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -15,15 +15,9 @@ NOTHING = np.zeros(0)
 REFUSAL, ANSWER = "I'm sorry, but I can't help with that.", "Sure, here you go."
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> list[int]:
-    calls: list[int] = []
-
-    def openings(model: LoadedModel, prompts: tuple[str, ...], *_: object, **__: object) -> list[Opening]:
-        calls.append(len(prompts))
-        return [Opening(0, text, NOTHING, NOTHING) for text in words]
-
-    monkeypatch.setattr(triggers, "openings_of", openings)
-    return calls
+def answered(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    openings = [Opening(0, (text,), NOTHING, NOTHING) for text in words]
+    monkeypatch.setattr(triggers, "first_words", lambda *_, **__: openings)
 
 
 def contrast_of(count: int) -> ContrastSet:
@@ -35,11 +29,9 @@ def test_refused_positives_and_answered_negatives_are_kept(
     tiny_model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [ANSWER, *[REFUSAL] * 9, *[ANSWER] * 9, REFUSAL]
-    calls = answered(monkeypatch, words)
+    answered(monkeypatch, words)
     expected = [False, *[True] * 9, *[True] * 9, False]
     assert triggers.triggered(tiny_model, contrast_of(10)).tolist() == expected
-    assert triggers.triggered(tiny_model, contrast_of(10)).tolist() == expected
-    assert calls == [20]  # the second time it is read from the cache folder
 
 
 def test_a_model_that_refuses_nothing_is_told(

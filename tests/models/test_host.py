@@ -240,6 +240,14 @@ def test_unload_lets_an_idle_model_go_and_whoever_comes_later_has_it_again(host:
     assert loader.loads == ["a", "a"]
 
 
+def test_what_is_loaded_is_left_out_of_collections_until_a_model_goes(host: ModelHost) -> None:
+    gc.unfreeze()
+    with host.acquire("a"):
+        assert gc.get_freeze_count() > 0
+    assert host.unload("a")
+    assert gc.get_freeze_count() == 0
+
+
 def test_unloading_what_is_not_there_changes_nothing(host: ModelHost) -> None:
     assert host.unload("a")
     assert host.loaded() == []

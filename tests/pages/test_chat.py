@@ -16,8 +16,9 @@ from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
 from cna_core.steering.conversation import Answer, Turn
 from cna_core.steering.lanes import Lane
-from pages.chatting import meter, stream
-from pages.chatting.answers import answer_markup, escaped
+from pages.chatting import learning, meter, stream
+from pages.chatting.answers import answer_markup
+from pages.chatting.prose import escaped
 from pages.common import jobs
 from tests.circuits.samples import circuit_of
 from tests.steering.models import loud_model, spread_circuit
@@ -62,7 +63,14 @@ def chat(model: LoadedModel) -> Callable[..., AppTest]:
 
 
 def send(app: AppTest, message: str) -> AppTest:
-    return app.chat_input(key="chat-message").set_value(message).run()
+    return answered(app.chat_input(key="chat-message").set_value(message).run())
+
+
+def answered(app: AppTest) -> AppTest:
+    """Wait for the answer that is being written, then look again, as the page does by itself in a browser."""
+    if "chat-stream" in app.session_state and app.session_state["chat-stream"] is not None:
+        finished(app.session_state["chat-stream"])
+    return app.run()
 
 
 def shown(app: AppTest) -> str:
@@ -74,7 +82,7 @@ def turns(app: AppTest) -> list[Turn]:
 
 
 def press(app: AppTest, label: str) -> AppTest:
-    return next(button for button in app.button if button.label == label).click().run()
+    return answered(next(button for button in app.button if button.label == label).click().run())
 
 
 def test_without_a_circuit_the_page_teaches_what_to_do(empty_cache: Path) -> None:
@@ -232,13 +240,23 @@ def finished(running: stream.Stream) -> Turn:
     return running.turn
 
 
-def test_a_stream_that_nobody_watches_ends_and_frees_the_model(
+def test_a_stream_whose_session_is_gone_ends_and_frees_the_model(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream.Watched, "look", lambda self: setattr(self, "_looked_at", -1e9))
+    monkeypatch.setattr(stream, "is_open", lambda _session: False)
+    stop = stream.Watched("a session", patience_seconds=0.0)
+    monkeypatch.setattr(stream, "Watched", lambda _session: stop)
     turn = finished(stream.start(a_turn(), request_for(model)))
     assert turn.stopped
     assert not host.in_use("tiny")
+
+
+def test_a_connection_that_comes_back_in_time_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = stream.Watched("a session", patience_seconds=3600.0)
+    monkeypatch.setattr(stream, "is_open", lambda _session: False)
+    assert not stop.is_set()
+    stop.set()
+    assert stop.is_set()
 
 
 def test_stop_keeps_what_was_written(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +287,7 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(
     with host.acquire("tiny"):
         waiting = stream.start(a_turn(), request_for(model, max_new_tokens=8))
         while not any("1 before you" in words for words in told):
-            waiting.stop.look()
+            assert waiting.thread is not None and waiting.thread.is_alive()
     turn = finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
 
@@ -308,33 +326,67 @@ def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
 
 @pytest.fixture
 def unlearnt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nothing is known of how refusals open; learning is noted and ends at once."""
+    """Nothing is known of how refusals open; learning is noted and ends when it is stopped."""
     learnt: list[str] = []
+
+    def until_stopped(*_: object, stop: threading.Event, **__: object) -> None:
+        learnt.append("begun")
+        assert stop.wait(WAIT_SECONDS)
+        raise StoppedError("stopped")
+
     monkeypatch.setattr(meter, "cached_openings", lambda *_: None)
-    monkeypatch.setattr(meter, "calibrate_openings", lambda *_, **__: learnt.append("learnt"))
+    monkeypatch.setattr(learning, "calibrate_openings", until_stopped)
     jobs.registry.clear()
     return learnt
+
+
+def learning_job(app: AppTest) -> jobs.Job:
+    return app.session_state["openings-learning"]
 
 
 def test_opening_the_page_learns_how_refusals_open(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
     app = chat()
     assert not app.exception
-    assert app.session_state["openings-learning"].title == "Learning how refusals open"
+    assert learning_job(app).title == "Learning how refusals open"
+    assert 'data-testid="meter-place"' in shown(app)
+    learning_job(app).stop.set()
 
 
-def test_an_answer_comes_before_learning(
-    chat: Callable[..., AppTest], unlearnt: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def until_stopped(*_: object, stop: threading.Event, **__: object) -> None:
-        assert stop.wait(WAIT_SECONDS)
-        raise StoppedError("stopped")
-
-    monkeypatch.setattr(meter, "calibrate_openings", until_stopped)
+def test_an_answer_comes_before_learning(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
     app = chat()
-    first = app.session_state["openings-learning"]
+    first = learning_job(app)
     app = send(app, "why")
     assert first.stop.is_set()
     assert turns(app)[0].answers[0].text
-    again = app.session_state["openings-learning"]
+    again = learning_job(app)
     assert again is not first  # it began anew after the answer
     again.stop.set()
+
+
+def test_learning_that_was_put_off_waits_to_be_asked_for(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
+    app = press(chat(), "Not now")
+    first = learning_job(app)
+    assert first.stop.is_set()
+    app = app.run()
+    assert learning_job(app) is first
+    app = press(app, "Learn it now")
+    assert learning_job(app) is not first
+    learning_job(app).stop.set()
+
+
+def test_a_circuit_that_learning_does_not_help_is_told_once(
+    chat: Callable[..., AppTest], unlearnt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "calibrate_openings", lambda *_, **__: unlearnt.append("learnt"))
+    app = chat()
+    while not learning_job(app).finished:
+        assert learning_job(app).error is None
+    app = app.run().run()
+    assert unlearnt == ["learnt"]
+    assert "belongs to another model" in shown(app)
+
+
+def test_the_marks_of_the_slider_are_named(chat: Callable[..., AppTest]) -> None:
+    words = shown(chat())
+    for name in ("<b>−1</b> amplified", "<b>0</b> baseline", "<b>1</b> ablated", "<b>2</b> inverted"):
+        assert name in words

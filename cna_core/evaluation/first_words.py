@@ -1,0 +1,167 @@
+"""The unsteered model's first words to every prompt of a contrast set: one reading, kept on disk, for all who need it.
+
+The gate meter learns from it how refusals open; triggers.py, which prompts do what their set says. A reading that is
+stopped goes on where it was: each batch is kept as soon as it is read. Knows nothing of refusals.
+"""
+
+import hashlib
+import json
+import threading
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cna_core.models.loaded import LoadedModel
+from cna_core.paths import cache_folder, written_beside
+from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.prompts.chat_format import as_messages, encode
+from cna_core.prompts.sets import ContrastSet
+from cna_core.steering.lanes import Lane, first_token_logits, generate
+from cna_core.steering.prefix_cache import PrefixCaches
+
+FORMAT = "cna-first-words/1"
+WORDS_TOKENS = 24
+"""Greedy tokens that are read of each answer: the detector looks at openings."""
+BATCH_ROWS = 32
+KEPT_TOKENS = 512
+"""First tokens whose probabilities are kept; the rest count as never seen."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the unsteered model begins its greedy answer to one prompt.
+
+    Args:
+        token: the first token.
+        pieces: what each token adds to the text.
+        likely: (m,) int64, the likeliest first tokens; probabilities: (m,) float64, theirs.
+    """
+
+    token: int
+    pieces: tuple[str, ...]
+    likely: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    def words(self, tokens: int | None = None) -> str:
+        """The text of the first `tokens` tokens; None: of all that were read."""
+        return "".join(self.pieces[:tokens])
+
+
+def first_words(
+    model: LoadedModel,
+    contrast: ContrastSet,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+    use_cache: bool = True,
+) -> list[Opening]:
+    """How the model begins to answer each prompt of the set, in its order; read now, or found on disk.
+
+    Args:
+        progress: told prompts done.
+        use_cache: False reads all again, and replaces what is kept.
+
+    Raises:
+        StoppedError: `stop` was set; what was read until then is kept.
+    """
+    path = _path(model, contrast)
+    found = _kept(path, len(contrast.prompts)) if use_cache else {}
+
+    def keep(batch: dict[int, Opening]) -> None:
+        found.update(batch)
+        _keep(path, found)
+
+    missing = [place for place in range(len(contrast.prompts)) if place not in found]
+    if missing:
+        read_openings(model, contrast.prompts, places=missing, progress=progress, stop=stop, keep=keep)
+    return [found[place] for place in range(len(contrast.prompts))]
+
+
+def read_openings(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    *,
+    places: Sequence[int] | None = None,
+    tokens: int = WORDS_TOKENS,
+    rows: int = BATCH_ROWS,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+    keep: Callable[[dict[int, Opening]], None] = lambda _batch: None,
+) -> dict[int, Opening]:
+    """How the unsteered model begins to answer these prompts, by place; like lengths share a batch.
+
+    Args:
+        places: which prompts; None: all.
+        keep: called with each batch as soon as it is read.
+
+    Raises:
+        StoppedError: `stop` was set; checked between tokens.
+    """
+    chosen = range(len(prompts)) if places is None else places
+    order = sorted(chosen, key=lambda place: len(encode(model, prompts[place])))
+    found: dict[int, Opening] = {}
+    prefixes, already = PrefixCaches(model), len(prompts) - len(order)
+    for start in range(0, len(order), rows):
+        raise_if_stopped(stop)
+        progress(already + start, len(prompts), "prompts begun to answer")
+        batch = order[start : start + rows]
+        lanes = [Lane(as_messages(prompts[place])) for place in batch]
+        distributions = torch.softmax(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop), dim=-1)
+        likely = distributions.topk(min(KEPT_TOKENS, distributions.shape[1]))
+        first: dict[int, int] = {}
+        pieces: dict[int, list[str]] = defaultdict(list)
+        for step in generate(model, lanes, None, max_new_tokens=tokens, prefixes=prefixes, stop=stop):
+            first.setdefault(step.lane, step.token_id)
+            pieces[step.lane].append(step.text)
+        read = {
+            place: Opening(
+                first[lane], tuple(pieces[lane]), likely.indices[lane].numpy(), likely.values[lane].double().numpy()
+            )
+            for lane, place in enumerate(batch)
+        }
+        keep(read)
+        found |= read
+    progress(len(prompts), len(prompts), "prompts begun to answer")
+    return found
+
+
+def _path(model: LoadedModel, contrast: ContrastSet) -> Path:
+    about = f"{FORMAT}\n{WORDS_TOKENS}\n{model.identity.model_dump_json()}\n{contrast.sha256}"
+    return cache_folder("first-words") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.npz"
+
+
+def _keep(path: Path, found: dict[int, Opening]) -> None:
+    places = sorted(found)
+    openings = [found[place] for place in places]
+    with written_beside(path) as draft, draft.open("wb") as file:
+        np.savez(
+            file,
+            places=np.array(places),
+            tokens=np.array([opening.token for opening in openings]),
+            pieces=np.array(json.dumps([opening.pieces for opening in openings])),
+            likely=np.stack([opening.likely for opening in openings]),
+            probabilities=np.stack([opening.probabilities for opening in openings]),
+        )
+
+
+def _kept(path: Path, prompts: int) -> dict[int, Opening]:
+    """What is kept there, by place; a damaged file is thrown away, and all is read again."""
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            places, tokens = file["places"].tolist(), file["tokens"].tolist()
+            pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]
+        if not all(0 <= place < prompts for place in places):
+            raise ValueError("places beyond the prompts")
+        rows = zip(places, tokens, pieces, likely, probabilities, strict=True)
+        return {place: Opening(token, tuple(text), ids, values) for place, token, text, ids, values in rows}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        path.unlink(missing_ok=True)
+        return {}
