@@ -6,7 +6,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
-from cna_core.figures.sweep import causal_profile
+from cna_core.figures.causal_profile import causal_profile
 from pages.common import charts, jobs, session, style
 from pages.evaluating import order, results, shelf, work
 

@@ -13,7 +13,9 @@ from cna_core.evaluation.published import published_model
 from cna_core.evaluation.runs import Point, Run, SetName, Setting
 from cna_core.evaluation.tables import Direction, answers_beside, points_table, steered_settings
 from cna_core.evaluation.working_point import WorkingPoint, working_point_of
-from cna_core.figures.sweep import (
+from cna_core.figures.dose_response import dose_response
+from cna_core.figures.pareto import refusal_against_quality
+from cna_core.figures.sweep_curves import (
     COSTS,
     NAMES,
     QUALITY,
@@ -23,10 +25,8 @@ from cna_core.figures.sweep import (
     PublishedMark,
     Quantity,
     curves_of,
-    dose_response,
-    grid_heatmap,
-    refusal_against_quality,
 )
+from cna_core.figures.sweep_grid import grid_heatmap
 from pages.common import cards, charts, session, style
 from pages.evaluating import work
 
@@ -62,8 +62,7 @@ def draw(run: Run, identity: str | None) -> None:
 def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPoint | None = None) -> None:
     """The main chart, also of a run that is still running: its ranges are those of the whole run from the start."""
     settings = run.settings
-    quantities = [REFUSAL, *(cost for cost in COSTS if cost.measure in settings.measures)]
-    panels = [(quantity, curves_of(run, quantity.measure, fraction)) for quantity in quantities]
+    panels = [(quantity, curves_of(run, quantity.measure, fraction)) for quantity in (REFUSAL, *COSTS)]
     strengths = settings.strengths
     here = point is not None and point.setting.fraction == (fraction or _size(run))
     figure = dose_response(
