@@ -17,7 +17,7 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 DEFAULT_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
 """−1 … 2 in steps of 0.25."""
 ROWS_PER_BATCH = 64
-"""Rows in a batch at most (docs/evaluation.md has the paces of others)."""
+"""Rows in a batch at most; benchmarks/sweep.py --rows compares others."""
 
 
 class SweepSettings(BaseModel):
