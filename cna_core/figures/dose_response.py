@@ -50,7 +50,7 @@ def dose_response(
         row_heights=[height / sum(pixels) for height in pixels],
     )
     for row, (quantity, curves) in enumerate(drawn, start=1):
-        for curve in curves:
+        for curve in reversed(curves):  # the circuit lies on top of its controls
             _add_curve(figure, quantity, curve, row, marks=row == 1)
         _value_axis(figure, quantity, curves, row)
     for mark in published:
