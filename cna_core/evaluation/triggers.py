@@ -92,7 +92,10 @@ def activations_of(
         FEWEST <= wanted.positive <= len(contrast.positive) and FEWEST <= wanted.negative <= len(contrast.negative)
     ):
         return None
-    did = triggered(model, contrast, progress=progress, stop=stop)
+    try:
+        did = triggered(model, contrast, progress=progress, stop=stop)
+    except CircuitError:  # too few trigger for any circuit to have been found with them
+        return None
     sides = did[contrast.is_positive].sum(), did[~contrast.is_positive].sum()
     if sides != (wanted.positive, wanted.negative):
         return None

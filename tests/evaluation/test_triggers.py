@@ -68,3 +68,12 @@ def test_the_prompts_a_circuit_was_found_with_are_found_again(
     other = attribute(every.without([1, 18]), fraction=0.05)
     assert triggers.activations_of(tiny_model, other, contrast) is None
     assert triggers.activations_of(tiny_model, attribute(every, fraction=0.05), contrast_of(9)) is None
+
+
+def test_where_too_few_prompts_trigger_a_circuit_of_others_is_of_unknown_prompts(
+    tiny_model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(monkeypatch, [ANSWER] * 20)
+    contrast = contrast_of(10)
+    circuit = attribute(capture(tiny_model, contrast).without([0]), fraction=0.05)
+    assert triggers.activations_of(tiny_model, circuit, contrast) is None
