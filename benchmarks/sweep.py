@@ -28,7 +28,8 @@ from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.measures import RefusalRate
 from cna_core.evaluation.sweep import measured
-from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
@@ -53,16 +54,15 @@ def main() -> None:
     contrast = ContrastSet.builtin()
     circuit = attribute(capture(model, contrast), fraction=0.004)
     prompts = PromptSet("first", PromptSet.builtin("evaluation-harmful").prompts[: options.prompts])
-    plan = plan_sweep(
-        model,
-        circuit,
-        prompts,
+    wanted = SweepSettings(
+        prompts=prompts,
         controls=("random", "caa") if options.caa else ("random",),
-        measures=[RefusalRate()],
+        measures=(RefusalRate(),),
         max_new_tokens=options.tokens,
         contrast=contrast,
         rows_per_batch=options.rows,
     )
+    plan = plan_sweep(model, circuit, wanted)
     dials = dials_for(model, plan.circuits, plan.run.settings.controls, 0, plan.contrast)
     print(
         f"{options.model} in {model.identity.dtype} on {model.device}, {torch.get_num_threads()} threads; "
@@ -107,9 +107,9 @@ def plainly(model: LoadedModel, plan: SweepPlan, dials: Dials, pairs: Sequence[t
     for prompt, place in pairs:
         setting = plan.settings[place]
         row = torch.tensor([encode(model, plan.conversations["harmful"][prompt])], device=model.device)
-        circuit: Circuit = dials.circuits.get((setting.control, setting.fraction or 0.0)) or plan.circuits[
-            max(plan.circuits)
-        ]
+        circuit: Circuit = (
+            dials.circuits.get((setting.control, setting.fraction or 0.0)) or plan.circuits[max(plan.circuits)]
+        )
         with steered(model, circuit, [1.0 - setting.strength]), torch.inference_mode():
             model.network.generate(  # type: ignore[operator]
                 input_ids=row,

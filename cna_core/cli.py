@@ -5,6 +5,7 @@ Results go to stdout or to `--out`, progress to stderr. Exit code 0: done; 2: ba
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 import threading
@@ -274,13 +275,30 @@ def generate(
 def evaluate(
     model: Model,
     circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
-    strengths: Annotated[str, typer.Option(help="Strengths, separated by commas; 0 is always measured.")] = "0,0.5,1",
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Strengths, separated by commas; 0 is always measured.  [default: 0,0.5,1]", show_default=False
+        ),
+    ] = None,
     fractions: Annotated[
         str | None,
         typer.Option(
-            help="Circuit sizes as shares of all neurons, separated by commas; the circuit's own.", show_default=False
+            help="Circuit sizes as shares of all neurons, separated by commas, also above the circuit's.  "
+            "[default: the circuit's own]",
+            show_default=False,
         ),
     ] = None,
+    positive: Annotated[
+        Path | None,
+        typer.Option(
+            help="The positive prompts that the circuit was found with, where they were not the built-in ones: CAA's "
+            "vectors and larger sizes come from them. Whether attribute took all prompts or --only-triggered ones is "
+            "recognised by itself.",
+            show_default=False,
+        ),
+    ] = None,
+    negative: Annotated[Path | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
     prompts: Annotated[Path | None, PromptFile] = None,
     benign: Annotated[Path | None, PromptFile] = None,
     borderline: Annotated[
@@ -302,41 +320,80 @@ def evaluate(
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier start of this run measured.")] = False,
+    working_point: Annotated[
+        bool,
+        typer.Option(
+            "--working-point",
+            help="Instead of a run: search --fractions × --strengths (or a grid of its own) for the gentlest setting "
+            "(least KL on benign prompts) that at least halves refusal, and print it as JSON.",
+        ),
+    ] = False,
     out: Out = None,
 ) -> None:
     """Measure refusal and its costs over strengths, with controls; a stopped run goes on where it was."""
-    from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
-    from cna_core.prompts.sets import ContrastSet
+    from cna_core.evaluation.triggers import activations_of
 
     chosen = Circuit.load(circuit)
     sizes = _numbers(fractions, "--fractions") if fractions else None
+    steps = _numbers(strengths, "--strengths") if strengths else None
     questions = _questions(knowledge) if knowledge else ()
+    wanted = tuple(name for name in controls.split(",") if name and name != "none")
+    asked = {"prompts": _prompt_set(prompts, "evaluation-harmful"), "benign": _prompt_set(benign, "evaluation-benign")}
     with working() as watching:
         loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
-        builtin = ContrastSet.builtin()
-        found_with_builtin = chosen.prompts.sha256 == builtin.sha256
-        run = sweep(
-            loaded,
-            chosen,
-            _prompt_set(prompts, "evaluation-harmful"),
-            _numbers(strengths, "--strengths"),
-            sizes,
-            benign=_prompt_set(benign, "evaluation-benign"),
-            borderline=None if borderline == "none" else _prompt_set(borderline, "borderline"),
-            controls=tuple(name for name in controls.split(",") if name and name != "none"),
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            out=out,
-            knowledge=questions,
-            activations=capture(loaded, builtin, **watching) if sizes and found_with_builtin else None,
-            fresh=fresh,
-            **watching,
-        )
-    if out is None and _is_first_process():
-        _write(run.to_json(), None)
+        activations = None
+        if sizes or "caa" in wanted or working_point:
+            activations = activations_of(loaded, chosen, _contrast(positive, negative), **watching)
+        if activations is None and (positive or negative):
+            raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")
+        if working_point:
+            text = _searched(loaded, chosen, asked, sizes, steps, activations, watching)
+        else:
+            run = sweep(
+                loaded,
+                chosen,
+                strengths=steps or (0, 0.5, 1),
+                fractions=sizes,
+                borderline=None if borderline == "none" else _prompt_set(borderline, "borderline"),
+                controls=wanted,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                out=out,
+                knowledge=questions,
+                activations=activations,
+                fresh=fresh,
+                **asked,
+                **watching,
+            )
+            text = run.to_json() if out is None else ""
+    if text and _is_first_process():
+        _write(text, out)
+
+
+def _searched(
+    loaded: Any, circuit: Any, asked: Any, sizes: Any, strengths: Any, activations: Any, watching: dict[str, Any]
+) -> str:
+    """The working point as JSON; which sizes and strengths are searched by default is the library's business."""
+    from cna_core.evaluation.dials import fraction_of
+    from cna_core.evaluation.working_point import FRACTIONS, STRENGTHS, search_working_point
+
+    own = fraction_of(circuit)
+    possible = sorted({own, *(size for size in FRACTIONS if activations is not None or size < own)})
+    point = search_working_point(
+        loaded,
+        circuit,
+        fractions=sizes or possible,
+        strengths=strengths or STRENGTHS,
+        activations=activations,
+        **asked,
+        **watching,
+    )
+    if point is None:
+        raise CnaError("No setting of this grid halves refusal; offer larger --fractions or --strengths.")
+    return json.dumps(dataclasses.asdict(point) | {"setting": point.setting.model_dump()})
 
 
 def _without_others(loaded: Any, contrast: Any, activations: Any, watching: dict[str, Any]) -> Any:
@@ -389,6 +446,17 @@ def compare(
     from cna_core.evaluation.compare import comparison
 
     _write(comparison(first, second), None)
+
+
+@app.command()
+def table(
+    run: Annotated[Path, typer.Argument(help="Run file that evaluate wrote.", metavar="RUN.json", show_default=False)],
+) -> None:
+    """Print a run's figures as a Markdown table: a row for each control, circuit size and strength."""
+    from cna_core.evaluation.runs import Run
+    from cna_core.evaluation.tables import markdown_table
+
+    _write(markdown_table(Run.load(run)), None)
 
 
 @app.command()

@@ -12,7 +12,8 @@ from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.tables import points_table, runs_beside
 from cna_core.figures.compare import circuits_by_depth
-from cna_core.figures.sweep import COSTS, REFUSAL, Curve, curves_of, dose_response
+from cna_core.figures.dose_response import dose_response
+from cna_core.figures.sweep_curves import COSTS, REFUSAL, Curve, curves_of
 from pages.common import charts, session, style
 
 RUNS_AT_MOST = 4
@@ -86,8 +87,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         ]
         return [curve for curve in found if curve.control in controls]
 
-    panels = [(REFUSAL, curves("refusal_rate"))]
-    panels += [(cost, drawn) for cost in COSTS if (drawn := curves(cost.measure))]
+    panels = [(quantity, curves(quantity.measure)) for quantity in (REFUSAL, *COSTS)]
     every = [strength for run in runs for strength in run.settings.strengths]
     charts.show(
         dose_response(panels, strengths=(min(every), max(every)), dark=style.is_dark()),

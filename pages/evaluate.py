@@ -6,7 +6,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
-from cna_core.figures.sweep import causal_profile
+from cna_core.figures.causal_profile import causal_profile
 from pages.common import charts, jobs, session, style
 from pages.evaluating import order, results, shelf, work
 
@@ -57,9 +57,7 @@ def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     answers = len(wanted.prompts) + len(wanted.benign or ()) + len(wanted.borderline or ())
     button, words = st.columns([1, 3], vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
-    if button.button(
-        "Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start", width="stretch"
-    ):
+    if button.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start", width="stretch"):
         st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
         st.rerun()
     pace = work.pace(circuit)
@@ -103,7 +101,8 @@ def _look_at(identity: str) -> None:
         st.error(str(error))
         return
     title, resume, take = st.columns([4, 1, 1], vertical_alignment="center")
-    title.markdown(f"**{run.name or run.layers_and_size}** · {run.model.name} · {run.created[:16].replace('T', ' ')}")
+    named = f"**{run.name}** · {run.layers_and_size}" if run.name else f"**{run.layers_and_size}**"
+    title.markdown(f"{named} · {run.created[:16].replace('T', ' ')}")
     if not run.finished:
         resume.button(
             "Go on",

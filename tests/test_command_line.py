@@ -20,7 +20,7 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("models",), ("fetch",), ("attribute",), ("generate",), ("evaluate",), ("compare",)]
+    "command", [(), ("models",), ("fetch",), ("attribute",), ("generate",), ("evaluate",), ("compare",), ("table",)]
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
@@ -37,6 +37,7 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         (("attribute", "smollm2-135m-instruct", "--score", "vibes"), "effect-size"),
         (("generate", "smollm2-135m-instruct", "--circuit", "nowhere.json", "--prompt", "Hello"), "nowhere.json"),
         (("compare", "nowhere.json", "nowhere.json"), "nowhere.json"),
+        (("table", "nowhere.json"), "nowhere.json"),
         (("fetch",), "MODEL"),
     ],
 )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
-from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan
+from cna_core.evaluation.sweep_plan import SweepPlan
+from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message, as_messages, encode

@@ -16,6 +16,7 @@ from cna_core.circuits.capture import shares_prefix
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 from cna_core.prompts.chat_format import Message, encode
+from cna_core.steering.decode import head_reads_one_piece
 
 LOGITS_AT_ONCE = 1 << 27
 """How many logits one batch may hold: 512 MB in float32."""
@@ -90,7 +91,8 @@ def _after_shared_prompt(model: LoadedModel, prompt: Tokens, answers: Sequence[T
     """Read the prompt once, then all answers after it, right-padded."""
     cache = DynamicCache()  # without a configuration it keeps every token, so that sliding windows are exact, too
     head = torch.tensor([prompt] * 2, device=model.device)
-    first = model.network(input_ids=head, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:1, -1:]
+    with head_reads_one_piece(model):  # else two copies of the head took as long as everything after them
+        first = model.network(input_ids=head, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:1, -1:]
     width = max(len(answer) for answer in answers) - 1  # nothing is asked after the last token
     if width == 0:
         return [_likelihood(first[0], torch.tensor(answer)) for answer in answers]
@@ -104,7 +106,7 @@ def _after_shared_prompt(model: LoadedModel, prompt: Tokens, answers: Sequence[T
         use_cache=True,
     )
     return [
-        _likelihood(torch.cat([first[0], outcome.logits[row]]), torch.tensor(answer))
+        _likelihood(torch.cat([first[0], outcome.logits[row, : len(answer) - 1]]), torch.tensor(answer))
         for row, answer in enumerate(answers)
     ]
 
@@ -135,6 +137,6 @@ def _padded(rows: Sequence[Tokens], width: int) -> tuple[Tensor, Tensor]:
 
 def _likelihood(logits: Tensor, answer: Tensor) -> Likelihood:
     """Of `answer` (tokens,) under logits (at least tokens, vocabulary) that begin before its first token."""
-    ahead = torch.log_softmax(logits[: len(answer)].float(), dim=-1)
-    chosen = ahead.gather(1, answer.to(ahead.device)[:, None])
-    return Likelihood(float(-chosen.sum()), len(answer))
+    ahead = logits[: len(answer)].float()
+    chosen = ahead.gather(1, answer.to(ahead.device)[:, None])[:, 0]
+    return Likelihood(float((ahead.logsumexp(-1) - chosen).sum()), len(answer))

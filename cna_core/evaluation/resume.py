@@ -21,6 +21,7 @@ from cna_core.evaluation.measures import Knowledge, Measure, RefusalChance, defa
 from cna_core.evaluation.points import answers_of, points_of
 from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
@@ -59,23 +60,22 @@ def plan_of_stored(
     contrast = None
     if inputs["contrast"]:
         contrast = ContrastSet(*(PromptSet(side, tuple(texts)) for side, texts in inputs["contrast"].items()))
-    plan = plan_sweep(
-        model,
-        circuit,
-        _prompts(settings.prompts.get("harmful")),
-        settings.strengths,
-        settings.fractions,
-        _prompts(settings.prompts.get("benign")),
-        _prompts(settings.prompts.get("borderline")),
-        settings.controls,
-        _measures(model, settings, questions, progress, stop),
-        settings.max_new_tokens,
-        settings.seed,
-        knowledge=questions,
+    wanted = SweepSettings(
+        prompts=_prompts(settings.prompts.get("harmful")) or PromptSet.builtin("evaluation-harmful"),
+        benign=_prompts(settings.prompts.get("benign")),
+        borderline=_prompts(settings.prompts.get("borderline")),
+        strengths=settings.strengths,
+        fractions=settings.fractions,
+        controls=settings.controls,
+        measures=tuple(_measures(model, settings, questions, progress, stop)),
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+        knowledge=tuple(questions),
         contrast=contrast,
         rows_per_batch=settings.rows_per_batch,
         name=about.name,
     )
+    plan = plan_sweep(model, circuit, wanted)
     if plan.identity != identity:
         raise RunError(
             f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "

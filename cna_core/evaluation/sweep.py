@@ -20,7 +20,8 @@ from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures import Measure, Reading
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import BASELINE, Run
-from cna_core.evaluation.sweep_plan import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import Message
@@ -82,24 +83,22 @@ def evaluate(
         RunError: a setting cannot be used, or the file cannot be written.
         StoppedError: `stop` was set; what was finished is kept.
     """
-    plan = plan_sweep(
-        model,
-        circuit,
-        prompts,
-        strengths,
-        fractions,
-        benign,
-        borderline,
-        controls,
-        measures,
-        max_new_tokens,
-        seed,
-        knowledge=knowledge,
-        activations=activations,
+    wanted = SweepSettings(
+        prompts=prompts or PromptSet.builtin("evaluation-harmful"),
+        strengths=tuple(strengths),
+        fractions=tuple(fractions) if fractions else None,
+        benign=benign,
+        borderline=borderline,
+        controls=tuple(controls),
+        measures=None if measures is None else tuple(measures),
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        knowledge=tuple(knowledge),
         contrast=contrast,
         rows_per_batch=rows_per_batch,
         name=name,
     )
+    plan = plan_sweep(model, circuit, wanted, activations)
     run = run_plan(model, plan, fresh=fresh, partial=partial, progress=progress, stop=stop)
     if out is not None and processes_for(model.device).place == 0:
         run.save(out)

@@ -1,4 +1,4 @@
-"""What a sweep will do, checked and laid out before anything runs: circuits, settings, measures, prompts, batches.
+"""What a sweep will do, laid out before anything runs: circuits, settings, measures, prompts, batches.
 
 Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
 """
@@ -6,25 +6,21 @@ Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
-from cna_core.errors import RunError
 from cna_core.evaluation.batches import Batch, Reads, planned_batches
 from cna_core.evaluation.dials import circuits_by_fraction, settings_of
 from cna_core.evaluation.journal import Record, now, run_identity
 from cna_core.evaluation.knowledge import Question, question_messages
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.points import answers_of, points_of
-from cna_core.evaluation.runs import CONTROLS, Control, PromptsUsed, Run, RunSettings, SetName, Setting, versions
+from cna_core.evaluation.runs import Control, PromptsUsed, Run, RunSettings, SetName, Setting, versions
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
-
-DEFAULT_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
-"""−1 … 2 in steps of 0.25."""
-ROWS_PER_BATCH = 64
-"""Rows in a batch at most: in bfloat16 on two cores a step takes hardly longer up to there (docs/evaluation.md)."""
 
 _ORDER: tuple[tuple[Reads, SetName], ...] = (
     ("answers", "harmful"),
@@ -82,38 +78,23 @@ class SweepPlan:
 def plan_sweep(
     model: LoadedModel,
     circuit: Circuit | Activations,
-    prompts: PromptSet | None = None,
-    strengths: Sequence[float] = DEFAULT_STRENGTHS,
-    fractions: Sequence[float] | None = None,
-    benign: PromptSet | None = None,
-    borderline: PromptSet | None = None,
-    controls: Sequence[str] = ("random", "caa"),
-    measures: Sequence[Measure] | None = None,
-    max_new_tokens: int = 64,
-    seed: int = 0,
-    *,
-    knowledge: Sequence[Question] = (),
+    wanted: SweepSettings,
     activations: Activations | None = None,
-    contrast: ContrastSet | None = None,
-    rows_per_batch: int = ROWS_PER_BATCH,
-    name: str = "",
 ) -> SweepPlan:
-    """Check everything and lay out the batches; runs nothing. Arguments and errors as for `evaluate`."""
-    chosen = _controls(controls)
+    """Lay out the batches of a sweep; runs nothing. Arguments and errors as for `evaluate`."""
     if isinstance(circuit, Activations):
         activations = circuit
-    circuits = circuits_by_fraction(circuit, fractions, activations)
+    circuits = circuits_by_fraction(circuit, wanted.fractions, activations)
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
-    sets = _sets(prompts, benign, borderline)
-    taken = tuple(measures) if measures is not None else default_measures(list(sets), knowledge)
+    sets, chosen, knowledge = wanted.sets, cast(tuple[Control, ...], wanted.controls), wanted.knowledge
+    taken = wanted.measures if wanted.measures is not None else default_measures(list(sets), knowledge)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
     }
     conversations |= {"knowledge": [question_messages(question) for question in knowledge]} if knowledge else {}
-    _check_measures(taken, conversations, max_new_tokens, rows_per_batch)
-    caa, notes = _contrast_for_caa(largest, activations, contrast) if "caa" in chosen else (None, ())
-    settings = settings_of(strengths, list(circuits), chosen)
+    caa, notes = _contrast_for_caa(largest, activations, wanted.contrast) if "caa" in chosen else (None, ())
+    settings = settings_of(wanted.strengths, list(circuits), chosen)
     details = RunSettings(
         strengths=tuple(sorted({setting.strength for setting in settings})),
         fractions=tuple(circuits),
@@ -121,14 +102,14 @@ def plan_sweep(
         measures=tuple(measure.name for measure in taken),
         measure_settings={measure.name: measure.settings for measure in taken if measure.settings},
         prompts={kind: _described(prompt_set) for kind, prompt_set in sets.items()} | _described_questions(knowledge),
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        rows_per_batch=rows_per_batch,
+        max_new_tokens=wanted.max_new_tokens,
+        seed=wanted.seed,
+        rows_per_batch=wanted.rows_per_batch,
         circuit=largest.settings.model_dump() | {"prompts": largest.prompts.model_dump()},
         caa_prompts_sha256=caa.sha256 if caa else None,
     )
     run = Run(
-        name=name,
+        name=wanted.name,
         created=now(),
         model=model.identity,
         circuit_sha256=largest.sha256,
@@ -138,39 +119,8 @@ def plan_sweep(
         finished=False,
     )
     work = _work(model, taken, conversations)
-    batches = planned_batches(work, len(settings), rows_per_batch)
-    return SweepPlan(run, circuits, caa, settings, taken, conversations, batches, tuple(knowledge))
-
-
-def _controls(controls: Sequence[str]) -> tuple[Control, ...]:
-    unknown = [control for control in controls if control not in CONTROLS]
-    if unknown:
-        raise RunError(f"{unknown[0]!r} is no control; choose from random and caa.")
-    return tuple(control for control in CONTROLS if control in controls and control != "cna")
-
-
-def _sets(
-    prompts: PromptSet | None, benign: PromptSet | None, borderline: PromptSet | None
-) -> dict[SetName, PromptSet]:
-    sets: dict[SetName, PromptSet | None] = {
-        "harmful": prompts or PromptSet.builtin("evaluation-harmful"),
-        "benign": benign,
-        "borderline": borderline,
-    }
-    return {kind: prompt_set for kind, prompt_set in sets.items() if prompt_set is not None}
-
-
-def _check_measures(
-    measures: Sequence[Measure], conversations: dict[SetName, list[list[Message]]], max_new_tokens: int, rows: int
-) -> None:
-    if max_new_tokens < 1 or rows < 2:
-        raise RunError("An answer has at least one token, and a batch at least two rows.")
-    names = [measure.name for measure in measures]
-    if not names or len(set(names)) < len(names):
-        raise RunError("A sweep needs at least one measure, each with a name of its own.")
-    for measure in measures:
-        if measure.prompt_set not in conversations:
-            raise RunError(f"{measure.name} is taken on {measure.prompt_set} prompts; give them, or leave it out.")
+    batches = planned_batches(work, len(settings), wanted.rows_per_batch)
+    return SweepPlan(run, circuits, caa, settings, taken, conversations, batches, knowledge)
 
 
 def _contrast_for_caa(
@@ -178,9 +128,7 @@ def _contrast_for_caa(
 ) -> tuple[ContrastSet, tuple[str, ...]]:
     """What CAA's vectors are made from, and what the run has to say about it."""
     if contrast is None and activations is not None:
-        contrast = ContrastSet(
-            PromptSet("positive", activations.positive), PromptSet("negative", activations.negative)
-        )
+        contrast = ContrastSet(PromptSet("positive", activations.positive), PromptSet("negative", activations.negative))
     contrast = contrast or ContrastSet.builtin()
     if contrast.sha256 == circuit.prompts.sha256:
         return contrast, ()

@@ -1,6 +1,6 @@
 """A run as tables: one row a point, and the answers that flipped, side by side. Pure functions of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -48,6 +48,27 @@ def points_table(run: Run) -> pd.DataFrame:
             row[f"{title}, high"] = estimate.high if estimate else None
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def markdown_table(run: Run) -> str:
+    """The run's figures as Markdown: a row a point, 95 % intervals in brackets; what was not measured has no column.
+
+    Knowledge is given as its change from the baseline in points, paired question by question.
+    """
+    taken = [name for name in _MARKDOWN if any(getattr(point, name) is not None for point in run.points)]
+    lines = [["control", "circuit", "strength", *(_MARKDOWN[name][0] for name in taken)]]
+    lines.append(["---"] * len(lines[0]))
+    baseline = run.baseline
+    rows = [("baseline", "", "0", baseline)] if baseline else []
+    for point in run.points:
+        if point.strength != 0:
+            size = "" if point.fraction is None else f"{100 * point.fraction:g} %"
+            rows.append((CONTROL_TITLES[point.control], size, _signed(f"{point.strength:g}"), point))
+    for *words, point in rows:
+        estimates = [point.estimate(name) for name in taken]
+        cells = ["" if one is None else _MARKDOWN[name][1](one) for name, one in zip(taken, estimates, strict=True)]
+        lines.append([*words, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def answers_beside(
@@ -130,6 +151,33 @@ def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Sett
             if answer.prompt_set == prompt_set and not answer.setting.is_baseline
         )
     )
+
+
+def _signed(number: str) -> str:
+    return number.replace("-", "−")
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
+
+
+def _number(estimate: Estimate) -> str:
+    return f"{estimate.value:.3g} ({estimate.low:.3g}–{estimate.high:.3g})"
+
+
+def _change(estimate: Estimate) -> str:
+    return _signed(f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})")
+
+
+_MARKDOWN: dict[str, tuple[str, Callable[[Estimate], str]]] = {
+    "refusal_rate": ("refused", _share),
+    "benign_refusal_rate": ("benign refused", _share),
+    "borderline_refusal_rate": ("over-refused", _share),
+    "quality": ("quality", _number),
+    "perplexity": ("perplexity", _number),
+    "benign_kl": ("benign KL, nats", _number),
+    "knowledge_change": ("knowledge, change in points", _change),
+}
 
 
 def _verdict(refused: bool | None) -> str:

@@ -1,7 +1,7 @@
 """Which prompts of a contrast set do what their set says: a positive prompt is refused, a negative one answered.
 
 METHOD: a positive prompt is one that *triggers* the behaviour. A request that this model answers all the same dilutes δ
-with what the request is about. Knows nothing about neurons.
+with what the request is about. Also finds again which prompts a circuit was selected from.
 """
 
 import threading
@@ -9,6 +9,9 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.capture import capture
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
 from cna_core.evaluation.first_words import first_words
 from cna_core.evaluation.refusal import detect_refusal
@@ -49,3 +52,40 @@ def triggered(
                 f"Only {did[side].sum()} {words} by {model.name}, fewer than {FEWEST}; keep all or bring others."
             )
     return did
+
+
+def activations_of(
+    model: LoadedModel,
+    circuit: Circuit,
+    contrast: ContrastSet | None = None,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> Activations | None:
+    """The activations that a circuit was selected from: of a contrast set, or of those of its prompts that trigger.
+
+    Which of the two it was is read off the hash that the circuit carries. None where it was neither.
+
+    Args:
+        contrast: what it was found with, as far as is known; None: the built-in prompts.
+
+    Raises:
+        StoppedError: `stop` was set.
+    """
+    contrast = contrast or ContrastSet.builtin()
+    wanted = circuit.prompts
+    if contrast.sha256 == wanted.sha256:
+        return capture(model, contrast, progress=progress, stop=stop)
+    if not (
+        FEWEST <= wanted.positive <= len(contrast.positive) and FEWEST <= wanted.negative <= len(contrast.negative)
+    ):
+        return None
+    try:
+        did = triggered(model, contrast, progress=progress, stop=stop)
+    except CircuitError:  # too few trigger for any circuit to have been found with them
+        return None
+    sides = did[contrast.is_positive].sum(), did[~contrast.is_positive].sum()
+    if sides != (wanted.positive, wanted.negative):
+        return None
+    found = capture(model, contrast, progress=progress, stop=stop).without(np.flatnonzero(~did))
+    return found if found.sha256 == wanted.sha256 else None

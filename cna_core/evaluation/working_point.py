@@ -19,7 +19,8 @@ from cna_core.evaluation.measures import BenignDivergence, RefusalRate
 from cna_core.evaluation.refusal import wilson_interval
 from cna_core.evaluation.runs import BASELINE, Run, Setting
 from cna_core.evaluation.sweep import measured
-from cna_core.evaluation.sweep_plan import ROWS_PER_BATCH, SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
+from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.sets import PromptSet
@@ -106,19 +107,17 @@ def search_working_point(
         CircuitError: a size is asked for that cannot be had.
         StoppedError: `stop` was set.
     """
-    plan = plan_sweep(
-        model,
-        circuit,
-        prompts,
-        strengths,
-        fractions,
-        benign or PromptSet.builtin("evaluation-benign"),
+    wanted = SweepSettings(
+        prompts=prompts or PromptSet.builtin("evaluation-harmful"),
+        strengths=tuple(strengths),
+        fractions=tuple(fractions),
+        benign=benign or PromptSet.builtin("evaluation-benign"),
         controls=(),
-        measures=[BenignDivergence(), RefusalRate()],
+        measures=(BenignDivergence(), RefusalRate()),
         max_new_tokens=max_new_tokens,
-        activations=activations,
         rows_per_batch=rows_per_batch,
     )
+    plan = plan_sweep(model, circuit, wanted, activations)
     search = _Search(model, plan, dials_for(model, plan.circuits, (), 0, None), progress, stop)
     return search.result()
 

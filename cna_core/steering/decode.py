@@ -94,27 +94,10 @@ class RowBatch:
             named["position_ids"] = positions
         if "logits_to_keep" in self._parameters:
             named["logits_to_keep"] = 1
-        with plan.attached(), self._head_reads_one_piece(), torch.inference_mode():
+        with plan.attached(), head_reads_one_piece(self.model), torch.inference_mode():
             output = self.model.network(input_ids=tokens.to(self.model.device), **named)
             self.cache = output.past_key_values
             return output.logits[:, -1].float()
-
-    @contextlib.contextmanager
-    def _head_reads_one_piece(self) -> Iterator[None]:
-        """Hand the LM head its last positions as one piece of memory.
-
-        They are cut out of all positions, and torch multiplies such a cut row by row, with a copy of the whole head
-        for each: 32 copies of it took longer than everything else in a pass.
-        """
-        head = self.model.network.get_output_embeddings()
-        if head is None:
-            yield
-            return
-        handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0].contiguous(), *inputs[1:]))
-        try:
-            yield
-        finally:
-            handle.remove()
 
     @contextlib.contextmanager
     def _stopping_between_layers(self, rows: int) -> Iterator[None]:
@@ -130,3 +113,21 @@ class RowBatch:
             for layer in self.model.neuron_layers:
                 stack.callback(layer.attach(check, rows).remove)
             yield
+
+
+@contextlib.contextmanager
+def head_reads_one_piece(model: LoadedModel) -> Iterator[None]:
+    """Hand the LM head its last positions as one piece of memory while the block runs.
+
+    They are cut out of all positions, and torch multiplies such a cut row by row, with a copy of the whole head for
+    each: 32 copies of it took longer than everything else in a pass.
+    """
+    head = model.network.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()

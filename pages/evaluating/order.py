@@ -15,7 +15,7 @@ from cna_core.evaluation.judge import KEY_VARIABLE, Judge, JudgedRefusalRate
 from cna_core.evaluation.knowledge import Question, builtin_questions, hub_questions, read_questions, spread
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.pace import Pace
-from cna_core.evaluation.sweep_plan import DEFAULT_STRENGTHS
+from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
 from cna_core.prompts.sets import PromptSet
 
 QUICK_STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -72,6 +72,22 @@ class Order:
         chosen = default_measures(sets, questions, openings)  # type: ignore[arg-type]
         judged: list[Measure] = [JudgedRefusalRate(self.judge)] if self.judge else []
         return [measure for measure in chosen if self.perplexity or measure.name != "perplexity"] + judged
+
+    def sweep_settings(self, questions: tuple[Question, ...], openings: RefusalOpenings | None) -> SweepSettings:
+        """The order as the library takes it."""
+        return SweepSettings(
+            prompts=self.prompts,
+            strengths=self.strengths,
+            fractions=self.fractions,
+            benign=self.benign,
+            borderline=self.borderline,
+            controls=self.controls,
+            measures=tuple(self.measures(questions, openings)),
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            knowledge=questions,
+            name=self.name,
+        )
 
     def seconds(self, pace: Pace) -> float:
         """How long it will take at this machine's pace."""

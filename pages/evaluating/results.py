@@ -13,7 +13,9 @@ from cna_core.evaluation.published import published_model
 from cna_core.evaluation.runs import Point, Run, SetName, Setting
 from cna_core.evaluation.tables import Direction, answers_beside, points_table, steered_settings
 from cna_core.evaluation.working_point import WorkingPoint, working_point_of
-from cna_core.figures.sweep import (
+from cna_core.figures.dose_response import dose_response
+from cna_core.figures.pareto import refusal_against_quality
+from cna_core.figures.sweep_curves import (
     COSTS,
     NAMES,
     QUALITY,
@@ -23,10 +25,8 @@ from cna_core.figures.sweep import (
     PublishedMark,
     Quantity,
     curves_of,
-    dose_response,
-    grid_heatmap,
-    refusal_against_quality,
 )
+from cna_core.figures.sweep_grid import grid_heatmap
 from pages.common import cards, charts, session, style
 from pages.evaluating import work
 
@@ -41,6 +41,8 @@ def draw(run: Run, identity: str | None) -> None:
     point = working_point(run)
     fraction = _asked_fraction(run, point)
     _cards(run, fraction, point)
+    if not run.finished and (words := _rests_on(run)):
+        st.caption(f":material/info: {words}")
     for note in run.notes:
         st.caption(f":material/info: {note}")
     draw_dose_response(run, fraction, point)
@@ -62,15 +64,15 @@ def draw(run: Run, identity: str | None) -> None:
 def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPoint | None = None) -> None:
     """The main chart, also of a run that is still running: its ranges are those of the whole run from the start."""
     settings = run.settings
-    quantities = [REFUSAL, *(cost for cost in COSTS if cost.measure in settings.measures)]
-    panels = [(quantity, curves_of(run, quantity.measure, fraction)) for quantity in quantities]
+    panels = [(quantity, curves_of(run, quantity.measure, fraction)) for quantity in (REFUSAL, *COSTS)]
     strengths = settings.strengths
     here = point is not None and point.setting.fraction == (fraction or _size(run))
+    answered = max((point.prompts for point in run.points), default=0)
     figure = dose_response(
         panels,
         published=published_marks(run),
         working_strength=point.setting.strength if point and here else None,
-        prompts=settings.prompts["harmful"].count,
+        prompts=answered or settings.prompts["harmful"].count,
         strengths=(min(strengths), max(strengths)),
         dark=style.is_dark(),
     )
@@ -177,6 +179,16 @@ def _cards(run: Run, fraction: float | None, point: WorkingPoint | None) -> None
         note = f"paired, 95 %: {100 * low:+.0f} to {100 * high:+.0f}".replace("-", "−")
         shown.append(cards.Card("Knowledge at strength 1", value, note))
     cards.row(shown)
+
+
+def _rests_on(run: Run) -> str:
+    """How many prompts the figures of a run that is not whole rest on."""
+    counts = sorted({point.prompts for point in run.points if point.prompts})
+    wanted = run.settings.prompts["harmful"].count
+    if not counts or counts[0] >= wanted:
+        return "Not whole yet: refusals rest on all prompts; costs are still being measured."
+    span = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    return f"Not whole yet: the figures rest on {span} of {wanted} harmful prompts."
 
 
 def _interval(point: Point) -> str:

@@ -1,14 +1,18 @@
 """The left column: all runs, newest first; choose, name, go on, delete, open a file."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from cna_core.errors import CnaError
-from cna_core.evaluation.journal import Journal, StoredRun, delete_run, keep_run, rename_run, stored_runs
+from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
+from cna_core.figures.sweep_curves import NAMES
 from pages.evaluating import work
 
 CHOSEN = "evaluate-chosen"
 SHOWN_AT_FIRST = 8
+RUNS_COMPARED = 4
 
 
 def chosen() -> str | None:
@@ -50,30 +54,57 @@ def draw() -> None:
 
 def _entry(run: StoredRun) -> None:
     with st.container(border=True, gap=None):
-        title, menu = st.columns([5, 1], vertical_alignment="center", gap="small")
-        title.button(
-            run.name,
+        st.button(
+            _title(run),
             key=f"run-{run.identity}",
             type="secondary" if chosen() == run.identity else "tertiary",
             width="stretch",
             on_click=choose,
             args=(run.identity,),
+            help=run.name,
         )
-        with menu.popover("", icon=":material/more_vert:", help="Name, delete", type="tertiary"):
+        words, menu = st.columns([5, 1], vertical_alignment="top", gap="small")
+        words.caption("  \n".join(_facts(run)))
+        with menu.popover("", icon=":material/more_vert:", help="Name, compare, delete", type="tertiary"):
             name = st.text_input("Name", run.name, key=f"name-{run.identity}")
             st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, name))
+            if st.button("Compare", key=f"compare-{run.identity}", icon=":material/compare_arrows:"):
+                _compare(run.identity)
             st.button("Delete", key=f"delete-{run.identity}", icon=":material/delete:", on_click=_delete, args=(run,))
-        st.caption(_state(run))
+
+
+def _title(run: StoredRun) -> str:
+    """What a person called it, else when it was started: the model's name stands below and is the same for most."""
+    started = run.about.created[:16].replace("T", " ")
+    return run.about.name or (f"Run of {started[5:]}" if started else "Run")
+
+
+def _facts(run: StoredRun) -> list[str]:
+    """Short lines: which model and circuit, what is measured, how far it is."""
+    settings = run.about.settings
+    sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
+    curves = ["CNA", *(NAMES[control] for control in settings.controls)]
+    lines = [f"{Path(run.about.model.name).name} · {sizes} %"]
+    lines.append(f"{settings.prompts['harmful'].count} prompts × {len(settings.strengths)} strengths")
+    lines.append(", ".join(curves))
+    if run.about.name:
+        lines.append(run.about.created[:10])
+    return [*lines, f"**{_state(run)}**"]
 
 
 def _state(run: StoredRun) -> str:
-    about = run.about.settings
-    what = f"{about.prompts['harmful'].count} prompts × {len(about.strengths)} strengths"
     if run.finished:
-        return what
+        return "done"
     if work.is_running(work.job_of(run.identity)):
-        return f"{what} · running"
-    return f"{what} · {100 * run.done // max(1, run.batches)} % done"
+        return "running"
+    return f"stopped at {100 * run.done // max(1, run.batches)} %"
+
+
+def _compare(identity: str) -> None:
+    """Put the run, and the one that is looked at, on the Compare page."""
+    picked = dict.fromkeys([*st.session_state.get("compare-runs", []), chosen(), identity])
+    st.session_state["compare-runs"] = [run for run in picked if run][-RUNS_COMPARED:]
+    st.switch_page("pages/compare.py")
 
 
 def _rename(identity: str, name: str) -> None:
@@ -100,11 +131,3 @@ def _open_upload() -> None:
         choose(keep_run(Run.from_json(upload.getvalue(), upload.name)))
     except CnaError as error:
         st.session_state["_run_refused"] = str(error)
-
-
-def read(identity: str) -> Run | None:
-    """The whole run, or None while it is not whole (or gone)."""
-    try:
-        return Journal(identity).finished_run()
-    except CnaError:
-        return None

@@ -56,22 +56,7 @@ def start(order: Order, circuit: Circuit, activations: Activations | None) -> jo
         questions = order.questions()
         with _model(job, name, options) as model:
             openings = calibrate_openings(model, progress=job.progress, stop=job.stop) if order.chance else None
-            plan = plan_sweep(
-                model,
-                circuit,
-                order.prompts,
-                order.strengths,
-                order.fractions,
-                order.benign,
-                order.borderline,
-                order.controls,
-                order.measures(questions, openings),
-                order.max_new_tokens,
-                order.seed,
-                knowledge=questions,
-                activations=activations,
-                name=order.name,
-            )
+            plan = plan_sweep(model, circuit, order.sweep_settings(questions, openings), activations)
             of_run[plan.identity] = key
             job.preview = SoFar(plan.identity, plan.run)
             return run_plan(model, plan, partial=_shown(job, plan.identity), progress=job.progress, stop=job.stop)
@@ -142,9 +127,7 @@ def start_profile(circuit: Circuit) -> None:
             def show(profile: CausalProfile) -> None:
                 job.preview = profile
 
-            return causal_profile(
-                model, circuit, prompts, openings, partial=show, progress=job.progress, stop=job.stop
-            )
+            return causal_profile(model, circuit, prompts, openings, partial=show, progress=job.progress, stop=job.stop)
 
     jobs.start(profile_key(circuit), "Layer profile", work)
 
@@ -190,5 +173,3 @@ def _shown(job: jobs.Job, identity: str) -> Callable[[Run], None]:
 
 def _key(kind: str, *parts: Any) -> str:
     return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
-
-

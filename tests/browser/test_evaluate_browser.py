@@ -12,40 +12,45 @@ from tests.browser.test_main_job import find_the_gate
 
 pytestmark = [pytest.mark.unsettled, pytest.mark.browser, pytest.mark.small_model]
 SWEEP_MILLISECONDS = 300_000
+STEP_MILLISECONDS = 60_000
 
 
 def set_up_a_short_sweep(page: Page, name: str) -> None:
-    """Three harmful prompts, three strengths, the random control, short answers, nothing else."""
+    """Three harmful and three benign prompts, three strengths, the random control, short answers.
+
+    After each choice it waits for what a person sees change, never for the script to come to rest: it may not have
+    begun yet. Sixty questions are asked, so that a stop after the first answers comes before the end.
+    """
     page.get_by_role("link", name="Evaluate").click()
-    settled(page, 60)
-    page.get_by_role("button", name="New run").click()
-    settled(page, 60)
     main = page.get_by_test_id("stMain")
+    main.get_by_role("button", name="New run").click()
     main.get_by_role("radio", name="own").click()
-    settled(page, 60)
     strengths = main.get_by_label("Strengths, separated by commas")
     strengths.fill("0, 1, 2")
     strengths.press("Enter")
-    settled(page, 60)
+    # 2 strengths away from 0, of the circuit, its random control, and CAA
+    expect(main.get_by_text("7 settings × 96 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    main.get_by_role("button", name="over-refusal", exact=True).click()
+    expect(main.get_by_text("7 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    main.get_by_role("button", name="CAA", exact=True).click()
+    expect(main.get_by_text("5 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     slider = main.get_by_role("slider", name="Harmful prompts")
     slider.focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    settled(page, 60)
-    for pill in ("over-refusal", "CAA"):
-        main.get_by_role("button", name=pill, exact=True).click()
-        settled(page, 60)
-    main.get_by_label("Name of the run").fill(name)
-    main.get_by_label("Name of the run").press("Enter")
-    settled(page, 60)
+    for key, prompts in (("Home", 2), ("ArrowRight", 4), ("ArrowRight", 6)):
+        slider.press(key)
+        expect(main.get_by_text(f"5 settings × {prompts} prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_text("More settings").click()
-    for label, value in (("Longest answer, tokens", "16"), ("How many questions", "12")):
+    for label, value in (("Longest answer, tokens", "16"), ("How many questions", "60")):
         box = main.get_by_role("spinbutton", name=label)
         box.fill(value)
         box.press("Enter")
         settled(page, 60)
+        expect(box).to_have_value(value)
+    meter = main.get_by_role("checkbox", name="Gate meter")
     main.get_by_text("Gate meter", exact=True).click()  # it learns how refusals open first: a minute that others test
+    expect(meter).not_to_be_checked()
+    main.get_by_label("Name of the run").fill(name)
+    main.get_by_label("Name of the run").press("Enter")
     settled(page, 60)
 
 

@@ -17,6 +17,7 @@ from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import evaluate, resume
 from cna_core.evaluation.sweep_plan import plan_sweep
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import PromptSet
@@ -184,7 +185,7 @@ def test_a_sweep_is_estimated_before_it_starts_and_costs_nothing_when_done(
     model: LoadedModel, empty_cache: Path
 ) -> None:
     arguments = {"prompts": HARMFUL, "strengths": (0.0, 1.0), "controls": (), "max_new_tokens": 4}
-    plan = plan_sweep(model, small_circuit(model), **arguments)  # type: ignore[arg-type]
+    plan = plan_sweep(model, small_circuit(model), SweepSettings(**arguments))  # type: ignore[arg-type]
     assert estimate(model, plan) > 0
     evaluate(model, small_circuit(model), **arguments)  # type: ignore[arg-type]
     assert estimate(model, plan) == 0

@@ -1,7 +1,7 @@
 import pytest
 
 from cna_core.evaluation.runs import Point, RunAnswer, Setting
-from cna_core.evaluation.tables import answers_beside, points_table, runs_beside, steered_settings
+from cna_core.evaluation.tables import answers_beside, markdown_table, points_table, runs_beside, steered_settings
 from tests.evaluation.test_runs import a_run
 
 ABLATED = Setting(control="cna", strength=1.0, fraction=0.004)
@@ -94,3 +94,28 @@ def test_runs_on_other_prompts_are_not_paired() -> None:
     settings = RUN.settings.model_copy(update={"prompts": {"harmful": used}})
     other = RUN.model_copy(update={"settings": settings})
     assert runs_beside(RUN, other)["change"].isna().all()
+
+
+def test_the_markdown_table_has_the_baseline_once_and_a_row_for_each_other_point() -> None:
+    base = {"refusal_rate": 0.5, "refusal_interval": (0.4, 0.6), "knowledge_change": 0.0}
+    points = (
+        Point(strength=0, fraction=0.001, control="cna", **base),  # type: ignore[arg-type]
+        Point(strength=0, fraction=0.004, control="cna", **base),  # type: ignore[arg-type]
+        Point(
+            strength=-1,
+            fraction=0.004,
+            control="cna",
+            refusal_rate=0.75,
+            refusal_interval=(0.6, 0.9),
+            knowledge_change=-0.02,
+            knowledge_change_interval=(-0.05, 0.01),
+        ),
+        Point(strength=1, control="caa", refusal_rate=0.0, refusal_interval=(0.0, 0.1)),
+    )
+    assert markdown_table(a_run(points=points)).splitlines() == [
+        "| control | circuit | strength | refused | knowledge, change in points |",
+        "| --- | --- | --- | --- | --- |",
+        "| baseline |  | 0 | 50 % (40–60) | +0.0 (+0.0 to +0.0) |",
+        "| CNA | 0.4 % | −1 | 75 % (60–90) | −2.0 (−5.0 to +1.0) |",
+        "| CAA |  | 1 | 0 % (0–10) |  |",
+    ]

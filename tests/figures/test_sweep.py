@@ -1,24 +1,18 @@
 """The sweep's charts draw the arrays they are given, and say what a run says."""
 
+import itertools
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 from cna_core.evaluation.runs import Point
 from cna_core.figures import palette
-from cna_core.figures.sweep import (
-    COSTS,
-    QUALITY,
-    QUANTITIES,
-    REFUSAL,
-    Curve,
-    PublishedMark,
-    causal_profile,
-    curves_of,
-    dose_response,
-    grid_heatmap,
-    refusal_against_quality,
-)
+from cna_core.figures.causal_profile import causal_profile
+from cna_core.figures.dose_response import dose_response
+from cna_core.figures.pareto import refusal_against_quality
+from cna_core.figures.sweep_curves import COSTS, QUANTITIES, REFUSAL, Curve, PublishedMark, curves_of
+from cna_core.figures.sweep_grid import grid_heatmap
 from tests.evaluation.test_runs import a_run
 
 STRENGTHS = np.array([-1.0, 0.0, 1.0, 2.0])
@@ -56,12 +50,36 @@ def test_costs_stand_below_over_the_same_strengths() -> None:
 
 
 def test_ranges_stay_while_a_chart_fills() -> None:
-    empty = dose_response([(REFUSAL, []), (QUALITY, [])], strengths=(-1, 2))
-    curves = a_curve(values=(0.9, 0.8, 0.4, 0.1)), a_curve(values=(0.95, 0.9, 0.9, 0.6))
-    full = dose_response([(REFUSAL, [curves[0]]), (QUALITY, [curves[1]])], strengths=(-1, 2))
-    for axis in ("xaxis", "yaxis", "yaxis2"):
+    empty = dose_response([(REFUSAL, [])], strengths=(-1, 2))
+    full = dose_response([(REFUSAL, [a_curve(values=(0.9, 0.8, 0.4, 0.1))])], strengths=(-1, 2))
+    for axis in ("xaxis", "yaxis"):
         assert empty.layout[axis].range == full.layout[axis].range
     assert empty.layout.height == full.layout.height
+
+
+@pytest.mark.parametrize("measured", [{}, {"perplexity"}, {"quality", "benign_kl"}, {cost.measure for cost in COSTS}])
+def test_only_what_was_measured_has_a_panel_and_its_title_stands_on_it(measured: set[str]) -> None:
+    costs = [(cost, [a_curve()] if cost.measure in measured else []) for cost in COSTS]
+    figure = dose_response([(REFUSAL, [a_curve()]), *costs])
+    shown = ["refused", *(cost.title for cost in COSTS if cost.measure in measured)]
+    axes = [figure.layout[name] for name in sorted(name for name in figure.layout if name.startswith("yaxis"))]
+    assert len(axes) == len(shown)
+    titles = {note.text: note for note in figure.layout.annotations if note.text in shown}
+    assert list(titles) == shown
+    assert [titles[title].y for title in shown] == pytest.approx([axis.domain[1] for axis in axes])
+    drawn = {trace.yaxis for trace in figure.data}
+    assert len(drawn) == len(shown)
+
+
+def test_panels_keep_their_heights_and_titles_have_room() -> None:
+    for count in (0, 1, 6):
+        figure = dose_response([(REFUSAL, [a_curve()]), *((cost, [a_curve()]) for cost in COSTS[:count])])
+        plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+        axes = [figure.layout[name] for name in sorted(name for name in figure.layout if name.startswith("yaxis"))]
+        heights = [plot * (axis.domain[1] - axis.domain[0]) for axis in axes]
+        assert heights == pytest.approx([300, *[78] * count])
+        gaps = [plot * (above.domain[0] - below.domain[1]) for above, below in itertools.pairwise(axes)]
+        assert gaps == pytest.approx([44] * count)
 
 
 def test_labels_at_the_ends_do_not_overlap() -> None:

@@ -113,6 +113,24 @@ def test_a_stopped_run_can_go_on(empty_cache: Path) -> None:
     assert app.button(key="evaluate-resume").label == "Go on"
 
 
+def test_a_run_that_is_not_whole_says_how_many_prompts_its_figures_rest_on() -> None:
+    from pages.evaluating.results import _rests_on
+
+    run = a_run("stopped").model_copy(update={"finished": False})
+    few = tuple(point.model_copy(update={"prompts": 3}) for point in run.points)
+    assert "3 of 4 harmful prompts" in _rests_on(run.model_copy(update={"points": few}))
+    assert "all prompts" in _rests_on(run)
+
+
+def test_the_list_of_runs_says_what_each_is(stored: str) -> None:
+    app = opened("pages/evaluate.py")
+    assert app.button(key=f"run-{stored}").label == "first look"
+    said = everything(app)
+    assert "0.4 %" in said
+    assert "4 prompts × 2 strengths" in said
+    assert "**done**" in said
+
+
 def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:
     first, second = keep_run(a_run("instruct")), keep_run(a_run("base", 0.5, "ef"))
     app = opened("pages/compare.py", **{"compare-runs": [first, second]})

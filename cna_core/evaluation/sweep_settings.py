@@ -1,0 +1,96 @@
+"""What a sweep is asked to do: one validated model that the library, the command line and the page all fill in.
+
+Data and its checks; knows no model in memory and runs nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cna_core.errors import RunError
+from cna_core.evaluation.knowledge import Question
+from cna_core.evaluation.measures import Measure
+from cna_core.evaluation.runs import CONTROLS, SetName
+from cna_core.prompts.sets import ContrastSet, PromptSet
+
+DEFAULT_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
+"""−1 … 2 in steps of 0.25."""
+ROWS_PER_BATCH = 64
+"""Rows in a batch at most; benchmarks/sweep.py --rows compares others."""
+
+
+class SweepSettings(BaseModel):
+    """One sweep as it was ordered.
+
+    Raises:
+        RunError: a value cannot be used; one sentence that says which.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    prompts: PromptSet = Field(
+        default_factory=lambda: PromptSet.builtin("evaluation-harmful"), description="harmful prompts"
+    )
+    strengths: tuple[float, ...] = Field(default=DEFAULT_STRENGTHS, description="0 is always measured too")
+    fractions: tuple[float, ...] | None = Field(
+        default=None, description="circuit sizes as shares of all neurons; None: the circuit's own"
+    )
+    benign: PromptSet | None = Field(default=None, description="set on which refusals are costs; None: not measured")
+    borderline: PromptSet | None = Field(default=None, description="set for over-refusal; None: not measured")
+    controls: tuple[str, ...] = Field(default=("random", "caa"), description="random, caa, both or neither")
+    measures: tuple[Measure, ...] | None = Field(
+        default=None, description="what to take; None: all that the sets allow"
+    )
+    max_new_tokens: int = Field(default=64, description="longest answer")
+    seed: int = Field(default=0, description="draws the random circuit")
+    knowledge: tuple[Question, ...] = Field(default=(), description="multiple-choice questions; empty: not measured")
+    contrast: ContrastSet | None = Field(
+        default=None, description="what CAA's vectors are made from; None: the circuit's"
+    )
+    rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows that go through the model together")
+    name: str = Field(default="", description="what to call the run in lists")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _said_in_one_sentence(cls, content: Any, handler: Any) -> Any:
+        try:
+            return handler(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise RunError(f"{'.'.join(map(str, first['loc']))} of a sweep cannot be used: {first['msg']}.") from error
+
+    @field_validator("controls")
+    @classmethod
+    def _known_controls(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [control for control in controls if control not in CONTROLS]:
+            raise RunError(f"{unknown[0]!r} is no control; choose from random and caa.")
+        return tuple(control for control in CONTROLS if control in controls and control != "cna")
+
+    @field_validator("measures")
+    @classmethod
+    def _measures_with_names(cls, measures: Sequence[Measure] | None) -> Sequence[Measure] | None:
+        names = None if measures is None else [measure.name for measure in measures]
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise RunError("A sweep needs at least one measure, each with a name of its own.")
+        return measures
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SweepSettings":
+        if self.max_new_tokens < 1 or self.rows_per_batch < 2:
+            raise RunError("An answer has at least one token, and a batch at least two rows.")
+        there = {*self.sets, *(("knowledge",) if self.knowledge else ())}
+        for measure in self.measures or ():
+            if measure.prompt_set not in there:
+                raise RunError(f"{measure.name} is taken on {measure.prompt_set} prompts; give them, or leave it out.")
+        return self
+
+    @property
+    def sets(self) -> dict[SetName, PromptSet]:
+        """The prompt sets that are there, by their part."""
+        given: dict[SetName, PromptSet | None] = {
+            "harmful": self.prompts,
+            "benign": self.benign,
+            "borderline": self.borderline,
+        }
+        return {kind: prompts for kind, prompts in given.items() if prompts is not None}

@@ -1,0 +1,103 @@
+"""Which layers do it: the causal profile of a circuit. Pure functions of arrays."""
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from cna_core.figures import palette
+
+
+def causal_profile(
+    layers: NDArray[np.integer],
+    alone: NDArray[np.floating],
+    others: NDArray[np.floating] | None = None,
+    random_band: NDArray[np.floating] | None = None,
+    *,
+    whole: tuple[float, float, float] | None = None,
+    model_layers: int | None = None,
+    final: float = 0.10,
+    dark: bool = False,
+) -> go.Figure:
+    """Which layers do it: the change of the refusal chance by ablating each layer's circuit neurons alone.
+
+    Traces' `meta` is "alone", "others", "random-band" or "random".
+
+    Args:
+        layers: (l,) that hold neurons of the circuit.
+        alone, others, random_band: (l, 3) mean change and its interval: only that layer's, all but that layer's, and as
+            many random neurons of the layer.
+        whole: the whole circuit's change and interval, drawn as a line.
+        model_layers: how many layers the model has; None: up to the last that is drawn.
+        final: the share of the layers that is framed.
+        dark: for a dark page.
+    """
+    layers, alone = np.asarray(layers), np.asarray(alone, dtype=np.float64)
+    count = model_layers or int(layers.max()) + 1
+    figure = go.Figure()
+    figure.add_hline(y=0, line={"color": palette.muted(dark), "width": 1})
+    if random_band is not None and len(random_band):
+        _add_random_band(figure, layers, np.asarray(random_band, dtype=np.float64))
+    if others is not None:
+        marks = np.asarray(others, dtype=np.float64)
+        _add_changes(figure, "all but this layer", "others", layers, marks, "circle-open", dark)
+    _add_changes(figure, "this layer alone", "alone", layers, alone, "circle", dark)
+    if whole is not None:
+        figure.add_hline(
+            y=whole[0],
+            line={"color": palette.STEERED, "width": 1, "dash": "dash"},
+            annotation={"text": f"whole circuit {whole[0]:+.0%}", "font": {"color": palette.STEERED, "size": 11}},
+            annotation_position="top left",
+        )
+    palette.frame(figure, "Which layers do it: change of the refusal chance when ablated", 380, dark)
+    figure.update_xaxes(title_text="layer", range=[-0.7, count - 0.3], dtick=2 if count <= 40 else 5)
+    figure.update_layout(margin={"l": 72})
+    figure.update_yaxes(title_text="change of refusal chance", tickformat="+.0%")
+    first = count - max(1, round(final * count))
+    frame = {"x0": first - 0.5, "x1": count - 0.5, "y0": 0, "y1": 1, "yref": "paper"}
+    figure.add_shape(type="rect", **frame, line={"color": palette.FINAL_FRAME, "width": 2})
+    return figure
+
+
+def _add_random_band(figure: go.Figure, layers: NDArray, band: NDArray[np.float64]) -> None:
+    figure.add_trace(
+        go.Bar(
+            name="random neurons of the layer",
+            meta="random-band",
+            x=layers,
+            base=band[:, 1],
+            y=band[:, 2] - band[:, 1],
+            width=0.9,
+            marker={"color": palette.translucent(palette.RANDOM, 0.35), "line": {"width": 0}},
+            customdata=band,
+            hovertemplate=(
+                "layer %{x}, as many random neurons: %{customdata[0]:+.1%} "
+                "(95 %: %{customdata[1]:+.1%} to %{customdata[2]:+.1%})<extra></extra>"
+            ),
+        )
+    )
+
+
+def _add_changes(
+    figure: go.Figure, name: str, meta: str, layers: NDArray, changes: NDArray, symbol: str, dark: bool
+) -> None:
+    colour = palette.STEERED if meta == "alone" else palette.muted(dark)
+    figure.add_trace(
+        go.Scatter(
+            name=name,
+            meta=meta,
+            x=layers + (0.0 if meta == "alone" else 0.22),
+            y=changes[:, 0],
+            mode="markers",
+            marker={"size": 9 if meta == "alone" else 7, "symbol": symbol, "color": colour},
+            error_y={
+                "type": "data",
+                "array": changes[:, 2] - changes[:, 0],
+                "arrayminus": changes[:, 0] - changes[:, 1],
+                "color": palette.translucent(colour, 0.6),
+                "thickness": 1,
+                "width": 2,
+            },
+            customdata=layers,
+            hovertemplate=f"layer %{{customdata}}, {name} ablated: %{{y:+.1%}}<extra></extra>",
+        )
+    )

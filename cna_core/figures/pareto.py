@@ -1,0 +1,84 @@
+"""Refusal against quality: what a setting buys, and what it costs. Pure functions of arrays."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from cna_core.figures import palette
+from cna_core.figures.sweep_curves import (
+    COLOURS,
+    DASHES,
+    QUALITY,
+    SYMBOLS,
+    Curve,
+    PublishedMark,
+    Quantity,
+    published_trace,
+)
+
+
+def refusal_against_quality(
+    pairs: Sequence[tuple[Curve, Curve]],
+    *,
+    published: Sequence[PublishedMark] = (),
+    quality: Quantity = QUALITY,
+    dark: bool = False,
+) -> go.Figure:
+    """Each setting as a mark: how much is refused, and how good the text still is. Down and to the right is better.
+
+    Args:
+        pairs: for each curve the refusal rates and the qualities, over the same strengths.
+        published: the paper's figures that have both.
+        quality: what stands on the horizontal axis.
+        dark: for a dark page.
+    """
+    figure = go.Figure()
+    for refusal, good in pairs:
+        shared, mine, theirs = np.intersect1d(refusal.strengths, good.strengths, return_indices=True)
+        colour = COLOURS[refusal.control]
+        figure.add_trace(
+            go.Scatter(
+                name=refusal.name,
+                meta=f"pareto/{refusal.control}/{refusal.style}",
+                x=good.values[theirs],
+                y=refusal.values[mine],
+                mode="lines+markers+text",
+                text=[f"{strength:g}" if _is_round(strength) else "" for strength in shared],
+                textposition="top center",
+                textfont={"size": 10, "color": colour},
+                line={"color": palette.translucent(colour, 0.45), "width": 1.5, "dash": DASHES[refusal.style % 4]},
+                marker={"color": colour, "size": 8, "symbol": SYMBOLS[refusal.style % 4]},
+                customdata=shared,
+                hovertemplate=(
+                    f"{refusal.name} at strength %{{customdata:g}}: %{{y:.0%}} refused, "
+                    f"{quality.title} %{{x:{quality.pattern}}}<extra></extra>"
+                ),
+                error_y=_whiskers(refusal, mine, colour),
+            )
+        )
+    for mark in published:
+        if mark.quality is not None:
+            figure.add_trace(published_trace(mark, mark.quality))
+    palette.frame(figure, "Refusal against quality, a mark for each strength", 430, dark)
+    figure.update_yaxes(title_text="refused", tickformat=".0%", range=[-0.03, 1.03])
+    figure.update_xaxes(title_text=f"{quality.title} →", type="log" if quality.logarithmic else "linear")
+    return figure
+
+
+def _whiskers(curve: Curve, places: NDArray, colour: str) -> dict[str, object]:
+    values = curve.values[places]
+    return {
+        "type": "data",
+        "array": curve.high[places] - values,
+        "arrayminus": values - curve.low[places],
+        "color": palette.translucent(colour, 0.35),
+        "thickness": 1,
+        "width": 0,
+    }
+
+
+def _is_round(strength: float) -> bool:
+    return math.isclose(strength, round(strength), abs_tol=1e-9)

@@ -1,0 +1,41 @@
+import pytest
+
+from cna_core.errors import RunError
+from cna_core.evaluation.measures import Quality, RefusalRate
+from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
+from cna_core.prompts.sets import PromptSet
+
+ONE = PromptSet("one", ("how do i bake bread",))
+
+
+def test_without_a_word_it_is_the_issues_sweep_on_the_built_in_prompts() -> None:
+    settings = SweepSettings()
+    assert settings.prompts == PromptSet.builtin("evaluation-harmful")
+    assert settings.strengths == DEFAULT_STRENGTHS
+    assert settings.controls == ("random", "caa")
+    assert list(settings.sets) == ["harmful"]
+
+
+def test_controls_come_in_one_order_whatever_was_typed() -> None:
+    assert SweepSettings(controls=("caa", "cna", "random")).controls == ("random", "caa")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"controls": ("magic",)}, "no control"),
+        ({"rows_per_batch": 1}, "at least two rows"),
+        ({"measures": (RefusalRate("benign"),)}, "benign prompts; give them"),
+        ({"measures": (RefusalRate(), RefusalRate())}, "name of its own"),
+        ({"strengths": ("much",)}, "strengths.0 of a sweep cannot be used"),
+        ({"speed": 3}, "speed of a sweep cannot be used"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_one_sentence(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        SweepSettings(**changes)  # type: ignore[arg-type]
+
+
+def test_measures_are_kept_as_they_are() -> None:
+    measures = (RefusalRate("benign"), Quality())
+    assert SweepSettings(prompts=ONE, benign=ONE, measures=measures).measures == measures
