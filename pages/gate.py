@@ -48,8 +48,8 @@ def draw() -> None:
 
 def _teach() -> None:
     st.markdown(
-        "When an instruction-tuned model refuses, a few MLP neurons carry the decision: find them by running prompts "
-        "that it refuses beside matched ones that it does not, and comparing every neuron."
+        "When an instruction-tuned model refuses, few of its MLP neurons tell: find them by running prompts that it "
+        "refuses beside matched ones that it does not, see where they sit, and hold that against chance."
     )
     button, words = st.columns([2, 5], vertical_alignment="center")
     button.button(
