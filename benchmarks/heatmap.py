@@ -1,8 +1,9 @@
 """How long the map of a 70B model (80 × 29,568 neurons, random) takes to appear, and what it sends to the browser.
 
 Starts a throwaway Streamlit script per variant, opens it in Chromium, and measures from the script's first line to the
-moment that the chart has been painted, once cold and then warm (median of three reruns): pooled as the page draws it,
-pooled with every cell clickable, and raw. Prints text; the last line is JSON. Needs Chromium and playwright.
+moment that the chart has been painted, once cold and then warm (median of three reruns): pooled as it fills while
+prompts go through, as the page shows it in the end (every cell clickable, a circuit of 0.1 % marked), and raw. Prints
+text; the last line is JSON. Needs Chromium and playwright.
 """
 
 import json
@@ -26,22 +27,32 @@ sys.path.insert(0, {root!r})
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
+from cna_core.circuits.attribution import top_neurons
+from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from cna_core.models.layout import layout_of
+from cna_core.models.layout import ModelIdentity
 
 @st.cache_resource
-def statistics():
-    layout = layout_of([29568] * 80)
+def statistics_and_circuit():
+    model = ModelIdentity(name="random", revision="0", layers=80, neurons_per_layer=29568, dtype="float32")
+    layout = model.layout
     values = [np.random.default_rng(seed).standard_normal(layout.total, dtype=np.float32) for seed in range(4)]
-    return NeuronStatistics(layout, *values)
+    chosen = top_neurons(np.abs(values[0]), layout.total // 1000)
+    layers, neurons = layout.locate(chosen)
+    of_circuit = [one[chosen] for one in values]
+    prompts = CircuitPrompts(positive=1, negative=1, sha256="0" * 64)
+    circuit = Circuit(model, CircuitSettings(), prompts, layers, neurons, *of_circuit)
+    return NeuronStatistics(layout, *values), circuit
 
-data = statistics()
+data, circuit = statistics_and_circuit()
 started_drawing = time.time() if st.query_params.get("skip_data") else started
 variant = {variant!r}
 if variant == "raw":
     figure = go.Figure(go.Heatmap(z=data.delta.reshape(80, -1), zmin=-3, zmax=3, colorscale="RdBu"))
 else:
-    figure = neuron_heatmap(data, clickable_cells=variant == "clickable")
+    frequency = np.ones(len(circuit), dtype=np.float32)
+    marks = dict(circuit=circuit, universal=circuit.flat[:50], selection_frequency=frequency)
+    figure = neuron_heatmap(data, clickable_cells=True, **marks) if variant == "clickable" else neuron_heatmap(data)
 st.session_state["runs"] = st.session_state.get("runs", 0) + 1
 figure.update_layout(meta=st.session_state["runs"])
 st.button("again")

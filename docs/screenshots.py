@@ -27,10 +27,11 @@ MESSAGE = "What is the best way to blow up a balloon?"
 def gate(page: Page, address: str) -> None:
     page.goto(f"{address}/?{LINK}")
     settled(page, 60)
-    button = page.get_by_role("button", name=re.compile("^Find the gate|search Find the gate"))
+    button = page.get_by_test_id("stSidebar").get_by_role("button", name="Find the gate")
     if button.count():
         button.first.click()
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
+    expect(page.get_by_text("differ as much")).to_be_visible(timeout=2 * MINUTES)  # the comparison with chance
     settled(page, 120)
 
 
@@ -68,6 +69,7 @@ SCENES: dict[str, Callable[[Page, str], None]] = {
     "neurons": link("Neurons"),
     "chat": chat,
     "evaluate": evaluate,
+    "compare": link("Compare"),
     "method": link("Method"),
 }
 

@@ -7,8 +7,19 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from pages.common import jobs, session, style
-from pages.inspecting import card, choices, evidence, gate_cards, gate_charts, panes, picking, table
+from pages.common import cards, jobs, session, style
+from pages.inspecting import (
+    card,
+    choices,
+    evidence,
+    first_steps,
+    gate_cards,
+    gate_charts,
+    panes,
+    picking,
+    table,
+    verdict,
+)
 
 
 def draw() -> None:
@@ -37,21 +48,34 @@ def draw() -> None:
 
 def _teach() -> None:
     st.markdown(
-        "When an instruction-tuned model refuses, a few MLP neurons carry the decision. *Find the gate* runs prompts "
-        "that the model refuses and matched ones that it does not, and compares every neuron. "
-        "**No circuit yet: pick a model on the left and press *Find the gate*** — about 10 s on a laptop, "
-        "after a download the first time."
+        "When an instruction-tuned model refuses, few of its MLP neurons tell: find them by running prompts that it "
+        "refuses beside matched ones that it does not, see where they sit, and hold that against chance."
     )
+    button, words = st.columns([2, 5], vertical_alignment="center")
+    button.button(
+        "Find the gate",
+        type="primary",
+        icon=":material/search:",
+        width="stretch",
+        key="find-here",
+        on_click=session.start_finding,
+    )
+    words.caption(f"No circuit yet. {first_steps.time_it_takes(session.model_name())}")
+    cards.row(first_steps.steps(session.model_name(), session.contrast()))
 
 
 def _draw_preview(job: jobs.Job) -> None:
     preview = job.preview
     if not isinstance(preview, session.Preview) or preview.delta is None:
-        st.caption("The map fills as prompts go through.")
+        cards.row(first_steps.steps(session.model_name(), session.contrast()))
+        st.caption("The map fills here as prompts go through.")
         return
     statistics = NeuronStatistics(preview.layout, preview.delta)
     st.plotly_chart(neuron_heatmap(statistics, dark=style.is_dark()), key="gate-preview")
-    st.caption(f"δ so far, from {preview.prompts_done} prompts.")
+    st.caption(
+        f"**How to read this.** δ so far, from {preview.prompts_done} prompts: orange neurons fire more on prompts "
+        "that are refused, blue ones less. The circuit is picked when all are through."
+    )
 
 
 @st.fragment
@@ -64,16 +88,21 @@ def _explore(finding: session.Finding, circuit: Circuit) -> None:
     known = evidence.known(activations, circuit)
     if known is None:
         with top.container():
-            gate_cards.draw(finding, circuit, None)
+            _say(finding, circuit, None)
         with body.container():
             gate_charts.draw_first(activations, circuit, shown)
         known = evidence.compute(activations, circuit)
     with top.container():
-        gate_cards.draw(finding, circuit, known)
+        _say(finding, circuit, known)
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known)
     session.write_address()
+
+
+def _say(finding: session.Finding, circuit: Circuit, known: Evidence | None) -> None:
+    st.markdown(verdict.sentence(circuit, known))
+    gate_cards.draw(finding, circuit, known)
 
 
 def _neurons(activations: Activations, circuit: Circuit, known: Evidence) -> None:

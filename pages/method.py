@@ -22,7 +22,7 @@ def draw() -> None:
         _definition()
     with figures:
         reported.draw_measured(session.model_name())
-        _limits()
+    _limits()
     reported.draw_tables()
     _relatives()
     _use_and_citation(paper.citation)
@@ -51,25 +51,33 @@ def _definition() -> None:
 def _relatives() -> None:
     st.subheader("How it differs from its relatives", anchor=False)
     st.markdown(
-        "| method | what is changed | what it needs |\n"
-        "| --- | --- | --- |\n"
-        "| **CNA** (here) | 0.1 % of the MLP neurons, scaled | forward passes on about 100 + 100 prompts |\n"
-        "| Fine-tuning | all weights, or a low-rank part | labelled answers, gradients, hours |\n"
-        "| Sparse autoencoders | learnt features of one layer | a dictionary trained on millions of tokens |\n"
-        "| CAA | a mean difference added to the residual stream | the same prompts; the paper sees quality fall |\n"
-        "| Single-direction ablation | one direction projected out everywhere | the same prompts, and a search |\n"
+        "| method | what is changed | what it needs | what it leaves open |\n"
+        "| --- | --- | --- | --- |\n"
+        "| **CNA** (here) | 0.1 % of the MLP neurons, scaled at inference | forward passes on about 100 + 100 prompts "
+        "| why these neurons: δ is a difference of means |\n"
+        "| Fine-tuning | all weights, or a low-rank part | labelled answers, gradients, hours | where in the model the "
+        "change took place |\n"
+        "| Sparse autoencoders | learnt features of one layer | a dictionary trained on millions of tokens | what the "
+        "dictionary does not reconstruct |\n"
+        "| CAA | a mean difference added to the residual stream | the same prompts | which neurons carry it; the paper "
+        "sees quality fall |\n"
+        "| Single-direction ablation | one direction projected out everywhere | the same prompts, and a search for "
+        "layer and token | which neurons write the direction |\n"
     )
     st.caption("CAA runs here as a control: on the Evaluate page, beside CNA and random neurons of the same layers.")
 
 
 def _limits() -> None:
     st.subheader("What may mislead", anchor=False)
-    st.markdown(
+    first, second = panes.side_by_side("limits", [1, 1], gap="large")
+    first.markdown(
         "- **δ is correlation.** Steering is the causal test, and random neurons of the same layers are its control.\n"
         "- **Late, or just large?** Later layers have larger activations, so shuffled labels give a late circuit too. "
         "The Gate page shows that null beside the circuit.\n"
-        "- **Where they sit is not where they act.** A layer can hold much of the circuit and change nothing when its "
-        "part is ablated: measure it on the Gate page.\n"
+        "- **Where they sit is not where they act.** A layer can hold much of the circuit and change nothing, or the "
+        "opposite, when its part is ablated: measure it on the Gate page."
+    )
+    second.markdown(
         "- **A detector of refusals is no judge.** It reads the words of the answer: it can miss soft refusals and "
         "count a preamble. Every answer it judged can be read on the Evaluate page.\n"
         "- **Small models need more.** On the default model 0.1 % at strength 1 does little; 0.4 %, or a strength "
@@ -90,7 +98,7 @@ def _use_and_citation(citation: str) -> None:
         )
     with cite:
         st.subheader("Cite", anchor=False)
-        st.code(citation.strip(), language="bibtex")
+        st.code(citation.strip(), language="bibtex", wrap_lines=True)
 
 
 draw()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.controls import random_circuit
+from cna_core.circuits.controls import Band, random_circuit
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.intervals import Estimate, change_of_mean
@@ -93,6 +93,25 @@ class CausalProfile:
         values = np.full(self.model_layers, np.nan)
         values[self.layers] = self.alone_changes[:, 0]
         return values
+
+    def strongest(self, count: int) -> list[tuple[int, float]]:
+        """The layers that change the chance most by themselves, each with its mean change; the largest first."""
+        changes = self.alone_changes[:, 0]
+        order = np.argsort(-np.abs(changes), kind="stable")[:count]
+        return [(int(self.layers[place]), float(changes[place])) for place in order]
+
+    def bands(self) -> tuple[Band, Band]:
+        """What each layer alone changes, the circuit's neurons and as many random ones.
+
+        Each is (low, mean, high), (model layers,) float64, with the 95 % interval over prompts; NaN where the circuit
+        has no neurons, or no random circuit was drawn.
+        """
+        return self._spread(self.alone_changes), self._spread(self.random_band)
+
+    def _spread(self, changes: NDArray[np.float64]) -> Band:
+        everywhere = np.full((3, self.model_layers), np.nan)
+        everywhere[:, self.layers] = changes[:, [1, 0, 2]].T
+        return everywhere[0], everywhere[1], everywhere[2]
 
     def _changes(self, chances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([change_of_mean(self.baseline, column) for column in chances.T]).reshape(-1, 3)

@@ -25,8 +25,8 @@ LARGEST_CLICKABLE_COLUMNS = 768
 """Where every cell carries a mark to click: 80 layers then take 3 MB to send instead of 4."""
 ROBUST_PERCENTILE = 99.5
 """Colours end at this percentile of the cells' |value|, so that a few huge neurons do not wash out the rest."""
-HEIGHT = 440
-MARGIN_TOP, MARGIN_BOTTOM = 76, 48
+HEIGHT = 416
+MARGIN_TOP, MARGIN_BOTTOM = 62, 44
 """Shared by the charts beside the map, so that their layers are level with its rows."""
 
 _TITLES = {

@@ -22,7 +22,8 @@ def layer_profile(
     mass: NDArray[np.floating] | None = None,
     mass_normalised: NDArray[np.floating] | None = None,
     null_mass: Band | None = None,
-    causal_effect: NDArray[np.floating] | None = None,
+    causal_effect: Band | None = None,
+    null_effect: Band | None = None,
     causal_name: str = "change of refusal",
     layers: tuple[int, int] | None = None,
     final: float = 0.10,
@@ -31,14 +32,16 @@ def layer_profile(
 ) -> go.Figure:
     """Panels side by side over the same layers: circuit neurons, |δ| mass, causal effect (those that are given).
 
-    Traces' `meta` is "null-counts", "counts", "null-mass", "mass", "mass-normalised" or "causal-effect".
+    Traces' `meta` is "null-counts", "counts", "null-mass", "mass", "mass-normalised", "null-effect" or
+    "causal-effect".
 
     Args:
         layer_counts: (layers,) neurons of the circuit in each layer.
         null_counts: what shuffled labels give, drawn as a grey band behind.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing each layer by its activation scale.
         null_mass: what shuffled labels give for `mass`.
-        causal_effect: (layers,) what ablating each layer's circuit neurons changes; NaN where it was not measured.
+        causal_effect: what ablating each layer's circuit neurons changes; NaN where it was not measured.
+        null_effect: what ablating as many random neurons of each layer changes, drawn as a grey band.
         causal_name: the causal panel's axis title: what is changed by ablating the layer's circuit neurons.
         layers: first and last layer shown; None shows all.
         final: the share of the layers that is framed.
@@ -71,10 +74,10 @@ def layer_profile(
     if mass is not None:
         _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
     if causal_effect is not None:
-        _add_effect(figure, numbers, causal_effect, causal_name, panels, dark)
+        _add_effect(figure, numbers, causal_effect, null_effect, causal_name, panels, dark)
     palette.frame(
         figure,
-        "What each layer holds",
+        "What each layer holds" if causal_effect is None else "What each layer holds, and does",
         height,
         dark,
         margin={"l": 44, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
@@ -88,7 +91,8 @@ def layer_profile(
         scaled = [("○", palette.ink(dark), "by scale")] if mass_normalised is not None else []
         _label(figure, 2, [("●", palette.ink(dark), "raw"), *scaled], dark)
     if causal_effect is not None:
-        _label(figure, panels, [("●", palette.STEERED, "if ablated")], dark)
+        drawn = [("■", palette.RANDOM, "random")] if null_effect is not None else []
+        _label(figure, panels, [("●", palette.STEERED, "ablated"), *drawn], dark)
     first, last = layers or (0, count - 1)
     layer_axis(figure, first, last, title="")
     figure.update_yaxes(title_text="layer", col=1)
@@ -112,7 +116,7 @@ def _add_band(
             marker={"color": palette.translucent(palette.RANDOM, 0.4 if dark else 0.35), "line": {"width": 0}},
             customdata=np.stack([low, mean, high], -1),
             hovertemplate=(
-                f"layer %{{y}}, shuffled labels: %{{customdata[1]{pattern}}} "
+                f"layer %{{y}}, {name.removesuffix(', 95 %')}: %{{customdata[1]{pattern}}} "
                 f"(95 %: %{{customdata[0]{pattern}}} to %{{customdata[2]{pattern}}})<extra></extra>"
             ),
             unselected={"marker": {"opacity": 1}},
@@ -155,19 +159,37 @@ def _add_mass(
 
 
 def _add_effect(
-    figure: go.Figure, numbers: NDArray, effect: NDArray[np.floating], name: str, column: int, dark: bool
+    figure: go.Figure, numbers: NDArray, effect: Band, null: Band | None, name: str, column: int, dark: bool
 ) -> None:
-    measured = np.isfinite(effect)
+    if null is not None:
+        drawn = np.isfinite(null[1])
+        of_random = (null[0][drawn], null[1][drawn], null[2][drawn])
+        _add_band(figure, numbers[drawn], of_random, "random neurons", "null-effect", ":+.3f", column, dark)
+    low, mean, high = (np.asarray(part) for part in effect)
+    measured = np.isfinite(mean)
     figure.add_vline(x=0, line={"color": palette.muted(dark), "width": 1}, row=1, col=column)
     figure.add_trace(
         go.Scatter(
             name="causal effect",
             meta="causal-effect",
-            x=np.asarray(effect)[measured],
+            x=mean[measured],
             y=numbers[measured],
             mode="markers",
-            marker={"size": 8, "color": palette.STEERED},
-            hovertemplate=f"layer %{{y}}: %{{x:+.3f}} ({name})<extra></extra>",
+            marker={"size": 7, "color": palette.STEERED},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": (high - mean)[measured],
+                "arrayminus": (mean - low)[measured],
+                "color": palette.STEERED,
+                "thickness": 1.2,
+                "width": 0,
+            },
+            customdata=np.stack([low, high], -1)[measured],
+            hovertemplate=(
+                f"layer %{{y}}: %{{x:+.3f}} (95 %: %{{customdata[0]:+.3f}} to %{{customdata[1]:+.3f}})"
+                f"<br>{name}<extra></extra>"
+            ),
         ),
         row=1,
         col=column,

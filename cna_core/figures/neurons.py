@@ -246,7 +246,7 @@ def token_bars(
         up, down: (token, logits per unit of activation), strongest first.
         dark: for a dark page.
     """
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.36)
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.4)
     reach = max((abs(value) for _, value in (*up, *down)), default=1.0) * 1.05
     for column, (meta, pairs, colour) in enumerate(
         (("down", down, palette.diverging(dark)[1][1]), ("up", up, palette.diverging(dark)[5][1])), start=1

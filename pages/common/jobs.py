@@ -64,8 +64,16 @@ class Job:
     @property
     def line(self) -> str:
         """What is being done, how far, and how long it will take."""
-        left = self.seconds_left
-        return self.words if left is None or left < 1 else f"{self.words} · about {spoken_seconds(left)} left"
+        left, said = self.seconds_left, counted(self.done, self.total, self.words)
+        says_it_itself = self.words.endswith(" left")  # as downloads do
+        return said if left is None or left < 1 or says_it_itself else f"{said} · about {spoken_seconds(left)} left"
+
+
+def counted(done: int, total: int, words: str) -> str:
+    """The words with the count where it belongs: before a unit that they begin with, or that alone follows a colon."""
+    head, colon, unit = words.rpartition(": ")
+    named = unit[:1].islower() and (not colon or " " not in unit)
+    return f"{head}{colon}{done:,} of {total:,} {unit}" if named and total else words
 
 
 def spoken_seconds(seconds: float) -> str:

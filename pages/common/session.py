@@ -26,6 +26,7 @@ from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.errors import CircuitError, PromptError
 from cna_core.evaluation.triggers import triggered
+from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
@@ -40,11 +41,22 @@ FINDINGS_KEPT = 6
 
 @dataclass(frozen=True)
 class Finding:
-    """What pressing *Find the gate* gave: activations of one model on one contrast set, and how long it took."""
+    """What pressing *Find the gate* gave: activations of one model on one contrast set.
+
+    Args:
+        activations: what was recorded.
+        seconds: how long recording took; None where it was done earlier and only read again.
+        note: what the page has to say of it.
+    """
 
     activations: Activations
-    seconds: float
+    seconds: float | None
     note: str | None = None
+
+    @property
+    def when(self) -> str:
+        """ "in 38 s", or "earlier" where it was only read again."""
+        return "earlier" if self.seconds is None else f"in {jobs.spoken_seconds(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -160,11 +172,17 @@ def start_finding() -> None:
             def show(delta: NDArray[np.float32], done: int) -> None:
                 job.preview = Preview(loaded.layout, delta, done)
 
-            started_at = time.monotonic()
-            recorded = capture(loaded, prompts, **watching, partial=show)
+            started_at, now = time.monotonic(), threading.Event()
+
+            def recording(done: int, total: int, words: str) -> None:
+                if done < total:  # what was recorded earlier is all there at once
+                    now.set()
+                job.progress(done, total, words)
+
+            recorded = capture(loaded, prompts, progress=recording, stop=job.stop, partial=show)
             if leave_others_out:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
-            seconds = time.monotonic() - started_at
+            seconds = time.monotonic() - started_at if now.is_set() else None
             note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
         findings = _findings()
         findings[key] = Finding(recorded, seconds, note)
@@ -282,6 +300,7 @@ def write_address() -> None:
     """Keep the address such that opening it elsewhere restores this view."""
     selected = selected_neuron()
     for name, value in {
+        "model": model_name() if model_name() != DEFAULT_MODEL else None,
         "neuron": f"{selected[0]}.{selected[1]}" if selected else None,
         "circuit": st.session_state.get("opened_circuit_name"),
         "found": "1" if finding() else None,

@@ -1,6 +1,6 @@
 """The sidebar of every page: which model, which prompts, the one primary button, and how the circuit is cut.
 
-Its widgets are bound to the address (`bind="query-params"`), so a link or a reload restores what was chosen.
+Its widgets are bound to the address, so a link or a reload restores what was chosen.
 """
 
 from typing import Any
@@ -39,27 +39,36 @@ def catch_up() -> None:
 
 
 def _model() -> None:
+    """Bound to the address by hand: `bind` would put the title there that is shown, where links hold the id."""
     entries = catalog()
+    chosen = st.session_state.setdefault("model", st.query_params.get("model") or DEFAULT_MODEL)
     options = list(entries)
-    linked = st.query_params.get("model") or st.session_state.get("model")
-    if linked and linked not in entries:
-        options.append(linked)  # a Hub id, folder or file: typed here, or brought by a link
+    if chosen not in entries:
+        options.append(chosen)  # a Hub id, folder or file: typed here, or brought by a link
     st.selectbox(
         "Model",
         options,
-        index=options.index(DEFAULT_MODEL),
         key="model",
+        format_func=_short_title,
         accept_new_options=True,
-        bind="query-params",
+        persist_state="session",
         help="From the catalog, or type a Hub id, a folder, or a .gguf file.",
     )
     entry = entries.get(session.model_name())
     st.caption(_facts(entry) if entry else "Not in the catalog: it is looked for as a folder, a file, or on the Hub.")
 
 
+def _short_title(name: str) -> str:
+    """A model's title without the word that most of them end in; base models say that they are."""
+    entry = catalog().get(name)
+    if entry is None:
+        return name
+    return entry.title.removesuffix(" Instruct") + (" (base)" if entry.kind == "base" else "")
+
+
 def _facts(entry: CatalogEntry) -> str:
     facts = [f"{entry.layers} layers × {entry.neurons_per_layer:,} neurons", f"{entry.memory_bfloat16_gib:.1f} GiB"]
-    facts += ["base model"] if entry.kind == "base" else []
+    facts += ["instruct"] if entry.kind == "instruct" else []
     facts += ["gated: needs a Hub token"] if entry.gated else []
     facts += ["in memory"] if entry.id in host.loaded() else []
     return " · ".join(facts)
@@ -124,9 +133,8 @@ def _find() -> None:
     running = job is not None and not job.finished and not job.stop.is_set()
     found = session.finding()
     st.session_state["_drawn_as_found"] = found is not None
-    label = "Finding the gate …" if running else f"Gate found in {found.seconds:.1f} s" if found else "Find the gate"
     st.button(
-        label,
+        "Finding the gate …" if running else f"Gate found {found.when}" if found else "Find the gate",
         type="secondary" if found else "primary",
         width="stretch",
         icon=":material/check:" if found else ":material/search:",

@@ -10,9 +10,15 @@ from cna_core.evaluation.profile import CausalProfile, causal_profile
 from cna_core.models.host import host
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from pages.common import jobs, session
+from pages.inspecting import linked
 
 PROMPTS = 12
-"""Evaluation prompts asked: enough for the large effects, and done in well under a minute on a laptop."""
+"""Evaluation prompts asked: enough for the large effects, and done in a minute or two on a laptop."""
+RANDOM_CIRCUITS = 1
+"""Draws of the control: as many random neurons of the same layer."""
+ACTS, MASS = "acts", "mass"
+BESIDE = {ACTS: "Where it acts", MASS: "Where |δ| lies"}
+"""What is drawn beside the circuit's neurons, once the first was measured."""
 
 
 def known(circuit: Circuit) -> CausalProfile | None:
@@ -29,6 +35,8 @@ def offer(circuit: Circuit) -> None:
         jobs.watch(key)
         return
     jobs.tell_outcome(job)
+    if known(circuit) is not None:
+        linked.choose("Beside the circuit's neurons", BESIDE, "beside")
     if job is not None and job.succeeded:
         return
     st.button(
@@ -38,8 +46,19 @@ def offer(circuit: Circuit) -> None:
         on_click=_start,
         args=(circuit,),
         help=f"Ablates the circuit's neurons one layer at a time on {PROMPTS} harmful prompts that were not used to "
-        "find it, and reads the refusal chance off the first token. The first time, it learns how this model's "
-        "refusals open, which takes some minutes on a laptop.",
+        "find it, beside as many random neurons of the layer, and reads the refusal chance off the first token. The "
+        "first time, it learns how this model's refusals open, which takes some minutes on a laptop.",
+    )
+
+
+def in_words(profile: CausalProfile) -> str:
+    """What the measurement says: the whole circuit, and the layers that do most by themselves."""
+    layers = ", ".join(f"{layer} ({change:+.2f})" for layer, change in profile.strongest(3))
+    whole = profile.whole_change
+    return (
+        f"Dots: how far the chance of a refusal ({profile.baseline.mean():.2f} over {profile.prompts} prompts) moves "
+        "when only that layer's part of the circuit is ablated, with its 95 % interval; grey: as many random neurons. "
+        f"Strongest alone: layers {layers}. All together: {whole.value:+.2f} ({whole.low:+.2f} to {whole.high:+.2f})."
     )
 
 
@@ -55,7 +74,8 @@ def _start(circuit: Circuit) -> None:
             def show(profile: CausalProfile) -> None:
                 job.preview = profile
 
-            return causal_profile(model, circuit, prompts, openings, random_circuits=0, partial=show, **watching)
+            control: dict[str, Any] = {"random_circuits": RANDOM_CIRCUITS, "partial": show}
+            return causal_profile(model, circuit, prompts, openings, **control, **watching)
 
     jobs.start(_key(circuit), "Measuring where the circuit acts", work)
 

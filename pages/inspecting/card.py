@@ -25,7 +25,7 @@ EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bre
 def draw(activations: Activations, circuit: Circuit, evidence: Evidence | None, place: tuple[int, int]) -> None:
     """The numbers and the strip plot, from recorded activations alone."""
     facts = neuron_facts(activations, circuit, *place, evidence)
-    st.markdown(f"#### Layer {facts.layer}, neuron {facts.neuron}")
+    st.subheader(f"Layer {facts.layer}, neuron {facts.neuron}", anchor=False)
     st.caption(_standing(facts, circuit))
     st.html(_numbers(facts))
     charts.show(

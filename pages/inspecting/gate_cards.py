@@ -5,25 +5,26 @@ from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
 from pages.common import cards, session
 from pages.common.cards import Card, percent
+from pages.common.jobs import spoken_seconds
 
-PENDING = "comparing with chance …"
+PENDING = "comparing …"
 
 
 def draw(finding: session.Finding, circuit: Circuit, evidence: Evidence | None) -> None:
     """Draw the cards; those that need evidence say so while it is being computed."""
     held_against = [*_concentration(circuit, evidence), _stability(evidence)]
-    cards.row([_size(finding, circuit, evidence), *held_against, _universal(finding, circuit)])
+    cards.row([_size(finding, circuit, evidence), *held_against, _universal(finding, circuit), _effort(finding)])
 
 
 def _size(finding: session.Finding, circuit: Circuit, evidence: Evidence | None) -> Card:
-    found = f"Of {circuit.model.layout.total:,} neurons, found in {finding.seconds:.1f} s."
+    found = f"Of {circuit.model.layout.total:,} neurons, found {finding.when}."
     if evidence is None:
         return Card("Neurons in the circuit", f"{len(circuit):,}", PENDING, found)
     chance = evidence.null.chance()
     return Card(
         "Neurons in the circuit",
         f"{len(circuit):,}",
-        f"by chance: {chance.mean:.1f} ({chance.low:.0f}–{chance.high:.0f})",
+        f"by chance {chance.mean:.0f} ({chance.low:.0f}–{chance.high:.0f})",
         f"{found} With the labels of the prompts shuffled, so many reach the smallest |score| that was selected.",
     )
 
@@ -37,15 +38,17 @@ def _concentration(circuit: Circuit, evidence: Evidence | None) -> list[Card]:
         Card(
             "In the final 10 %",
             tenth,
-            f"shuffled: {_interval(by_chance[0])}" if by_chance else PENDING,
+            f"shuffled {_interval(by_chance[0])}" if by_chance else PENDING,
             "Of layers. Shuffled: the same selection with the labels of the prompts shuffled; it shows what activation "
             "scale alone puts there.",
         ),
         Card(
-            "Last 3 layers · quarter",
+            "Last 3 · quarter",
             f"{three.removesuffix(' %')} · {quarter}",
-            f"shuffled: {100 * by_chance[1].mean:.0f} · {percent(by_chance[2].mean)}" if by_chance else PENDING,
-            f"Shuffled labels: {_interval(by_chance[1])} and {_interval(by_chance[2])}." if by_chance else "",
+            f"shuffled {100 * by_chance[1].mean:.0f} · {percent(by_chance[2].mean)}" if by_chance else PENDING,
+            f"Of layers. Shuffled labels: {_interval(by_chance[1])} and {_interval(by_chance[2])}."
+            if by_chance
+            else "",
         ),
     ]
 
@@ -70,6 +73,13 @@ def _universal(finding: session.Finding, circuit: Circuit) -> Card:
         return Card("Universal neurons", "kept", "the filter is off")
     count = len(left_out(finding.activations, circuit))
     return Card("Universal, left out", f"{count:,}", f"on {percent(threshold)} of prompts")
+
+
+def _effort(finding: session.Finding) -> Card:
+    used = finding.activations
+    prompts = f"{len(used.positive)} + {len(used.negative)}"
+    took = "earlier" if finding.seconds is None else spoken_seconds(finding.seconds)
+    return Card("Recorded", took, f"{prompts} prompts", f"Positive and negative prompts, in {used.model.dtype}.")
 
 
 def _interval(interval: Interval) -> str:

@@ -14,7 +14,7 @@ from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, style
-from pages.inspecting import acting, panes, picking
+from pages.inspecting import acting, linked, panes, picking
 from pages.inspecting.choices import Shown
 
 HEATMAP = "gate-heatmap"
@@ -65,38 +65,30 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     charts.show(
         figure,
         HEATMAP,
-        "Each row is a layer, each column a slice of its neurons; orange fires more on prompts that are refused, blue "
-        "less. Dots are the circuit; rings fire on nearly every prompt and are left out; "
-        "colours end at the 99.5th percentile. Click any.",
+        f"{_colours(shown)} Dots are the circuit; rings are universal neurons, which fire on nearly every prompt and "
+        "are left out; colours end at the 99.5th percentile. Click a dot, ring or cell: its card opens below.",
         data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
         on_select=lambda: picking.from_chart(HEATMAP),
     )
 
 
+def _colours(shown: Shown) -> str:
+    """What the map's colours say of the quantity that is shown."""
+    row = (
+        "Each row is a layer, each column a slice of its neurons"
+        if shown.order == "index"
+        else ("Each row is a layer, its neurons from the largest value to the smallest")
+    )
+    if shown.quantity == "magnitude":
+        return f"{row}; the stronger the colour, the further its means on the two prompt sets lie apart."
+    strong = ", measured in its own spread over prompts" if shown.quantity == "effect-size" else ""
+    return f"{row}; orange fires more on prompts that are refused, blue less{strong}."
+
+
 def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
     profile = acting.known(circuit)
-    effect = profile.over_all_layers() if profile is not None else None
+    beside = acting.MASS if profile is None else linked.shown(acting.BESIDE, "beside")
     low, mean, high = evidence.null.layer_band()
-    if effect is None:
-        figure = layer_profile(
-            circuit.layer_counts,
-            null_counts=(low, mean, high),
-            mass=evidence.mass,
-            mass_normalised=evidence.mass_normalised,
-            null_mass=evidence.null_mass,
-            layers=shown.layers,
-            dark=style.is_dark(),
-        )
-        second = "Hollow: the mass after dividing each layer by its activation scale, which tells late from large."
-    else:
-        figure = layer_profile(
-            circuit.layer_counts,
-            null_counts=(low, mean, high),
-            causal_effect=effect,
-            layers=shown.layers,
-            dark=style.is_dark(),
-        )
-        second = "Dots: how far the chance of a refusal moves when only that layer's circuit neurons are ablated."
     table = {
         "layer": range(circuit.model.layers),
         "circuit_neurons": circuit.layer_counts,
@@ -106,12 +98,26 @@ def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
         "mass": evidence.mass,
         "mass_by_activation_scale": evidence.mass_normalised,
     }
-    if effect is not None:
-        table["change_of_refusal_if_ablated"] = effect
+    if profile is None or beside == acting.MASS:
+        more: dict[str, Any] = {
+            "mass": evidence.mass,
+            "mass_normalised": evidence.mass_normalised,
+            "null_mass": evidence.null_mass,
+        }
+        words = "Hollow: the mass after dividing each layer by its activation scale, which tells late from large."
+    else:
+        alone, random = profile.bands()
+        more = {"causal_effect": alone, "null_effect": random}
+        words = acting.in_words(profile)
+        table |= {"change_of_refusal_if_ablated": alone[1], "change_low": alone[0], "change_high": alone[2]}
+        table |= {"random_low": random[0], "random_mean": random[1], "random_high": random[2]}
+    figure = layer_profile(
+        circuit.layer_counts, null_counts=(low, mean, high), layers=shown.layers, dark=style.is_dark(), **more
+    )
     charts.show(
         figure,
         "gate-layers",
-        f"Bars within the grey band are no later than chance. {second}",
+        f"Bars within the grey band are no later than chance. {words}",
         data=lambda: pd.DataFrame(table),
     )
     acting.offer(circuit)

@@ -16,6 +16,12 @@ def restore(key: str, options: Mapping[str, str]) -> None:
         st.session_state[key] = linked if linked in options else next(iter(options))
 
 
+def shown(options: Mapping[str, str], key: str) -> str:
+    """The choice as it stands, for what is drawn above its buttons."""
+    restore(key, options)
+    return str(st.session_state[key] or next(iter(options)))
+
+
 def choose(label: str, options: Mapping[str, str], key: str) -> str:
     """Draw the choice as a row of buttons; the first option is the default, and is not written to the address."""
     restore(key, options)

@@ -6,12 +6,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.published import PublishedModel, published, published_model
 from cna_core.evaluation.runs import Point, Run
 from pages.common import session
 from pages.common.cards import percent
+from pages.inspecting import evidence
 
 NOTHING = "–"
 
@@ -30,6 +32,7 @@ def draw_measured(name: str) -> None:
     st.dataframe(
         pd.DataFrame(rows, columns=["", "paper", "here"]),
         hide_index=True,
+        column_config={"": st.column_config.TextColumn(width=165), "paper": st.column_config.TextColumn(width=58)},
         key="published-and-measured",
         height="content",
     )
@@ -111,7 +114,16 @@ def _measured_share() -> str:
         circuit = session.circuit()
     except CnaError:
         circuit = None
-    return NOTHING if circuit is None else f"{percent(circuit.concentration(3))} of {len(circuit):,} neurons"
+    if circuit is None:
+        return NOTHING
+    return f"{percent(circuit.concentration(3))} of {len(circuit):,}{_by_chance(circuit)}"
+
+
+def _by_chance(circuit: Circuit) -> str:
+    """What shuffled labels give, where the Gate page has computed it."""
+    recorded = session.activations()
+    known = evidence.known(recorded, circuit) if recorded is not None else None
+    return "" if known is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
 
 
 def _measured_refusal(name: str) -> tuple[str, str, str]:

@@ -23,6 +23,11 @@ PLACE_OF_POINT = """([meta, index]) => {
             box.y + layout._size.t + layout.yaxis.d2p(trace.y[index]), ...trace.customdata[index].slice(0, 2)];
 }"""
 MAP_RANGE = "() => document.querySelector('.js-plotly-plot')?._fullLayout?.yaxis?.range"
+ACROSS = """() => {
+    const chart = document.querySelector('.js-plotly-plot');
+    const cells = chart?._fullData?.find(one => one.meta === 'cells');
+    return cells && [chart._fullLayout.xaxis.range, cells.z[0].length];
+}"""
 EVIDENCE_SECONDS = 60
 
 
@@ -65,6 +70,31 @@ def test_the_map_zooms_to_a_range_of_layers(page: Page, app_address: str) -> Non
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"() => JSON.stringify(({MAP_RANGE})()) === '[2.5,29.5]'")
+
+
+def test_the_map_zooms_to_one_cell_a_neuron(page: Page, app_address: str) -> None:
+    with_evidence(find_the_gate(page, app_address))
+    expect(page.get_by_text("2 to a cell, the strongest shown")).to_be_visible()
+    page.get_by_role("button", name="Zoom", exact=False).filter(has_text="Zoom").click()
+    last = page.get_by_role("slider", name=re.compile("Neurons")).last
+    last.focus()
+    page.keyboard.press("Home")
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("neuron (one to a cell)")).to_be_visible()
+    page.wait_for_function(f"() => JSON.stringify(({ACROSS})()) === '[[-0.5,9.5],10]'")
+
+
+def test_a_chart_is_taken_away_as_a_page_and_as_data(page: Page, app_address: str, tmp_path: Path) -> None:
+    with_evidence(find_the_gate(page, app_address))
+    page.get_by_test_id("stMain").get_by_test_id("stPopover").filter(has_not_text="Zoom").first.click()
+    for name in ("Chart as a page (HTML)", "Data (CSV)"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        download.value.save_as(tmp_path / name)
+    assert "Plotly.newPlot" in (tmp_path / "Chart as a page (HTML)").read_text(encoding="utf-8")
+    rows = list(csv.DictReader((tmp_path / "Data (CSV)").open(encoding="utf-8")))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 47))
 
 
 def test_the_downloaded_table_has_the_circuits_rows(page: Page, app_address: str, tmp_path: Path) -> None:

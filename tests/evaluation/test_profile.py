@@ -75,6 +75,13 @@ def test_changes_and_bands_worked_by_hand() -> None:
     np.testing.assert_allclose(profile.others_changes[:, 0], [-0.5, -0.1])
     np.testing.assert_allclose(profile.random_band, [[0.05, 0.0, 0.1], [0, 0, 0]], atol=1e-12)
     np.testing.assert_allclose(profile.over_all_layers(), [np.nan, -0.1, np.nan, -0.5, np.nan])
+    assert profile.strongest(1) == [(3, pytest.approx(-0.5))]
+    assert [layer for layer, _ in profile.strongest(9)] == [3, 1]
+    alone, random = profile.bands()
+    np.testing.assert_allclose(alone[1], profile.over_all_layers())
+    np.testing.assert_allclose(alone[0][[1, 3]], profile.alone_changes[:, 1])
+    np.testing.assert_allclose(alone[2][[1, 3]], profile.alone_changes[:, 2])
+    np.testing.assert_allclose(random, [[np.nan, low, np.nan, 0, np.nan] for low in (0.0, 0.05, 0.1)], atol=1e-12)
 
 
 def test_the_profile_so_far_is_shown_and_it_stops_when_asked(model: LoadedModel, openings: RefusalOpenings) -> None:

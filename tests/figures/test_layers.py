@@ -10,6 +10,8 @@ from cna_core.models.layout import layout_of
 
 COUNTS = np.array([0, 1, 5, 10])
 BAND = (np.array([0.0, 0, 1, 6]), np.array([0.5, 1, 3, 9]), np.array([1.0, 2, 5, 13]))
+EFFECT = tuple(np.array([np.nan, -0.1, 0.0, 0.2]) + shift for shift in (-0.05, 0, 0.1))
+RANDOM_EFFECT = tuple(np.array([np.nan, 0.01, 0.02, np.nan]) + shift for shift in (-0.02, 0, 0.02))
 MASS = np.array([0.1, 0.2, 0.3, 0.4])
 
 
@@ -25,7 +27,8 @@ def full(dark: bool = False) -> go.Figure:
         mass=MASS,
         mass_normalised=MASS[::-1],
         null_mass=BAND,
-        causal_effect=np.array([np.nan, -0.1, 0.0, 0.2]),
+        causal_effect=EFFECT,
+        null_effect=RANDOM_EFFECT,
         dark=dark,
     )
 
@@ -49,6 +52,16 @@ def test_mass_is_drawn_raw_and_by_activation_scale() -> None:
 def test_layers_without_a_measured_effect_have_no_dot() -> None:
     dots = trace(full(), "causal-effect")
     assert dots.y.tolist() == [1, 2, 3] and dots.x.tolist() == [-0.1, 0.0, 0.2]
+    np.testing.assert_allclose(dots.x - dots.error_x.arrayminus, EFFECT[0][1:])
+    np.testing.assert_allclose(dots.x + dots.error_x.array, EFFECT[2][1:])
+
+
+def test_random_neurons_are_a_band_beside_the_effect_where_some_were_drawn() -> None:
+    band = trace(full(), "null-effect")
+    assert band.y.tolist() == [1, 2]
+    np.testing.assert_allclose(np.array(band.base, dtype=float), RANDOM_EFFECT[0][1:3])
+    np.testing.assert_allclose(np.array(band.base + band.x, dtype=float), RANDOM_EFFECT[2][1:3])
+    assert "random neurons" in band.hovertemplate and "shuffled" not in band.hovertemplate
 
 
 def test_only_what_is_given_is_drawn() -> None:

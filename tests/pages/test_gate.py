@@ -12,7 +12,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.evidence import examine
 from cna_core.errors import CircuitError
 from pages.common import session
-from pages.inspecting import picking
+from pages.inspecting import picking, verdict
 from tests.circuits.samples import circuit_of, identity, random_activations
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -45,7 +45,7 @@ def charts(app: AppTest) -> list[dict[str, Any]]:
 
 
 def words(app: AppTest) -> str:
-    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption))
+    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption, *app.subheader))
 
 
 def titles(app: AppTest) -> list[str]:
@@ -54,8 +54,16 @@ def titles(app: AppTest) -> list[str]:
 
 def test_without_a_finding_the_page_teaches_what_to_do() -> None:
     app = opened()
-    assert "No circuit yet" in words(app)
+    shown = words(app)
+    assert "No circuit yet" in shown and "116,736 neurons" in shown and "file is fetched (491 MB)" in shown
     assert charts(app) == []
+
+
+def test_the_pages_own_button_finds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(session, "start_finding", lambda: started.append(True))
+    opened().button(key="find-here").click().run()
+    assert started == [True]
 
 
 def test_the_map_the_layers_and_the_strongest_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
@@ -69,10 +77,18 @@ def test_the_cards_hold_the_circuit_against_chance(found: pytest.MonkeyPatch) ->
     evidence = examine(ACTIVATIONS, CIRCUIT)
     late = evidence.null.concentration(0.10)
     assert f"{100 * CIRCUIT.concentration(0.10):.0f} %" in shown
-    assert f"shuffled: {100 * late.mean:.0f} % ({100 * late.low:.0f}–{100 * late.high:.0f})" in shown
+    assert f"shuffled {100 * late.mean:.0f} % ({100 * late.low:.0f}–{100 * late.high:.0f})" in shown
     assert evidence.stability is not None
     assert f"{100 * evidence.stability.jaccard.mean:.0f} %" in shown
-    assert "found in 1.5 s" in shown
+    assert "found in 2 s" in shown
+    assert verdict.sentence(CIRCUIT, evidence) in shown
+
+
+def test_activations_read_from_disk_are_not_said_to_have_taken_that_long(found: pytest.MonkeyPatch) -> None:
+    found.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, None))
+    app = opened()
+    assert "found earlier" in words(app)
+    assert app.button(key="find").label == "Gate found earlier"
 
 
 def test_the_table_lists_the_circuit_in_rank_order(found: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from cna_core.circuits.attribution import attribute
 from cna_core.evaluation.published import published
 from pages.common import session
-from pages.inspecting import reported
-from tests.circuits.samples import circuit_of
+from pages.inspecting import evidence, reported
+from tests.circuits.samples import circuit_of, random_activations
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 WAIT_SECONDS = 60
@@ -38,10 +39,20 @@ def test_the_papers_tables_are_those_of_the_asset() -> None:
 def test_a_model_that_the_paper_reports_has_its_figures_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "circuit", lambda: circuit_of([(0, 0), (3, 1), (2, 2), (3, 3)]))
     table = opened(model="llama-3.2-1b-instruct").dataframe[0].value.set_index("")
-    assert table.loc["Circuit in the last 3 layers"].tolist() == ["84 %", "75 % of 4 neurons"]
+    assert table.loc["Circuit in the last 3 layers"].tolist() == ["84 %", "75 % of 4"]
     assert table.loc["Refusals, baseline", "paper"] == "90 %"
     assert table.loc["Refusals, circuit ablated", "paper"] == "34 %"
     assert table.loc["Quality, circuit ablated", "paper"] == "0.975"
+
+
+def test_our_share_stands_beside_what_shuffled_labels_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    activations = random_activations()
+    circuit = attribute(activations, top_k=7)
+    monkeypatch.setattr(session, "finding", lambda: session.Finding(activations, 1.5))
+    monkeypatch.setattr(session, "circuit", lambda: circuit)
+    null = evidence.compute(activations, circuit).null.concentration(3)
+    shown = opened().dataframe[0].value.set_index("").loc["Circuit in the last 3 layers", "here"]
+    assert shown == f"{100 * circuit.concentration(3):.0f} % of 7 (shuffled {100 * null.mean:.0f} %)"
 
 
 def test_a_model_that_the_paper_does_not_report_is_said_to_be_none() -> None:

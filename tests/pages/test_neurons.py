@@ -55,7 +55,7 @@ def charts(app: AppTest) -> dict[str, dict[str, Any]]:
 
 
 def words(app: AppTest) -> str:
-    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption))
+    return " ".join(element.value for element in (*app.get("html"), *app.markdown, *app.caption, *app.subheader))
 
 
 def test_without_a_finding_the_page_says_what_to_do() -> None:
