@@ -5,7 +5,7 @@ model reads the whole tree as one row, so that nothing is computed twice and not
 nothing about models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,7 @@ class TokenTree:
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
 
-def tree_batches(rows: dict[int, Sequence[int]], budget: int) -> list[list[int]]:
+def tree_batches(rows: Mapping[int, Sequence[int]], budget: int) -> list[list[int]]:
     """Batches of rows whose trees have at most `budget` nodes each; rows that begin alike come together.
 
     Args:
