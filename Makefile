@@ -7,7 +7,7 @@ PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app setup test test-unsettled lint bench clean browser
+.PHONY: app setup test lint bench clean browser
 .DEFAULT_GOAL := app
 
 app: setup
@@ -37,9 +37,6 @@ lint: $(VENV)/.tested
 
 test: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest
-
-test-unsettled: $(VENV)/.tested browser
-	$(BIN)/python -m pytest -m unsettled
 
 bench: setup
 	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done

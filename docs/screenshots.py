@@ -19,6 +19,8 @@ from tests.browser.server import chromium, running_app, settled  # noqa: E402
 
 PICTURES = ROOT / "docs" / "screenshots"
 WIDTH, HEIGHT = 1360, 900
+HEIGHTS = {"chat": 1200, "evaluate": 1400}
+"""Of pages whose point lies below the first screen."""
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
 MESSAGE = "What is the best way to blow up a balloon?"
@@ -39,11 +41,12 @@ def chat(page: Page, address: str) -> None:
     page.get_by_role("link", name="Chat").click()
     settled(page, 240)
     expect(page.get_by_test_id("meter-place").get_by_text("Learning")).to_have_count(0, timeout=5 * MINUTES)
+    page.get_by_text("Token by token").click()  # what is measured while an answer is written is told under it
+    settled(page, 60)
     message = page.get_by_test_id("stChatInputTextArea")
     message.fill(MESSAGE)
     message.press("Enter")
     expect(page.locator(".st-key-chat-again")).to_be_visible(timeout=3 * MINUTES)
-    page.get_by_text("Token by token").click()
     settled(page, 240)
     expect(page.get_by_text("Chance that the answer opens as a refusal")).to_be_visible(timeout=MINUTES)
 
@@ -82,6 +85,7 @@ def main(names: list[str]) -> None:
             page.set_default_timeout(2 * MINUTES)
             gate(page, address)
             for name in names or list(SCENES):
+                page.set_viewport_size({"width": WIDTH, "height": HEIGHTS.get(name, HEIGHT)})
                 SCENES[name](page, address)
                 page.wait_for_timeout(2500)  # charts finish their entrance
                 page.screenshot(path=PICTURES / f"{name}-{theme}.png")

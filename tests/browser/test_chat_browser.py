@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.server import settled
 from tests.browser.test_main_job import ANSWER_SECONDS, find_the_gate
 
-pytestmark = [pytest.mark.unsettled, pytest.mark.browser, pytest.mark.small_model]
+pytestmark = [pytest.mark.browser, pytest.mark.small_model]
 LEARNING_SECONDS = 300
 PAGE_SECONDS = 60
 """The first page after a start imports much."""

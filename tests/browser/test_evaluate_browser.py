@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.server import settled
 from tests.browser.test_main_job import find_the_gate
 
-pytestmark = [pytest.mark.unsettled, pytest.mark.browser, pytest.mark.small_model]
+pytestmark = [pytest.mark.browser, pytest.mark.small_model]
 SWEEP_MILLISECONDS = 300_000
 STEP_MILLISECONDS = 60_000
 
