@@ -41,12 +41,16 @@ def chat(page: Page, address: str) -> None:
     page.get_by_role("link", name="Chat").click()
     settled(page, 240)
     expect(page.get_by_test_id("meter-place").get_by_text("Learning")).to_have_count(0, timeout=5 * MINUTES)
-    page.get_by_text("Token by token").click()  # what is measured while an answer is written is told under it
-    settled(page, 60)
     message = page.get_by_test_id("stChatInputTextArea")
     message.fill(MESSAGE)
     message.press("Enter")
-    expect(page.locator(".st-key-chat-again")).to_be_visible(timeout=3 * MINUTES)
+    again = page.locator(".st-key-chat-again")
+    expect(again).to_be_visible(timeout=3 * MINUTES)
+    page.get_by_text("Token by token").click()  # told of answers that are written while it is on
+    settled(page, 60)
+    again.get_by_role("button").click()
+    expect(again).to_be_hidden(timeout=MINUTES)
+    expect(again).to_be_visible(timeout=3 * MINUTES)
     settled(page, 240)
     expect(page.get_by_text("Chance that the answer opens as a refusal")).to_be_visible(timeout=MINUTES)
 

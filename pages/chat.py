@@ -16,7 +16,7 @@ from cna_core.steering.conversation import Answer, Conversation, LaneKind, Turn
 from cna_core.steering.lanes import Lane
 from pages.chatting import examples, learning, meter, stream
 from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
-from pages.common import session, style
+from pages.common import first_steps, session, style
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
@@ -65,9 +65,9 @@ def draw() -> None:
 def _teach() -> None:
     st.markdown(
         "One message, two answers at the same moment: the model as it is, and with its refusal circuit turned down. "
-        "**No circuit yet: find the gate first** — about 10 s on a laptop."
+        "**It needs the circuit first.**"
     )
-    st.page_link("pages/gate.py", label="Find the gate", icon=":material/door_front:")
+    first_steps.offer()
 
 
 # --- state ---

@@ -7,7 +7,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
-from pages.common import charts, jobs, session, style
+from pages.common import charts, first_steps, jobs, session, style
 from pages.evaluating import order, results, shelf, work
 
 STARTED = "evaluate-started"
@@ -38,8 +38,9 @@ def _set_up() -> None:
     if circuit is None:
         st.markdown(
             "Refusal should fall while quality and knowledge stay, and a random circuit of the same size should do "
-            "nothing. **No circuit yet: press *Find the gate*** on the left, then come back; or open a run file."
+            "nothing. **It needs the circuit first**; a run file opens without one."
         )
+        first_steps.offer()
         return
     st.markdown(
         f"Refusal should fall while quality and knowledge stay, and a random circuit should do nothing: measure it for "

@@ -7,12 +7,11 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from pages.common import cards, jobs, session, style
+from pages.common import cards, first_steps, jobs, session, style
 from pages.inspecting import (
     card,
     choices,
     evidence,
-    first_steps,
     gate_cards,
     gate_charts,
     panes,
@@ -26,13 +25,8 @@ def draw() -> None:
     panes.apply()
     st.title("Where does this model's refusal live?")
     choices.restore()
-    job = jobs.get(session.finding_key())
     finding = session.finding()
     if finding is None:
-        if job is not None and not job.finished and not job.stop.is_set():
-            jobs.watch(job.key, _draw_preview)
-            return
-        jobs.tell_outcome(job)
         _teach()
         return
     if finding.note:
@@ -47,20 +41,14 @@ def draw() -> None:
 
 
 def _teach() -> None:
+    if first_steps.under_way() is not None:
+        first_steps.offer(_draw_preview)
+        return
     st.markdown(
         "When an instruction-tuned model refuses, few of its MLP neurons tell: find them by running prompts that it "
         "refuses beside matched ones that it does not, see where they sit, and hold that against chance."
     )
-    button, words = st.columns([2, 5], vertical_alignment="center")
-    button.button(
-        "Find the gate",
-        type="primary",
-        icon=":material/search:",
-        width="stretch",
-        key="find-here",
-        on_click=session.start_finding,
-    )
-    words.caption(f"No circuit yet. {first_steps.time_it_takes(session.model_name())}")
+    first_steps.offer()
     cards.row(first_steps.steps(session.model_name(), session.contrast()))
 
 

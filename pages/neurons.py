@@ -9,7 +9,7 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from pages.common import session
+from pages.common import first_steps, session
 from pages.inspecting import card, distributions, evidence, linked, panes, picking, table
 
 
@@ -21,8 +21,9 @@ def draw() -> None:
     if finding is None:
         st.markdown(
             "Every neuron's activations, layer by layer, and what one neuron writes. "
-            "**No circuit yet: pick a model on the left and press *Find the gate***, then come back."
+            "**It needs the circuit first.**"
         )
+        first_steps.offer()
         return
     try:
         circuit = session.circuit()

@@ -90,7 +90,7 @@ def test_without_a_circuit_the_page_teaches_what_to_do(empty_cache: Path) -> Non
     app.switch_page("pages/chat.py")
     app.run()
     assert not app.exception
-    assert any("No circuit yet" in element.value for element in app.markdown)
+    assert any("No circuit yet" in element.value for element in app.caption)
 
 
 def test_one_message_gets_two_answers(chat: Callable[..., AppTest]) -> None:

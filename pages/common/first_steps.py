@@ -1,10 +1,40 @@
-"""What the Gate page says before there is a finding: what will happen, and how long it takes."""
+"""What a page shows before there is a finding: the work under way, or the button for it and what will happen."""
+
+from collections.abc import Callable
+
+import streamlit as st
 
 from cna_core.models.catalog import CatalogEntry, catalog
 from cna_core.models.disk import in_words
 from cna_core.models.fetch import is_ready
 from cna_core.prompts.sets import ContrastSet
+from pages.common import jobs, session
 from pages.common.cards import Card
+
+
+def under_way() -> jobs.Job | None:
+    """The job that finds the gate for the present choices, while it runs."""
+    job = jobs.get(session.finding_key())
+    return job if job is not None and not job.finished and not job.stop.is_set() else None
+
+
+def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
+    """The finding's progress while it runs, `draw` drawing its preview; else how it ended, and the button for it."""
+    job = under_way()
+    if job is not None:
+        jobs.watch(job.key, draw)
+        return
+    jobs.tell_outcome(jobs.get(session.finding_key()))
+    button, words = st.columns([2, 5], vertical_alignment="center")
+    button.button(
+        "Find the gate",
+        type="primary",
+        icon=":material/search:",
+        width="stretch",
+        key="find-here",
+        on_click=session.start_finding,
+    )
+    words.caption(f"No circuit yet. {time_it_takes(session.model_name())}")
 
 
 def time_it_takes(name: str) -> str:
