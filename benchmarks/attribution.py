@@ -41,6 +41,7 @@ from cna_core.circuits.last_tokens import recording
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.prepacked import unpacked
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -118,10 +119,10 @@ def against_plain(options: argparse.Namespace) -> dict[str, object]:
 
 
 def plainly(model: LoadedModel, row: list[int]) -> Tensor:
-    """(total,) on the CPU: one prompt as published, the whole model with the logits of every token."""
+    """(total,) on the CPU: one prompt as published, with all logits, by the weights as torch keeps them."""
     last = torch.tensor([len(row) - 1])
     neurons: list[Tensor | None] = [None] * len(model.neuron_layers)
-    with torch.no_grad(), recording(model, last, neurons):
+    with torch.no_grad(), unpacked(model.network), recording(model, last, neurons):
         model.network(input_ids=torch.tensor([row], device=model.device), use_cache=False)
     return torch.cat([part[0].cpu() for part in neurons if part is not None])
 

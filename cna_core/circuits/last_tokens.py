@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from cna_core.circuits.token_tree import TokenTree
+from cna_core.circuits.tree_attention import attention_by_blocks
 from cna_core.errors import ModelError
 from cna_core.models.layers import NeuronView, text_decoder
 from cna_core.models.loaded import LoadedModel
@@ -99,7 +100,8 @@ def last_token_neurons(
     """
     tree = TokenTree.of(rows) if as_tree else None
     if tree is not None and len(tree) > 1:  # a lone token in a lone row would take bfloat16's other kernels
-        return _recorded(model, _tree_inputs(model, tree, prefix), tree.ends, 1, stop)
+        with attention_by_blocks(model.network):
+            return _recorded(model, _tree_inputs(model, tree, prefix), tree.ends, 1, stop)
     # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
     last = torch.tensor([len(row) - 1 for row in padded])

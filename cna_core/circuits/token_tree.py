@@ -5,6 +5,8 @@ model reads the whole tree as one row, so that nothing is computed twice and not
 nothing about models.
 """
 
+import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,27 +68,41 @@ class TokenTree:
 
 
 def tree_batches(rows: Mapping[int, Sequence[int]], budget: int) -> list[list[int]]:
-    """Batches of rows whose trees have at most `budget` nodes each; rows that begin alike come together.
+    """As few batches of rows as the budget allows, alike in size; rows that begin alike come together.
 
     Args:
         rows: token ids by row number.
-        budget: nodes; a lone row may exceed it.
+        budget: nodes of a batch's tree; a lone row may exceed it.
     """
-    batches: list[list[int]] = []
-    nodes, before = 0, None
-    for number in sorted(rows, key=lambda number: (list(rows[number]), number)):
-        row = rows[number]
-        new = len(row) - (_shared(before, row) if before is not None else 0)
-        if not batches or nodes + new > budget:
-            batches.append([])
-            nodes, new = 0, len(row)
-        batches[-1].append(number)
-        nodes, before = nodes + new, row
-    return batches
+    order = sorted(rows, key=lambda number: (list(rows[number]), number))
+    before: Sequence[int] = ()
+    sizes: list[tuple[int, int]] = []
+    for row in (rows[number] for number in order):
+        # In sorted order, what a row shares with the one before is all that it shares with the rows before it.
+        sizes.append((len(row), len(row) - _shared(before, row)))
+        before = row
+    fewest = len(_cut(sizes, budget))
+    # A small last batch reads the weights for few tokens.
+    even = bisect.bisect_left(range(budget), True, key=lambda limit: len(_cut(sizes, limit)) <= fewest)
+    ends = itertools.accumulate(_cut(sizes, even))
+    return [order[end - count : end] for count, end in zip(_cut(sizes, even), ends, strict=True)]
+
+
+def _cut(sizes: Sequence[tuple[int, int]], budget: int) -> list[int]:
+    """How many rows each batch takes; of each row, its nodes as the first of a batch, and after the row before it."""
+    counts: list[int] = []
+    nodes = 0
+    for alone, added in sizes:
+        if not counts or nodes + added > budget:
+            counts.append(0)
+            nodes, added = 0, alone
+        counts[-1] += 1
+        nodes += added
+    return counts
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens both begin with. In sorted order, that is all that a row shares with the rows before it."""
+    """How many tokens both begin with."""
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

@@ -32,6 +32,7 @@ from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError, free_memory_bytes, weights_bytes
 from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
+from cna_core.models.prepacked import prepack
 from cna_core.paths import cache_folder
 from cna_core.progress import Progress, raise_if_stopped, silent
 
@@ -89,6 +90,8 @@ def load_model(
     loaded = _read_or_make_again(name, source, options, place, progress, stop)
     if "offload_folder" in options:
         weakref.finalize(loaded.network, shutil.rmtree, options["offload_folder"], ignore_errors=True)
+    if loaded.device.type == "cpu" and device_map is None and quantization is None:
+        prepack(loaded.network)
     raise_if_stopped(stop)
     return loaded
 

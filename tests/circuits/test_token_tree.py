@@ -4,7 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from cna_core.circuits import tree_attention
 from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix
 from cna_core.circuits.token_tree import TokenTree, tree_batches
 from cna_core.models.loaded import LoadedModel
@@ -49,6 +52,38 @@ def test_tree_batches_hold_every_row_once_within_the_budget(rows: list[list[int]
     assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
     for batch in batches:
         assert len(batch) == 1 or len(TokenTree.of([rows[number] for number in batch])) <= budget
+
+
+def test_batches_are_alike_in_size_and_no_more_than_needed() -> None:
+    rows = {number: [number, *range(9)] for number in range(7)}  # ten nodes each, nothing shared
+    assert [len(batch) for batch in tree_batches(rows, 30)] == [3, 3, 1]
+    assert [len(batch) for batch in tree_batches(rows, 40)] == [4, 3]
+    assert [len(batch) for batch in tree_batches(rows, 60)] == [4, 3]
+    assert tree_batches({}, 30) == []
+
+
+def test_attention_leaves_out_what_no_token_of_a_block_sees(
+    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake the bread", "tell me", "why is it")]
+    before = tiny_model.network.config._attn_implementation
+    whole, keys = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+
+    def counted(module: object, query: Tensor, key: Tensor, *given: object, **options: object) -> object:
+        keys.append((query.shape[2], key.shape[2]))
+        return whole(module, query, key, *given, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", counted)
+    with torch.no_grad():
+        padded = last_token_neurons(tiny_model, rows)
+        keys.clear()
+        monkeypatch.setattr(tree_attention, "BLOCK_TOKENS", 3)
+        as_tree = last_token_neurons(tiny_model, rows, as_tree=True)
+    nodes = len(TokenTree.of(rows))
+    computed = sum(queries * seen for queries, seen in keys)
+    assert computed < 0.7 * tiny_model.identity.layers * nodes**2
+    torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
+    assert tiny_model.network.config._attn_implementation == before
 
 
 def test_a_tree_shows_the_neurons_that_padded_rows_show(tiny_model: LoadedModel) -> None:
