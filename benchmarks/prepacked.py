@@ -29,7 +29,7 @@ from cna_core.models.prepacked import PrepackedLinear, unpacked
 from cna_core.prompts.chat_format import encode
 
 GIB = 1 << 30
-TOKENS = 16
+TOKENS = 8
 """Tokens decoded in a turn."""
 
 

@@ -14,6 +14,7 @@ from pages.inspecting import (
     evidence,
     gate_cards,
     gate_charts,
+    mismatch,
     panes,
     picking,
     table,
@@ -37,7 +38,7 @@ def draw() -> None:
             circuit.check_model(finding.activations.model)
             _explore(finding, circuit)
     except CnaError as error:
-        st.error(str(error), icon=":material/error:")
+        mismatch.draw(error)
 
 
 def _teach() -> None:
@@ -84,7 +85,7 @@ def _explore(finding: session.Finding, circuit: Circuit) -> None:
         _say(finding, circuit, known)
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
-        _neurons(activations, circuit, known)
+        _neurons(activations, circuit, known, shown)
     session.write_address()
 
 
@@ -93,12 +94,14 @@ def _say(finding: session.Finding, circuit: Circuit, known: Evidence | None) -> 
     gate_cards.draw(finding, circuit, known)
 
 
-def _neurons(activations: Activations, circuit: Circuit, known: Evidence) -> None:
+def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown: choices.Shown) -> None:
     st.subheader("Neurons of the circuit", anchor=False)
     left, right = panes.side_by_side("neurons", [6, 5], gap="large")
     with left:
-        st.caption("Click a row, a dot or a cell of the map: the neuron's card opens.")
-        table.draw(circuit, known, "gate-table", columns=table.NARROW)
+        what = "a row, a dot or a cell of the map" if shown.view == "map" else "a row"
+        st.caption(f"Click {what}: the neuron's card opens.")
+        by_effect = circuit.settings.score == "effect-size"
+        table.draw(circuit, known, "gate-table", columns=table.BY_EFFECT_SIZE if by_effect else table.NARROW)
     with right:
         place = picking.picked_or_first(activations, circuit)
         card.draw(activations, circuit, known, place)

@@ -10,7 +10,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from pages.common import first_steps, session
-from pages.inspecting import card, distributions, evidence, linked, panes, picking, table
+from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table
 
 
 def draw() -> None:
@@ -31,7 +31,7 @@ def draw() -> None:
             circuit.check_model(finding.activations.model)
             _explore(finding.activations, circuit)
     except CnaError as error:
-        st.error(str(error), icon=":material/error:")
+        mismatch.draw(error)
 
 
 @st.fragment
@@ -84,9 +84,10 @@ def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
 def _list(circuit: Circuit, known: Evidence) -> None:
     st.subheader("The whole circuit", anchor=False)
     rows: pd.DataFrame = circuit.table(known.auc, known.selection_frequency)
-    words, as_csv, as_json = st.columns([4, 1, 1], vertical_alignment="center")
-    words.caption("A row opens its card. Click a heading to sort; the magnifying glass on the table searches.")
-    as_csv.download_button(
+    st.caption("A row opens its card. Click a heading to sort; the magnifying glass on the table searches.")
+    table.draw(circuit, known, "neurons-table", height=420)
+    below = st.container(horizontal=True)
+    below.download_button(
         "CSV",
         lambda: rows.to_csv(index=False),
         "circuit.csv",
@@ -94,9 +95,8 @@ def _list(circuit: Circuit, known: Evidence) -> None:
         key="circuit-csv",
         icon=":material/download:",
         on_click="ignore",
-        width="stretch",
     )
-    as_json.download_button(
+    below.download_button(
         "JSON",
         circuit.to_json,
         "circuit.json",
@@ -104,9 +104,7 @@ def _list(circuit: Circuit, known: Evidence) -> None:
         key="circuit-json",
         icon=":material/download:",
         on_click="ignore",
-        width="stretch",
     )
-    table.draw(circuit, known, "neurons-table", height=420)
 
 
 draw()

@@ -3,6 +3,8 @@
 Array code over the flat neuron axis; never touches a model (METHOD.md has the definitions).
 """
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -138,3 +140,16 @@ def circuit_at(activations: Activations, flat: NDArray[np.int64], settings: Circ
         negative_mean=activations.negative_mean[flat],
         effect_size=activations.effect_size[flat],
     )
+
+
+def measured(circuit: Circuit, activations: Activations) -> Circuit:
+    """The circuit with δ, means and effect size from these activations, where its file told no means of its own.
+
+    Raises:
+        CircuitError: it belongs to another model.
+    """
+    circuit.check_model(activations.model)
+    if np.isfinite(circuit.positive_mean).all():
+        return circuit
+    known = circuit_at(activations, circuit.flat, circuit.settings)
+    return dataclasses.replace(known, model=circuit.model, prompts=circuit.prompts)

@@ -190,7 +190,7 @@ def stability(
     circuit.check_model(activations.model)
     if min(len(activations.positive), len(activations.negative)) < 2:
         raise CircuitError("Stability needs at least two positive and two negative prompts to split; add prompts.")
-    first = _random_halves(activations.is_positive, resamples, np.random.default_rng(seed))
+    first = random_halves(activations.is_positive, resamples, np.random.default_rng(seed))
     is_positive = activations.is_positive
     halves = np.concatenate([first, ~first])
     ranking = _Ranking(activations, circuit)
@@ -323,7 +323,7 @@ def _mean_weights(chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     return mask / counts, counts
 
 
-def _random_halves(
+def random_halves(
     is_positive: NDArray[np.bool_], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
     """(resamples, prompts) bool: half of the positive and half of the negative prompts, rounded down."""

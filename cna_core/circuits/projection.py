@@ -1,6 +1,7 @@
 """Prompts seen through a circuit: a principal component analysis of their activations at the circuit's neurons.
 
-Asks whether the circuit alone separates the two sets, and says how well. Never touches a model.
+Asks whether the circuit alone separates the two sets, and says how well; also on prompts that had no part in choosing
+circuit and axis. Never touches a model.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from cna_core.circuits.activations import Activations
+from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.controls import area_under_curve
+from cna_core.circuits.controls import Interval, area_under_curve, random_halves
 from cna_core.errors import CircuitError
 
 
@@ -40,7 +42,7 @@ def project_prompts(activations: Activations, circuit: Circuit) -> PromptProject
         CircuitError: the circuit belongs to another model, or there are fewer than three prompts.
     """
     circuit.check_model(activations.model)
-    values = activations.values[:, torch.from_numpy(circuit.flat)].double().numpy()
+    values = _seen(activations, circuit)
     if len(values) < 3:
         raise CircuitError("A projection needs at least three prompts; add prompts.")
     components = min(2, values.shape[1])
@@ -50,6 +52,41 @@ def project_prompts(activations: Activations, circuit: Circuit) -> PromptProject
         points[:, :components] = analysis.fit_transform(values)
         explained[:components] = analysis.explained_variance_ratio_
     is_positive = activations.is_positive
-    if points[is_positive, 0].mean() < points[~is_positive, 0].mean():
+    if _points_back(points[:, 0], is_positive):
         points[:, 0] *= -1
     return PromptProjection(points, explained, float(area_under_curve(points[:, :1], is_positive)[0]))
+
+
+def held_out_auc(activations: Activations, circuit: Circuit, splits: int = 8, seed: int = 0) -> Interval | None:
+    """AUC of the first component on prompts that chose neither the circuit nor the axis.
+
+    One random half of either set selects a circuit by the circuit's own settings, and finds the axis and which way it
+    points; the other half is projected on it. None where a half would have fewer than three prompts.
+    """
+    circuit.check_model(activations.model)
+    settings = circuit.settings.model_copy(update={"top_k": len(circuit)})
+    found = []
+    for half in random_halves(activations.is_positive, splits, np.random.default_rng(seed)):
+        if half.sum() < 3 or min((activations.is_positive & ~half).sum(), (~activations.is_positive & ~half).sum()) < 1:
+            return None
+        chosen_by, others = (activations.without(np.flatnonzero(gone)) for gone in (~half, half))
+        selected = attribute(chosen_by, **settings.model_dump())
+        values = _seen(chosen_by, selected)
+        if not values.std(0).any():
+            found.append(0.5)
+            continue
+        analysis = PCA(1, svd_solver="full").fit(values)
+        turned = -1 if _points_back(analysis.transform(values)[:, 0], chosen_by.is_positive) else 1
+        unseen = turned * analysis.transform(_seen(others, selected))
+        found.append(float(area_under_curve(unseen, others.is_positive)[0]))
+    return Interval.over(np.array(found))
+
+
+def _seen(activations: Activations, circuit: Circuit) -> NDArray[np.float64]:
+    """(prompts, circuit) float64."""
+    values: NDArray[np.float64] = activations.values[:, torch.from_numpy(circuit.flat)].double().numpy()
+    return values
+
+
+def _points_back(component: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> bool:
+    return bool(component[is_positive].mean() < component[~is_positive].mean())

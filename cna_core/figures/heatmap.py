@@ -25,7 +25,7 @@ LARGEST_CLICKABLE_COLUMNS = 768
 """Where every cell carries a mark to click: 80 layers then take 3 MB to send instead of 4."""
 ROBUST_PERCENTILE = 99.5
 """Colours end at this percentile of the cells' |value|, so that a few huge neurons do not wash out the rest."""
-HEIGHT = 416
+HEIGHT = 400
 MARGIN_TOP, MARGIN_BOTTOM = 62, 44
 """Shared by the charts beside the map, so that their layers are level with its rows."""
 
@@ -221,23 +221,34 @@ def neuron_heatmap(
         dark,
         margin={"l": 56, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
         clickmode="event+select",
+        dragmode=False,  # ranges are chosen beside the map, which then shows true resolution and keeps its place
     )
     along = "neuron" if order == "index" else "place by value, largest first"
     pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
     figure.update_xaxes(
         title_text=along + pooled, range=[cells.first_position - 0.5, end - 0.5], showgrid=False, constrain="domain"
     )
+    figure.update_layout(xaxis_fixedrange=True, yaxis_fixedrange=True)
     layer_axis(figure, cells.first_layer, last_layer)
     return figure
 
 
 def layer_axis(figure: go.Figure, first_layer: int, last_layer: int, title: str = "layer") -> None:
     """The vertical axis that all charts of layers share: layer 0 at the bottom, half a row of air at either end."""
+    figure.update_yaxes(
+        range=[first_layer - 0.5, last_layer + 0.5],
+        tickvals=layer_ticks(first_layer, last_layer),
+        showgrid=False,
+        title_text=title,
+    )
+
+
+def layer_ticks(first_layer: int, last_layer: int) -> list[int]:
+    """Which layers an axis names: round numbers, and always the last layer."""
     shown = last_layer - first_layer + 1
     step = next((step for step in (1, 2, 5, 10, 20, 50) if shown / step <= 16), 100)
-    figure.update_yaxes(
-        range=[first_layer - 0.5, last_layer + 0.5], tick0=0, dtick=step, showgrid=False, title_text=title
-    )
+    rounds = [layer for layer in range(first_layer, last_layer + 1) if layer % step == 0]
+    return [layer for layer in rounds if 2 * (last_layer - layer) > step] + [last_layer]
 
 
 def robust_limit(values: NDArray[np.floating]) -> float:
@@ -419,7 +430,7 @@ def _frame_final_layers(figure: go.Figure, cells: Cells, layout: NeuronLayout, f
         layer="above",
     )
     figure.add_annotation(
-        text=f"final {final:.0%} of layers",
+        text=f"final {100 * final:.0f} % of layers",
         xref="x domain",
         yref="y",
         x=1,

@@ -32,8 +32,8 @@ def layer_profile(
 ) -> go.Figure:
     """Panels side by side over the same layers: circuit neurons, |δ| mass, causal effect (those that are given).
 
-    Traces' `meta` is "null-counts", "counts", "null-mass", "mass", "mass-normalised", "null-effect" or
-    "causal-effect".
+    Traces' `meta` is "null-counts", "counts", "null-counts-ends", "null-mass", "mass", "mass-normalised", "null-effect"
+    or "causal-effect".
 
     Args:
         layer_counts: (layers,) neurons of the circuit in each layer.
@@ -70,6 +70,8 @@ def layer_profile(
         row=1,
         col=1,
     )
+    if null_counts is not None:
+        figure.add_trace(_ends(numbers, null_counts, dark), row=1, col=1)
     figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=4, row=1, col=1)
     if mass is not None:
         _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
@@ -124,6 +126,20 @@ def _add_band(
         ),
         row=1,
         col=column,
+    )
+
+
+def _ends(numbers: NDArray, band: Band, dark: bool) -> go.Scatter:
+    """Both ends of a band as strokes that a bar does not hide."""
+    low, _, high = band
+    return go.Scatter(
+        name="ends of the shuffled band",
+        meta="null-counts-ends",
+        x=np.concatenate([low, high]),
+        y=np.concatenate([numbers, numbers]),
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": palette.RANDOM}},
+        hoverinfo="skip",
     )
 
 

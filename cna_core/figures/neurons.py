@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
+from cna_core.figures.heatmap import layer_ticks
 from cna_core.models.layout import NeuronLayout
 
 BINS = 121
@@ -63,7 +64,7 @@ def delta_ridgelines(
         showarrow=False,
         font={"color": palette.STEERED, "size": 12},
     )
-    _ridge_frame(figure, f"{name} in every layer", f"{name} (the last bins hold all beyond)", first, last, dark)
+    _ridge_frame(figure, f"{name} in every layer", f"{name} (outermost bins: all beyond)", first, last, dark)
     return figure.update_xaxes(range=[edges[0], edges[-1]])
 
 
@@ -108,9 +109,9 @@ def activation_ridgelines(
             ]
         )
         _add_ridges(figure, edges, counts, first, layout, 0, f"activations on {name} prompts", dark, colour, name)
-    turned = "" if directions is None else ", turned so that δ is positive"
-    words = f"activation at the last token{turned} (the last bins hold all beyond)"
-    _ridge_frame(figure, "Activations in every layer, by prompt set", words, first, last, dark)
+    words = "activation" if directions is None else "activation, turned so that δ > 0"
+    title = "Activations by layer and prompt set" + ("" if first == 0 else f", from layer {first} on")
+    _ridge_frame(figure, title, f"{words} (outermost bins: all beyond)", first, last, dark)
     _set_legend(figure, dark)
     return figure.update_xaxes(range=[edges[0], edges[-1]])
 
@@ -369,26 +370,25 @@ def _ridge_frame(figure: go.Figure, title: str, along: str, first: int, last: in
     height = int(np.clip(130 + 22 * rows, 330, 760))
     palette.frame(figure, title, height, dark, margin={"t": 76})
     figure.update_xaxes(title_text=along)
-    step = next((step for step in (1, 2, 5, 10, 20, 50) if rows / step <= 16), 100)
-    ticks = [layer for layer in range(first, last + 1) if layer % step == 0]
+    ticks = layer_ticks(first, last)
     figure.update_yaxes(title_text="layer", range=[first - 0.4, last + 1.8], tickvals=ticks, showgrid=False)
     return figure
 
 
 def _set_legend(figure: go.Figure, dark: bool) -> None:
-    for place, (name, colour) in enumerate((("positive", palette.POSITIVE), ("negative", palette.NEGATIVE))):
-        figure.add_annotation(
-            text=f'<span style="color:{colour}">■</span> {name} prompts',
-            xref="paper",
-            yref="paper",
-            x=0.22 * place,
-            y=1,
-            yshift=4,
-            xanchor="left",
-            yanchor="bottom",
-            showarrow=False,
-            font={"color": palette.ink(dark), "size": 12},
-        )
+    sets = (("positive", palette.POSITIVE), ("negative", palette.NEGATIVE))
+    figure.add_annotation(
+        text="   ".join(f'<span style="color:{colour}">■</span> {name} prompts' for name, colour in sets),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=1,
+        yshift=4,
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        font={"color": palette.ink(dark), "size": 12},
+    )
 
 
 def wrapped_prompt(prompt: str) -> str:

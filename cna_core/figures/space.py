@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.attribution import top_neurons
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.controls import Interval
 from cna_core.circuits.projection import PromptProjection
 from cna_core.figures import palette
 from cna_core.figures.heatmap import NeuronStatistics, robust_limit
@@ -66,31 +67,33 @@ def neuron_space(
         "zerolinecolor": palette.muted(dark),
         "color": palette.muted(dark),
     }
-    shown = f"the {len(chosen):,} strongest neurons"
-    if circuit is not None:
-        shown += f" and the circuit ({len(circuit):,})"
     palette.frame(
         figure,
-        f"Layer, neuron and δ: {shown}",
+        f"The {len(chosen):,} strongest neurons" + ("" if circuit is None else f" and the circuit ({len(circuit):,})"),
         560,
         dark,
         margin={"l": 0, "r": 0, "t": 40, "b": 0},
         showlegend=False,
         dragmode="turntable",
         scene={
-            "xaxis": {**axis, "title": {"text": "neuron"}},
-            "yaxis": {**axis, "title": {"text": "layer"}},
-            "zaxis": {**axis, "title": {"text": "δ"}},
+            "xaxis": {**axis, "title": {"text": "neuron"}, "range": [0, widest], "nticks": 5},
+            "yaxis": {**axis, "title": {"text": "layer"}, "range": [-0.5, layout.layers - 0.5], "nticks": 7},
+            "zaxis": {**axis, "title": {"text": "δ"}, "nticks": 6},
             "aspectmode": "manual",
-            "aspectratio": {"x": 1.4, "y": 1.1, "z": 0.8},
-            "camera": {"eye": {"x": 1.5, "y": -1.75, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.2}},
+            "aspectratio": {"x": 1.6, "y": 1.2, "z": 0.9},
+            "camera": {"eye": {"x": 1.4, "y": -1.75, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.3}},
         },
     )
     return figure
 
 
 def prompt_space(
-    projection: PromptProjection, is_positive: NDArray[np.bool_], prompts: Sequence[str], *, dark: bool = False
+    projection: PromptProjection,
+    is_positive: NDArray[np.bool_],
+    prompts: Sequence[str],
+    *,
+    held_out: Interval | None = None,
+    dark: bool = False,
 ) -> go.Figure:
     """The prompts on the first two principal components of the circuit's activations, coloured by set.
 
@@ -100,6 +103,7 @@ def prompt_space(
         projection: points, explained variance and AUC.
         is_positive: (prompts,) bool.
         prompts: shown on hover, escaped.
+        held_out: the AUC on prompts that chose neither circuit nor axis, for the title.
         dark: for a dark page.
     """
     figure = go.Figure()
@@ -122,17 +126,21 @@ def prompt_space(
         )
     palette.frame(
         figure,
-        f"Prompts as the circuit sees them · AUC of the first component {projection.auc:.2f}",
+        f"Prompts as the circuit sees them · AUC {projection.auc:.2f}{_held_out(held_out)}",
         460,
         dark,
         margin={"t": 72},
     )
     first, second = projection.explained
-    figure.update_xaxes(title_text=f"first principal component ({first:.0%} of the variance)", zeroline=True)
-    figure.update_yaxes(title_text=f"second ({second:.0%})", zeroline=True)
+    figure.update_xaxes(title_text=f"first principal component ({100 * first:.0f} % of the variance)", zeroline=True)
+    figure.update_yaxes(title_text=f"second ({100 * second:.0f} %)", zeroline=True)
     figure.update_xaxes(zerolinecolor=palette.grid(dark))
     figure.update_yaxes(zerolinecolor=palette.grid(dark))
     return figure
+
+
+def _held_out(auc: Interval | None) -> str:
+    return "" if auc is None else f" (held out {auc.mean:.2f}, {auc.low:.2f}–{auc.high:.2f})"
 
 
 def _points(

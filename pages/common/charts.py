@@ -17,6 +17,7 @@ def show(
     data: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
     on_select: Callable[[], None] | None = None,
     file_name: str | None = None,
+    data_name: str = "Data (CSV)",
 ) -> None:
     """Draw `figure` with its reading line and downloads.
 
@@ -24,11 +25,12 @@ def show(
         key: the chart's widget key; a click's selection is at `st.session_state[key]`.
         how_to_read: one sentence, drawn in grey under the chart.
         data: what the chart draws, for the CSV download; a callable is asked only on download.
+        data_name: what the CSV download is called.
         on_select: called after a click on a mark. Store the pick there: a redrawn chart forgets its selection.
     """
     name = file_name or key
     selection: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
-    camera = {"format": st.session_state.get(CAMERA_FORMAT, "svg"), "filename": name, "scale": 2}
+    camera = {"format": _camera_format(), "filename": name, "scale": 2}
     st.plotly_chart(
         figure,
         key=key,
@@ -39,22 +41,27 @@ def show(
     words, take = st.columns([14, 1], vertical_alignment="top")
     words.caption(f"**How to read this.** {how_to_read}")
     with take.popover("", icon=":material/download:", help="Take this chart away", type="tertiary"):
-        _offer_downloads(figure, key, name, data)
+        _offer_downloads(figure, key, name, data, data_name)
 
 
 def _offer_downloads(
-    figure: go.Figure, key: str, name: str, data: pd.DataFrame | Callable[[], pd.DataFrame] | None
+    figure: go.Figure,
+    key: str,
+    name: str,
+    data: pd.DataFrame | Callable[[], pd.DataFrame] | None,
+    data_name: str,
 ) -> None:
-    chosen = st.segmented_control(
+    before = _camera_format()
+    control = f"{key}-camera-{before}"  # named by what it shows, so that a choice at one chart shows at all
+    st.segmented_control(
         "The camera on the chart saves",
         ["svg", "png"],
-        default=st.session_state.get(CAMERA_FORMAT, "svg"),
-        key=f"{key}-camera",
+        default=before,
+        required=True,
+        key=control,
         format_func=str.upper,
+        on_change=lambda: st.session_state.update({CAMERA_FORMAT: st.session_state[control]}),
     )
-    if chosen and chosen != st.session_state.get(CAMERA_FORMAT, "svg"):
-        st.session_state[CAMERA_FORMAT] = chosen
-        st.rerun()
     st.download_button(
         "Chart as a page (HTML)",
         lambda: figure.to_html(),
@@ -65,8 +72,12 @@ def _offer_downloads(
     )
     if data is not None:
         st.download_button(
-            "Data (CSV)", lambda: _csv(data), f"{name}.csv", "text/csv", key=f"{key}-csv", on_click="ignore"
+            data_name, lambda: _csv(data), f"{name}.csv", "text/csv", key=f"{key}-csv", on_click="ignore"
         )
+
+
+def _camera_format() -> str:
+    return str(st.session_state.get(CAMERA_FORMAT, "svg"))
 
 
 def _csv(data: pd.DataFrame | Callable[[], pd.DataFrame]) -> str:

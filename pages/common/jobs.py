@@ -167,12 +167,18 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
     @st.fragment(run_every=every_seconds)
     def watched() -> None:
         job = get(key)
-        if job is None or job.finished or job.stop.is_set():
+        if job is None or job.finished:
             st.rerun()
+        stopping = job.stop.is_set()
         line, button = st.columns([6, 1], vertical_alignment="center")
-        line.progress(min(1.0, job.done / job.total) if job.total else 0.0, text=job.line)
+        line.progress(min(1.0, job.done / job.total) if job.total else 0.0, text="Stopping …" if stopping else job.line)
         button.button(
-            "Stop", key=f"stop-{key}", icon=":material/stop:", on_click=registry().stop, args=(key, this_session())
+            "Stop",
+            key=f"stop-{key}",
+            icon=":material/stop:",
+            disabled=stopping,
+            on_click=registry().stop,
+            args=(key, this_session()),
         )
         if draw is not None:
             draw(job)

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from cna_core.circuits import library
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import attribute
+from cna_core.circuits.attribution import attribute, measured
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.errors import CircuitError, PromptError
 from cna_core.evaluation.triggers import triggered
-from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
@@ -236,9 +235,10 @@ def circuit_from_upload(content: bytes, name: str) -> Circuit:
     recorded = activations()
     identity = recorded.model if recorded else None
     uploaded = Circuit.from_json(content, identity, name)
-    if identity is not None:
-        uploaded.check_model(identity)
-    return uploaded
+    if recorded is None:
+        return uploaded
+    uploaded.check_model(recorded.model)
+    return measured(uploaded, recorded)
 
 
 def circuit() -> Circuit | None:
@@ -300,7 +300,7 @@ def write_address() -> None:
     """Keep the address such that opening it elsewhere restores this view."""
     selected = selected_neuron()
     for name, value in {
-        "model": model_name() if model_name() != DEFAULT_MODEL else None,
+        "model": model_name(),
         "neuron": f"{selected[0]}.{selected[1]}" if selected else None,
         "circuit": st.session_state.get("opened_circuit_name"),
         "found": "1" if finding() else None,

@@ -197,6 +197,8 @@ def _files() -> None:
     except CnaError:
         circuit = None  # these settings leave none to keep; the page says why
     with st.popover("Keep, open or download a circuit", icon=":material/save:", width="stretch"):
+        if refused := st.session_state.pop("_circuit_refused", None):
+            st.error(refused)
         if circuit is not None:
             name = st.text_input("Keep this circuit as", placeholder="refusal 0.1 %", key="save_name")
             keep, download = st.columns(2)
@@ -216,10 +218,18 @@ def _files() -> None:
 
 def _save(circuit: Circuit, name: str) -> None:
     try:
+        there = name.strip() in (saved.name for saved in library.saved_circuits())
         library.save_circuit(circuit, name, replace=True)
-        st.session_state["_files_say"] = f"Kept as “{name}”."
+        st.session_state["_files_say"] = f"Kept as “{name}”" + (", in place of what was there." if there else ".")
     except CnaError as error:
         st.session_state["_files_say"] = str(error)
+
+
+def _delete(name: str) -> None:
+    library.delete_circuit(name)
+    if st.session_state.get("opened_circuit_name") == name:
+        session.open_circuit(None)
+    st.session_state["_files_say"] = f"“{name}” is deleted."
 
 
 def _open() -> None:
@@ -233,13 +243,11 @@ def _open() -> None:
             "",
             icon=":material/delete:",
             key=f"delete-{saved.name}",
-            on_click=library.delete_circuit,
+            on_click=_delete,
             args=(saved.name,),
             help="Delete",
         )
     st.file_uploader("Open a circuit file", type=["json"], key="circuit_file", on_change=_open_upload)
-    if refused := st.session_state.pop("_circuit_refused", None):
-        st.error(refused)
 
 
 def _what(saved: library.SavedCircuit) -> str:

@@ -87,7 +87,7 @@ def job_of(identity: str) -> jobs.Job | None:
 
 
 def is_running(job: jobs.Job | None) -> bool:
-    return job is not None and not job.finished and not job.stop.is_set()
+    return job is not None and not job.finished
 
 
 def pace(circuit: Circuit) -> Pace | None:

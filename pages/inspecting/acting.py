@@ -31,7 +31,7 @@ def offer(circuit: Circuit) -> None:
     """A button that starts the measurement, its progress while it runs, or its outcome."""
     key = _key(circuit)
     job = jobs.get(key)
-    if job is not None and not job.finished and not job.stop.is_set():
+    if job is not None and not job.finished:
         jobs.watch(key)
         return
     jobs.tell_outcome(job)

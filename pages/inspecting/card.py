@@ -18,6 +18,7 @@ from cna_core.errors import CnaError
 from cna_core.figures.neurons import prompt_strip, token_bars, token_strip
 from cna_core.progress import Progress
 from pages.common import charts, session, style
+from pages.common.cards import percent
 
 EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
 
@@ -86,7 +87,7 @@ def draw_keepers(activations: Activations, place: tuple[int, int]) -> None:
 def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
     if facts.rank is not None:
         chosen = facts.selection_frequency
-        often = "" if chosen is None else f"; {chosen:.0%} of random halves of the prompts select it"
+        often = "" if chosen is None else f"; {percent(chosen)} of random halves of the prompts select it"
         return f"Rank {facts.rank} of {len(circuit):,} in the circuit{often}."
     if facts.is_universal:
         return "Universal: it fires whatever is asked, and is left out of the circuit."

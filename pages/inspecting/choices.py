@@ -37,11 +37,15 @@ def draw(layout: NeuronLayout) -> Shown:
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     with row:
         view = linked.choose("View", VIEWS, "view")
-        quantity = linked.choose("Colour shows", QUANTITIES, "quantity")
-        order = linked.choose("Neurons in order", ORDERS, "order")
-    last_layer, last_neuron = layout.layers - 1, max(layout.widths) - 1
-    with row.popover("Zoom", icon=":material/zoom_in:"):
-        layers = st.slider("Layers", 0, last_layer, (0, last_layer), key=f"zoom-layers-{last_layer}")
-        neurons = st.slider("Neurons", 0, last_neuron, (0, last_neuron), key=f"zoom-neurons-{last_neuron}")
-        st.caption("Up to 768 neurons are shown one to a cell; of more that share a cell, the strongest is shown.")
+        if view == "map":
+            linked.choose("Colour shows", QUANTITIES, "quantity")
+            linked.choose("Neurons in order", ORDERS, "order")
+    layers, neurons = (0, layout.layers - 1), (0, max(layout.widths) - 1)
+    if view == "map":
+        with row.popover("Zoom", icon=":material/zoom_in:").container(width=320):
+            layers = linked.choose_range("layer", layers, "layers")
+            neurons = linked.choose_range("neuron", neurons, "neurons")
+            st.caption("Up to 768 neurons are shown one to a cell; of more that share a cell, the strongest is shown.")
+            st.button("The whole map", key="zoom-out", on_click=linked.whole_ranges, args=(("layers", "neurons"),))
+    quantity, order = linked.shown(QUANTITIES, "quantity"), linked.shown(ORDERS, "order")
     return Shown(cast(View, view), cast(Quantity, quantity), cast(Order, order), layers, neurons)

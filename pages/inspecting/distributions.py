@@ -45,7 +45,7 @@ def _ridges(activations: Activations, circuit: Circuit, known: Evidence) -> None
         ),
         "ridges",
         "A ridge counts a layer's neurons by value, on a logarithmic scale so that single ones in the tails are seen. "
-        "What lies beyond the dashed lines is large enough for the circuit; gold: the final 10 % of layers.",
+        "Beyond the dashed lines δ is as large as in the circuit; gold: the final 10 % of layers.",
         data=lambda: _table(activations, circuit),
     )
 
@@ -60,8 +60,8 @@ def _final(activations: Activations, circuit: Circuit, known: Evidence) -> None:
             dark=style.is_dark(),
         ),
         "final-layers",
-        "Neurons by value, logarithmic counts, the same axes in every panel; orange is large enough for the circuit "
-        "(universal neurons are among them, and are left out of it).",
+        "Neurons by value, logarithmic counts, the same axes in every panel; orange is at least as large as the "
+        "circuit's smallest, in the circuit or (as universal neurons) left out of it.",
         data=lambda: _table(activations, circuit),
     )
 

@@ -7,7 +7,9 @@ import streamlit as st
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, examine
+from cna_core.circuits.projection import held_out_auc
 
 KEPT = 64
 
@@ -40,6 +42,15 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
         while len(found) > KEPT:
             found.popitem(last=False)
     return evidence
+
+
+def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
+    """AUC of prompt space on held-out prompts, remembered by the session."""
+    found = st.session_state.setdefault("_held_out", {})
+    key = _key(activations, circuit)
+    if key not in found:
+        found[key] = held_out_auc(activations, circuit)
+    return found[key]
 
 
 def _key(activations: Activations, circuit: Circuit) -> str:

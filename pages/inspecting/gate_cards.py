@@ -69,6 +69,8 @@ def _stability(evidence: Evidence | None) -> Card:
 
 def _universal(finding: session.Finding, circuit: Circuit) -> Card:
     threshold = circuit.settings.universal_threshold
+    if not circuit.prompts.positive:
+        return Card("Universal neurons", "unknown", "the circuit's file does not say")
     if threshold is None:
         return Card("Universal neurons", "kept", "the filter is off")
     count = len(left_out(finding.activations, circuit))

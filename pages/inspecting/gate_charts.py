@@ -16,6 +16,7 @@ from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, style
 from pages.inspecting import acting, linked, panes, picking
 from pages.inspecting.choices import Shown
+from pages.inspecting.evidence import held_out
 
 HEATMAP = "gate-heatmap"
 
@@ -65,11 +66,18 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     charts.show(
         figure,
         HEATMAP,
-        f"{_colours(shown)} Dots are the circuit; rings are universal neurons, which fire on nearly every prompt and "
-        "are left out; colours end at the 99.5th percentile. Click a dot, ring or cell: its card opens below.",
+        f"{_colours(shown)} Dots are the circuit{_rings(evidence)}; colours end at the 99.5th percentile. Click a mark "
+        "or a cell: its card opens below.",
         data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
+        data_name="The circuit's neurons (CSV)",
         on_select=lambda: picking.from_chart(HEATMAP),
     )
+
+
+def _rings(evidence: Evidence) -> str:
+    if not len(evidence.left_out):
+        return ""
+    return "; rings are universal neurons, which fire on nearly every prompt and are left out"
 
 
 def _colours(shown: Shown) -> str:
@@ -104,7 +112,10 @@ def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
             "mass_normalised": evidence.mass_normalised,
             "null_mass": evidence.null_mass,
         }
-        words = "Hollow: the mass after dividing each layer by its activation scale, which tells late from large."
+        words = (
+            "On the right the grey is for raw mass; hollow: after dividing each layer by its activation scale, which "
+            "tells late from large."
+        )
     else:
         alone, random = profile.bands()
         more = {"causal_effect": alone, "null_effect": random}
@@ -117,7 +128,7 @@ def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
     charts.show(
         figure,
         "gate-layers",
-        f"Bars within the grey band are no later than chance. {words}",
+        f"Grey: what shuffled labels give (95 %); a bar that ends within it holds what chance would. {words}",
         data=lambda: pd.DataFrame(table),
     )
     acting.offer(circuit)
@@ -127,7 +138,8 @@ def _draw_space(activations: Activations, circuit: Circuit) -> None:
     charts.show(
         neuron_space(NeuronStatistics.of(activations), circuit, dark=style.is_dark()),
         "gate-space",
-        "Height is δ, large points are the circuit; drag to turn. Layers that lie flat tell the sets hardly apart.",
+        "Height is δ, large points are the circuit, the gold line is where the final 10 % of layers begin; drag to "
+        "turn. Where a layer has no points, none of its neurons is among the strongest.",
         data=circuit.table,
     )
 
@@ -139,10 +151,16 @@ def _draw_prompts(activations: Activations, circuit: Circuit) -> None:
         st.info(str(error), icon=":material/info:")
         return
     charts.show(
-        prompt_space(projection, activations.is_positive, activations.prompts, dark=style.is_dark()),
+        prompt_space(
+            projection,
+            activations.is_positive,
+            activations.prompts,
+            held_out=held_out(activations, circuit),
+            dark=style.is_dark(),
+        ),
         "gate-prompts",
-        f"A dot is a prompt, placed by the circuit's {len(circuit):,} activations alone; the axes are found without "
-        "the labels. AUC 1: the first axis alone separates the sets; 0.5: it does not.",
+        f"A dot is a prompt, placed by the circuit's {len(circuit):,} activations. AUC 1: the first axis alone "
+        "separates the sets; 0.5: it does not. Held out: circuit and axis from half of the prompts, AUC of the others.",
         data=lambda: pd.DataFrame(
             {
                 "prompt": activations.prompts,

@@ -27,6 +27,7 @@ COLUMNS = {
 }
 
 
+BY_EFFECT_SIZE = ("rank", "layer", "neuron", "effect_size", "delta", "auc", "selection_frequency")
 NARROW = ("rank", "layer", "neuron", "delta", "auc", "selection_frequency")
 
 

@@ -26,7 +26,7 @@ def _late_or_large(circuit: Circuit, late: Interval) -> str:
         return f"Shuffled labels put {shuffled} there: the circuit sits later than {alone}."
     if share < late.low:
         return f"Shuffled labels put {shuffled} there: the circuit sits less late than {alone}."
-    return f"Shuffled labels put {shuffled} there: being late is what {alone}."
+    return f"Shuffled labels put {shuffled} there: as much as {alone}."
 
 
 def _chosen_or_chance(circuit: Circuit, reach: Interval) -> str:

@@ -62,38 +62,57 @@ def test_a_clicked_cell_opens_the_card_of_a_neuron_of_that_layer(page: Page, app
     expect(page.get_by_text("Not in the circuit")).to_be_visible()
 
 
-def test_the_map_zooms_to_a_range_of_layers(page: Page, app_address: str) -> None:
+def zoom(page: Page, field: str, value: int) -> None:
+    number = page.get_by_role("spinbutton", name=field)
+    if not number.is_visible():
+        page.get_by_role("button", name="Zoom", exact=False).filter(has_text="Zoom").click()
+    number.fill(str(value))
+    number.press("Enter")
+
+
+def test_the_map_zooms_to_a_range_of_layers_that_a_link_keeps(page: Page, app_address: str) -> None:
     with_evidence(find_the_gate(page, app_address))
-    page.get_by_role("button", name="Zoom", exact=False).filter(has_text="Zoom").click()
-    first = page.get_by_role("slider", name=re.compile("Layers")).first
-    first.focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowRight")
+    zoom(page, "From layer", 3)
+    page.wait_for_function(f"() => JSON.stringify(({MAP_RANGE})()) === '[2.5,29.5]'")
+    page.wait_for_url(re.compile("layers=3-29"))
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Method").click()
+    page.wait_for_url(re.compile("/method"))
+    settled(page)
+    page.get_by_role("link", name="Gate").click()
     page.wait_for_function(f"() => JSON.stringify(({MAP_RANGE})()) === '[2.5,29.5]'")
 
 
 def test_the_map_zooms_to_one_cell_a_neuron(page: Page, app_address: str) -> None:
     with_evidence(find_the_gate(page, app_address))
     expect(page.get_by_text("2 to a cell, the strongest shown")).to_be_visible()
-    page.get_by_role("button", name="Zoom", exact=False).filter(has_text="Zoom").click()
-    last = page.get_by_role("slider", name=re.compile("Neurons")).last
-    last.focus()
-    page.keyboard.press("Home")
-    for _ in range(9):
-        page.keyboard.press("ArrowRight")
+    zoom(page, "To neuron", 9)
     expect(page.get_by_text("neuron (one to a cell)")).to_be_visible()
     page.wait_for_function(f"() => JSON.stringify(({ACROSS})()) === '[[-0.5,9.5],10]'")
+
+
+def test_the_camera_saves_png_after_it_was_chosen(page: Page, app_address: str) -> None:
+    with_evidence(find_the_gate(page, app_address))
+    page.get_by_test_id("stMain").get_by_test_id("stPopover").filter(has_not_text="Zoom").first.click()
+    page.get_by_role("radio", name="PNG").first.click()
+    settled(page)
+    page.keyboard.press("Escape")
+    page.locator(".js-plotly-plot").first.hover()
+    with page.expect_download() as download:
+        page.locator(".modebar-btn[data-title*=ownload]").first.click()
+    assert download.value.suggested_filename == "gate-heatmap.png"
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_chart_is_taken_away_as_a_page_and_as_data(page: Page, app_address: str, tmp_path: Path) -> None:
     with_evidence(find_the_gate(page, app_address))
     page.get_by_test_id("stMain").get_by_test_id("stPopover").filter(has_not_text="Zoom").first.click()
-    for name in ("Chart as a page (HTML)", "Data (CSV)"):
+    for name in ("Chart as a page (HTML)", "The circuit's neurons (CSV)"):
         with page.expect_download() as download:
             page.get_by_role("button", name=name).click()
         download.value.save_as(tmp_path / name)
     assert "Plotly.newPlot" in (tmp_path / "Chart as a page (HTML)").read_text(encoding="utf-8")
-    rows = list(csv.DictReader((tmp_path / "Data (CSV)").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "The circuit's neurons (CSV)").open(encoding="utf-8")))
     assert [int(row["rank"]) for row in rows] == list(range(1, 47))
 
 

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cna_core.circuits.attribution import attribute, top_neurons, universal_neurons
+from cna_core.circuits.attribution import attribute, measured, top_neurons, universal_neurons
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
-from tests.circuits.samples import activations_of, identity, random_activations
+from tests.circuits.samples import activations_of, circuit_of, identity, random_activations
 
 # Two layers of three neurons; δ by hand: [3, -4, 0 | 1, 0.5, -2]
 POSITIVE = np.array([[4, 0, 9, 1, 1, 0], [2, -2, 9, 3, 1, 0]], dtype=float)
@@ -146,3 +147,17 @@ def test_dropping_a_prompt_selects_as_if_it_had_never_been_there() -> None:
     dropped = activations.without([1])
     np.testing.assert_array_equal(attribute(dropped, top_k=12).flat, attribute(never, top_k=12).flat)
     np.testing.assert_allclose(dropped.delta, never.delta, rtol=1e-6, atol=1e-6)
+
+
+def test_a_circuit_without_figures_is_measured_and_one_with_figures_is_left_as_it_is() -> None:
+    activations = random_activations()
+    text = '{"neurons": {"2,-1,5": 1.5, "3,-1,4": -0.7}}'
+    opened = Circuit.from_json(text, activations.model)
+    shown = measured(opened, activations)
+    assert shown.flat.tolist() == opened.flat.tolist() and shown.prompts == opened.prompts
+    np.testing.assert_array_equal(shown.delta, activations.delta[opened.flat])
+    np.testing.assert_array_equal(shown.effect_size, activations.effect_size[opened.flat])
+    own = attribute(activations, top_k=3)
+    assert measured(own, activations) is own
+    with pytest.raises(CircuitError, match="belongs to"):
+        measured(circuit_of([(0, 0)]), activations)

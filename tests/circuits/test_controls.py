@@ -152,7 +152,7 @@ def test_half_circuits_are_what_attribution_selects_from_the_halves(score: str) 
     rules = {"top_k": 8, "score": score, "universal_threshold": None}
     circuit = attribute(activations, **rules)  # type: ignore[arg-type]
     result = stability(activations, circuit, resamples=6, seed=5)
-    first = controls._random_halves(activations.is_positive, 6, np.random.default_rng(5))
+    first = controls.random_halves(activations.is_positive, 6, np.random.default_rng(5))
     assert first.sum(1).tolist() == [6] * 6  # 3 of 7 positive and 3 of 7 negative prompts
     frequency = np.zeros(len(circuit))
     for row, half in enumerate(first):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cna_core.circuits.attribution import attribute
-from cna_core.circuits.projection import project_prompts
+from cna_core.circuits.projection import held_out_auc, project_prompts
 from cna_core.errors import CircuitError
 from tests.circuits.samples import activations_of, circuit_of, random_activations
 
@@ -51,3 +51,22 @@ def test_another_models_circuit_and_too_few_prompts_are_told() -> None:
     few = activations_of(np.ones((1, 4)), np.zeros((1, 4)))
     with pytest.raises(CircuitError, match="three prompts"):
         project_prompts(few, attribute(few, top_k=1))
+
+
+def test_held_out_prompts_show_what_generalises_and_what_does_not() -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(40, 400))
+    activations = activations_of(noise[:20], noise[20:])
+    circuit = attribute(activations, top_k=4, universal_threshold=None)
+    by_chance = held_out_auc(activations, circuit)
+    assert by_chance is not None and 0.35 < by_chance.mean < 0.65
+    assert project_prompts(activations, circuit).auc > by_chance.high  # chosen with the labels it is judged by
+    noise[:20, :3] += 4
+    activations = activations_of(noise[:20], noise[20:])
+    real = held_out_auc(activations, attribute(activations, top_k=3, universal_threshold=None))
+    assert real is not None and real.low > 0.95
+
+
+def test_too_few_prompts_hold_none_out() -> None:
+    few = activations_of(np.eye(4)[:2], np.eye(4)[2:])
+    assert held_out_auc(few, attribute(few, top_k=1, universal_threshold=None)) is None

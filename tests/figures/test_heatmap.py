@@ -152,7 +152,7 @@ def test_the_final_layers_are_framed_and_named() -> None:
     figure = neuron_heatmap(STATISTICS)
     (frame,) = figure.layout.shapes
     assert (frame.y0, frame.y1) == (2.5, 3.5) and frame.line.color == palette.FINAL_FRAME
-    assert figure.layout.annotations[0].text == "final 10% of layers"
+    assert figure.layout.annotations[0].text == "final 10 % of layers"
     assert neuron_heatmap(STATISTICS, layers=(0, 1)).layout.shapes == ()
 
 

@@ -40,7 +40,10 @@ def test_bars_are_the_counts_and_the_band_spans_low_to_high_behind_them() -> Non
     np.testing.assert_array_equal(band.base, BAND[0])
     np.testing.assert_array_equal(band.base + band.x, BAND[2])
     metas = [one.meta for one in figure.data]
-    assert metas.index("null-counts") < metas.index("counts")
+    assert metas.index("null-counts") < metas.index("counts") < metas.index("null-counts-ends")
+    ends = trace(figure, "null-counts-ends")
+    np.testing.assert_array_equal(ends.x, np.concatenate([BAND[0], BAND[2]]))
+    np.testing.assert_array_equal(ends.y, [*range(len(COUNTS))] * 2)
 
 
 def test_mass_is_drawn_raw_and_by_activation_scale() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cna_core.circuits.attribution import attribute
+from cna_core.circuits.controls import Interval
 from cna_core.circuits.projection import project_prompts
 from cna_core.figures.heatmap import NeuronStatistics
 from cna_core.figures.space import neuron_space, prompt_space
@@ -47,5 +48,7 @@ def test_prompts_stand_where_the_projection_puts_them_and_the_auc_is_said() -> N
     figure = prompt_space(projection, ACTIVATIONS.is_positive, ACTIVATIONS.prompts)
     np.testing.assert_array_equal(trace(figure, "positive").x, projection.points[:6, 0])
     np.testing.assert_array_equal(trace(figure, "negative").y, projection.points[6:, 1])
-    assert f"AUC of the first component {projection.auc:.2f}" in figure.layout.title.text
-    assert f"{projection.explained[0]:.0%}" in figure.layout.xaxis.title.text
+    assert f"AUC {projection.auc:.2f}" in figure.layout.title.text and "held out" not in figure.layout.title.text
+    figure = prompt_space(projection, ACTIVATIONS.is_positive, ACTIVATIONS.prompts, held_out=Interval(0.7, 0.55, 0.8))
+    assert "(held out 0.70, 0.55–0.80)" in figure.layout.title.text
+    assert f"{100 * projection.explained[0]:.0f} %" in figure.layout.xaxis.title.text

@@ -10,8 +10,9 @@ from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.evidence import examine
+from cna_core.circuits.projection import held_out_auc
 from cna_core.errors import CircuitError
-from pages.common import session
+from pages.common import jobs, session
 from pages.inspecting import picking, verdict
 from tests.circuits.samples import circuit_of, identity, random_activations
 
@@ -107,10 +108,72 @@ def test_a_pick_that_the_model_does_not_have_is_passed_over(found: pytest.Monkey
     assert f"Layer {CIRCUIT.layers[0]}, neuron {CIRCUIT.neurons[0]}" in words(opened(selected_neuron=(77, 5)))
 
 
-@pytest.mark.parametrize(("view", "title"), [("space", "Layer, neuron and δ"), ("prompts", "Prompts as the circuit")])
+@pytest.mark.parametrize(("view", "title"), [("space", "strongest neurons"), ("prompts", "Prompts as the circuit")])
 def test_the_other_views_take_the_maps_place(found: pytest.MonkeyPatch, view: str, title: str) -> None:
-    shown = titles(opened(view=view))
-    assert shown[0].startswith(title) and "What each layer holds" not in shown
+    app = opened(view=view)
+    shown = titles(app)
+    assert title in shown[0] and "What each layer holds" not in shown
+    assert "zoom-out" not in {button.key for button in app.button}
+    assert "cell of the map" not in words(app)
+
+
+def test_prompt_space_says_what_holds_on_prompts_held_out(found: pytest.MonkeyPatch) -> None:
+    expected = held_out_auc(ACTIVATIONS, CIRCUIT)
+    assert expected is not None
+    assert f"held out {expected.mean:.2f}" in titles(opened(view="prompts"))[0]
+
+
+def test_a_zoomed_part_is_in_the_address_and_comes_from_it(found: pytest.MonkeyPatch) -> None:
+    app = opened()
+    assert "layers" not in app.query_params
+    app.number_input(key="layers-from-0-of-3").set_value(2).run()
+    app.number_input(key="neurons-to-19-of-19").set_value(4).run()
+    assert (app.query_params["layers"], app.query_params["neurons"]) == ("2-3", "0-4")
+    assert charts(app)[0]["layout"]["yaxis"]["range"] == [1.5, 3.5]
+    other = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    other.query_params["layers"], other.query_params["neurons"] = "2-3", "4-99999"
+    other.run()
+    assert charts(other)[0]["layout"]["xaxis"]["range"] == [3.5, 19.5]
+    other.button(key="zoom-out").click().run()
+    assert charts(other)[0]["layout"]["yaxis"]["range"] == [-0.5, 3.5] and "layers" not in other.query_params
+
+
+@pytest.mark.parametrize("linked", ["", "5", "a-b", "-3", "3-", "1-2-3"])
+def test_an_address_that_names_no_range_shows_the_whole(found: pytest.MonkeyPatch, linked: str) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    app.query_params["layers"] = linked
+    app.run()
+    assert not app.exception and charts(app)[0]["layout"]["yaxis"]["range"] == [-0.5, 3.5]
+
+
+def test_an_opened_circuit_of_another_model_leaves_a_way_back(found: pytest.MonkeyPatch) -> None:
+    foreign = circuit_of([(0, 0)], identity(1536, layers=30, name="smollm2-135m-instruct"))
+    found.undo()
+    found.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
+    app = opened(opened_circuit=foreign)
+    assert "belongs to smollm2" in app.error[0].value
+    assert "SmolLM2" in app.button(key="mismatch-load").label
+    app.button(key="mismatch-back").click().run()
+    assert app.session_state["opened_circuit"] is None
+
+
+def test_a_stopped_finding_says_so_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.Job("x", "Finding the gate", done=41, total=224, words="prompts recorded")
+    job.stop.set()
+    monkeypatch.setattr(jobs, "get", lambda key: job)
+    assert "Stopping" in json.dumps([bar.proto.text for bar in opened().get("progress")])
+    job.finished = True
+    assert "stopped" in opened().info[0].value
+
+
+def test_choosing_png_at_one_chart_shows_at_all_and_settles(found: pytest.MonkeyPatch) -> None:
+    app = opened()
+    app.segmented_control(key="gate-layers-camera-svg").set_value("png").run()
+    assert not app.exception
+    chosen = [control.value for control in app.segmented_control if "-camera-" in str(control.key)]
+    assert len(chosen) >= 3 and set(chosen) == {"png"}
+    cameras = [json.loads(chart.proto.config)["toImageButtonOptions"] for chart in app.get("plotly_chart")]
+    assert {camera["format"] for camera in cameras} == {"png"}
 
 
 def test_a_circuit_of_another_model_is_refused_with_the_reason(found: pytest.MonkeyPatch) -> None:

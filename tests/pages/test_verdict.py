@@ -31,7 +31,7 @@ def evidence(shares: list[float], reached: list[int]) -> Evidence:
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ([0.4, 0.6], "being late is what activation scale alone gives"),
+        ([0.4, 0.6], "as much as activation scale alone gives"),
         ([0.1, 0.2], "sits later than activation scale alone gives"),
         ([0.8, 0.9], "sits less late than activation scale alone gives"),
     ],
@@ -46,7 +46,7 @@ def test_the_share_is_told_with_what_shuffled_labels_give(shares: list[float], w
 
 def test_circuits_ranked_by_effect_size_are_not_explained_by_scale() -> None:
     settings = CircuitSettings(**(LATE_HALF.settings.model_dump() | {"score": "effect-size"}))
-    assert "is what chance alone gives" in sentence(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
+    assert "as much as chance alone gives" in sentence(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
 
 
 @pytest.mark.parametrize(("reached", "words"), [([0, 1], "is not chance"), ([3, 9], "may be chance")])

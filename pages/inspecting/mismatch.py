@@ -1,0 +1,36 @@
+"""What a page shows where the circuit in front cannot be shown for the chosen model: why, and the two ways on."""
+
+import streamlit as st
+
+from cna_core.errors import CnaError
+from cna_core.models.catalog import catalog
+from pages.common import session
+
+
+def draw(error: CnaError) -> None:
+    """The reason, and where an opened circuit is in the way, a button for each remedy."""
+    st.error(str(error), icon=":material/error:")
+    opened = session.opened_circuit()
+    if opened is None:
+        return
+    with st.container(horizontal=True):
+        st.button(
+            "Back to the circuit found on this model",
+            key="mismatch-back",
+            icon=":material/undo:",
+            type="primary",
+            on_click=session.open_circuit,
+            args=(None,),
+        )
+        if opened.model.name in catalog() and opened.model.name != session.model_name():
+            st.button(
+                f"Load {catalog()[opened.model.name].title}",
+                key="mismatch-load",
+                icon=":material/swap_horiz:",
+                on_click=_choose,
+                args=(opened.model.name,),
+            )
+
+
+def _choose(name: str) -> None:
+    st.session_state["model"] = name
