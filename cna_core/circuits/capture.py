@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations, find_cached, keep_cached
-from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
+from cna_core.circuits.last_tokens import Prefix, first_tree, last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
@@ -117,17 +117,25 @@ class _Recording:
         suffixes = [list(row[prefix_length:]) for row in self.tokens]
         self._tell()
         raise_if_stopped(self.stop)
-        prefix = self._if_memory_allows(run_prefix, self.model, self.tokens[0][:prefix_length])
-        if prefix is None:
-            raise self._too_little_memory()
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
+        prefix = Prefix(0, ()) if not prefix_length else None
+        if prefix is None and not (as_tree and prefix_length <= batch_tokens):  # else the first tree brings it along
+            prefix = self._if_memory_allows(run_prefix, self.model, self.tokens[0][:prefix_length])
+            if prefix is None:
+                raise self._too_little_memory()
         rows = {index: suffixes[index] for index in self.mine}
         planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, prefix_length, batch_tokens)
         waiting = classes_together(planned, self.is_positive)
         while waiting:
             raise_if_stopped(self.stop)
-            batch = [suffixes[index] for index in waiting[0]]
-            neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop, as_tree)
+            neurons: Tensor | None
+            if prefix is None:
+                whole = [self.tokens[index] for index in waiting[0]]
+                first = self._if_memory_allows(first_tree, self.model, whole, prefix_length, self.stop)
+                neurons, prefix = first or (None, None)
+            else:
+                batch = [suffixes[index] for index in waiting[0]]
+                neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop, as_tree)
             if neurons is None:
                 waiting = self._halved(waiting)
             else:

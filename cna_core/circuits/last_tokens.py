@@ -6,6 +6,7 @@ is exact for every kind of attention (MODEL_FACTS.md: left padding is not), and 
 never runs. Knows token ids; knows nothing about prompts, classes or statistics.
 """
 
+import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from cna_core.circuits.token_tree import TokenTree
 from cna_core.circuits.tree_attention import attention_by_blocks
 from cna_core.errors import ModelError
-from cna_core.models.layers import NeuronView, text_decoder
+from cna_core.models.layers import DenseLayer, NeuronView, Removable, text_decoder
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 
@@ -100,12 +101,39 @@ def last_token_neurons(
     """
     tree = TokenTree.of(rows) if as_tree else None
     if tree is not None and len(tree) > 1:  # a lone token in a lone row would take bfloat16's other kernels
-        with attention_by_blocks(model.network):
-            return _recorded(model, _tree_inputs(model, tree, prefix), tree.ends, 1, stop)
+        return _of_tree(model, tree, _after(prefix, 1), prefix.length if prefix else 0, stop)
     # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
     last = torch.tensor([len(row) - 1 for row in padded])
     return _recorded(model, _padded_inputs(model, padded, prefix), last, len(padded), stop)[: len(rows)]
+
+
+def first_tree(
+    model: LoadedModel, rows: Sequence[Sequence[int]], shared: int, stop: threading.Event | None = None
+) -> tuple[Tensor, Prefix]:
+    """As `last_token_neurons` of whole rows as a tree; and the prefix, for the rows that come after.
+
+    Args:
+        rows: token ids; their first `shared` are the same in all.
+    """
+    cache = DynamicCache()
+    tree = TokenTree.of(rows)  # begins with the shared tokens, in order
+    neurons = _of_tree(model, tree, {"use_cache": True, "past_key_values": cache}, 0, stop)
+    return neurons, _prefix_in(model, cache, shared, len(tree))
+
+
+def _of_tree(
+    model: LoadedModel, tree: TokenTree, caching: dict[str, object], before: int, stop: threading.Event | None
+) -> Tensor:
+    """(rows of the tree, total neurons), `before` tokens being in the cache already."""
+    inputs = {
+        "input_ids": tree.tokens[None],
+        "attention_mask": tree.mask(before, model.network.dtype),
+        "position_ids": before + tree.depths[None],
+        **caching,
+    }
+    with attention_by_blocks(model.network):
+        return _recorded(model, inputs, tree.ends, 1, stop)
 
 
 def _recorded(
@@ -113,13 +141,17 @@ def _recorded(
 ) -> Tensor:
     """(positions, total neurons): what one forward pass of `rows` rows shows."""
     recorded: list[Tensor | None] = [None] * len(model.neuron_layers)
-    with recording(model, positions, recorded, stop, rows):
+    with contextlib.suppress(_Enough), recording(model, positions, recorded, stop, rows, ends_pass=rows == 1):
         _call(model, inputs)
     missing = [index for index, part in enumerate(recorded) if part is None]
     if missing:
         raise ModelError(f"The neurons of layer {missing[0]} of {model.name} did not show up in its forward pass.")
     parts = [part for part in recorded if part is not None]
     return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
+
+
+class _Enough(Exception):  # noqa: N818  # no error: all that was asked for has been seen
+    """Ends a forward pass once the last layer's neurons are there."""
 
 
 @contextmanager
@@ -129,6 +161,7 @@ def recording(
     recorded: list[Tensor | None],
     stop: threading.Event | None = None,
     rows: int | None = None,
+    ends_pass: bool = False,
 ) -> Iterator[None]:
     """While this is open, a forward pass puts layer ℓ's neurons (positions, width) into `recorded[ℓ]`.
 
@@ -137,6 +170,8 @@ def recording(
     Args:
         positions: one token of each row, or several of a lone one.
         rows: how many the pass has; as many as positions if not given.
+        ends_pass: compute of a dense last layer no more than its neurons at the positions of a lone row, then end the
+            pass by `_Enough`.
     """
 
     def note(index: int) -> Callable[[NeuronView], None]:
@@ -147,14 +182,29 @@ def recording(
 
         return visit
 
-    handles = []
+    def note_and_end(view: NeuronView) -> None:
+        recorded[-1] = view.at(torch.arange(len(positions)))
+        raise _Enough
+
+    handles: list[Removable] = []
+    cut = _last_to_cut(model) if ends_pass and len(positions) > 1 else None  # a lone one would take other kernels
     try:
         for place, layer in enumerate(model.neuron_layers):
-            handles.append(layer.attach(note(place), rows=rows or len(positions)))
+            if cut is not None and layer is cut:
+                handles += [cut.only_at(positions), cut.attach(note_and_end, rows=1)]
+            else:
+                handles.append(layer.attach(note(place), rows=rows or len(positions)))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _last_to_cut(model: LoadedModel) -> DenseLayer | None:
+    """The last layer, where a pass may end in it: not where accelerate moves weights about as a pass comes by."""
+    last = model.neuron_layers[-1]
+    moved = hasattr(model.network, "hf_device_map")
+    return last if isinstance(last, DenseLayer) and last.up_projections and not moved else None
 
 
 def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
@@ -164,11 +214,17 @@ def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
     cache = DynamicCache()
     rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
     _call(model, {"input_ids": torch.tensor([list(tokens)] * rows), "past_key_values": cache, "use_cache": True})
+    return _prefix_in(model, cache, len(tokens), len(tokens))
+
+
+def _prefix_in(model: LoadedModel, cache: DynamicCache, length: int, read: int) -> Prefix:
+    """The first `length` tokens' keys and values in the cache of a pass of `read` tokens, copied out of it."""
     layers = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    kept = tuple((keys[:1], values[:1]) for keys, values in layers if keys is not None and values is not None)
-    if not kept or any(keys.shape[-2] != len(tokens) for keys, _ in kept):
+    known = [(keys, values) for keys, values in layers if keys is not None and values is not None]
+    if not known or any(keys.shape[-2] != read for keys, _ in known):
         raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
-    return Prefix(len(tokens), kept)
+    kept = tuple((keys[:1, :, :length].clone(), values[:1, :, :length].clone()) for keys, values in known)
+    return Prefix(length, kept)
 
 
 def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> dict[str, object]:
@@ -182,16 +238,6 @@ def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Pr
         "attention_mask": mask.long(),
         "position_ids": torch.arange(before, before + width).expand(len(rows), -1),
         **_after(prefix, len(rows)),
-    }
-
-
-def _tree_inputs(model: LoadedModel, tree: TokenTree, prefix: Prefix | None) -> dict[str, object]:
-    before = prefix.length if prefix else 0
-    return {
-        "input_ids": tree.tokens[None],
-        "attention_mask": tree.mask(before, model.network.dtype),
-        "position_ids": before + tree.depths[None],
-        **_after(prefix, 1),
     }
 
 

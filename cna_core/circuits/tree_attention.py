@@ -52,13 +52,24 @@ def _by_blocks(
     if attention_mask is None or len(query) != 1 or options.get("position_bias") is not None:
         return whole(module, query, key, value, attention_mask, **options)
     parts = []
-    for start in range(0, query.shape[2], BLOCK_TOKENS):
-        block = slice(start, start + BLOCK_TOKENS)
-        seen = (attention_mask[0, 0, block] == 0).any(0).nonzero()[:, 0]
-        shown = attention_mask[:, :, block, seen]
+    for block, seen, shown in _blocks(attention_mask):
         part, _ = whole(module, query[:, :, block], key[:, :, seen], value[:, :, seen], shown, **options)
         parts.append(part)
     return torch.cat(parts, dim=1), None
+
+
+def _blocks(mask: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
+    """Of each block of tokens: which, the keys that any of them sees, and the mask of those. Kept with the mask, which
+    all layers share."""
+    known: list[tuple[slice, Tensor, Tensor]] | None = getattr(mask, "blocks_of_tokens", None)
+    if known is None:
+        known = []
+        for start in range(0, mask.shape[2], BLOCK_TOKENS):
+            block = slice(start, start + BLOCK_TOKENS)
+            seen = (mask[0, 0, block] == 0).any(0).nonzero()[:, 0]
+            known.append((block, seen, mask[:, :, block, seen]))
+        mask.blocks_of_tokens = known  # type: ignore[attr-defined]
+    return known
 
 
 AttentionInterface.register(_NAME, _by_blocks)

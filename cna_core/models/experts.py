@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cna_core.errors import ModelError
-from cna_core.models.neurons import DenseLayer, NeuronView, Removable, Visit
+from cna_core.models.neurons import DenseLayer, Handles, NeuronView, Removable, Visit
 
 
 @dataclass
@@ -106,7 +106,7 @@ class RoutedExperts:
             visit(view)
             return view.neurons
 
-        return _Handles(
+        return Handles(
             [
                 self.experts.register_forward_pre_hook(before_experts, with_kwargs=True),
                 self._probe.register_forward_hook(after_gate),
@@ -154,7 +154,7 @@ class MixtureLayer:
             handles.append(
                 self.dense.attach(functools.partial(self._visit_part, visit, boundary, self.width), rows)
             )
-        return _Handles(handles)
+        return Handles(handles)
 
     def _visit_part(self, visit: Visit, start: int, end: int, view: NeuronView) -> None:
         visit(view if (start, end) == (0, self.width) else _PartView(view, start, end, self.width))
@@ -179,14 +179,3 @@ class _PartView:
 
     def multiply(self, multipliers: Tensor) -> None:
         self.part.multiply(multipliers[:, self.start : self.end])
-
-
-class _Handles:
-    """Several handles in one."""
-
-    def __init__(self, handles: Sequence[Removable]) -> None:
-        self.handles = handles
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()

@@ -96,8 +96,9 @@ def _neurons_of(layer: nn.Module, index: int, hidden: int, network: PreTrainedMo
     return dense_layer
 
 
-def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.Module]]:
-    """(neurons, module) of everything in a decoder layer that is built like an MLP's down projection."""
+def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.Module, tuple[nn.Module, ...]]]:
+    """(neurons, module, its up projections) of everything in a decoder layer that is built like an MLP's down
+    projection."""
     for name, parent in layer.named_modules():
         parts = name.split(".")
         if "experts" in parts or any(word in part for part in parts for word in _NO_MLP):
@@ -111,9 +112,10 @@ def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.M
             if shape is None or shape[1] != hidden or any(word in child_name for word in _NO_MLP):
                 continue
             # A square projection (hidden to hidden) must not count as its own sibling.
-            ups = {up[1] for other, up in shapes.items() if other is not child and up and up[0] == hidden}
-            if shape[0] in ups or 2 * shape[0] in ups:
-                yield shape[0], child
+            others = {other: up[1] for other, up in shapes.items() if other is not child and up and up[0] == hidden}
+            ups = tuple(other for other, width in others.items() if width in (shape[0], 2 * shape[0]))
+            if ups:
+                yield shape[0], child, ups
 
 
 def _linear_shape(module: nn.Module) -> tuple[int, int] | None:

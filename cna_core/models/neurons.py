@@ -4,7 +4,7 @@ Knows nothing about prompts, circuits or what a multiplier means. Layers of rout
 them all in layers.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,17 @@ class Removable(Protocol):
 
     def remove(self) -> None:
         """Take the hook off; a second time does nothing."""
+
+
+class Handles:
+    """Several handles in one."""
+
+    def __init__(self, handles: Sequence[Removable]) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
 
 
 class NeuronLayer(Protocol):
@@ -80,6 +91,8 @@ class DenseLayer:
     index: int
     width: int
     down_projection: nn.Module
+    up_projections: tuple[nn.Module, ...] = ()
+    """What makes the neurons, token by token: gate and up, or both in one."""
 
     def attach(self, visit: Visit, rows: int) -> Removable:
         def before_down_projection(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -89,3 +102,15 @@ class DenseLayer:
             return (view.neurons.reshape(neurons.shape), *inputs[1:])
 
         return self.down_projection.register_forward_pre_hook(before_down_projection)
+
+    def only_at(self, positions: Tensor) -> Removable:
+        """Until the handle is removed, compute the neurons of passes of a lone row at these tokens (n,) alone.
+
+        The layer's neurons are then those tokens' only, and what the layer adds to the residual stream is of no use.
+        """
+
+        def before_up_projection(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden = inputs[0]
+            return (hidden.index_select(-2, positions.to(hidden.device)), *inputs[1:])
+
+        return Handles([module.register_forward_pre_hook(before_up_projection) for module in self.up_projections])

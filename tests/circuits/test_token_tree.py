@@ -1,5 +1,7 @@
 """Rows as a tree: nothing twice, and what a model reads in it is what it reads in the rows."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cna_core.circuits import tree_attention
-from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix
+from cna_core.circuits.last_tokens import first_tree, last_token_neurons, reads_trees, run_prefix
 from cna_core.circuits.token_tree import TokenTree, tree_batches
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
@@ -84,6 +86,40 @@ def test_attention_leaves_out_what_no_token_of_a_block_sees(
     assert computed < 0.7 * tiny_model.identity.layers * nodes**2
     torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
     assert tiny_model.network.config._attn_implementation == before
+
+
+def test_the_first_tree_brings_the_prefix_along(tiny_model: LoadedModel) -> None:
+    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
+    with torch.no_grad():
+        neurons, prefix = first_tree(tiny_model, rows, 2)
+        alone = run_prefix(tiny_model, rows[0][:2])
+        after = last_token_neurons(tiny_model, [row[2:] for row in rows], prefix, as_tree=True)
+    assert prefix.length == 2 and len(prefix.layers) == tiny_model.identity.layers
+    for pair, expected in zip(prefix.layers, alone.layers, strict=True):
+        torch.testing.assert_close(pair, expected)
+    torch.testing.assert_close(after, neurons, rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_layer_is_computed_where_it_is_read_and_no_further(tiny_model: LoadedModel) -> None:
+    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
+    first, last = (tiny_model.network.model.layers[index].mlp for index in (0, -1))
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: seen.__setitem__(name, output.shape[1])
+
+    modules = {"first": first.up_proj, "up": last.up_proj, "gate": last.gate_proj, "down": last.down_proj}
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    with torch.no_grad():
+        as_tree = last_token_neurons(tiny_model, rows, as_tree=True)
+        assert seen == {"first": len(TokenTree.of(rows)), "up": 3, "gate": 3}
+        torch.testing.assert_close(as_tree, last_token_neurons(tiny_model, rows), rtol=1e-4, atol=1e-6)
+        assert "down" in seen
+        seen.clear()
+        last_token_neurons(tiny_model, rows[:1], as_tree=True)  # a lone row would take bfloat16's other kernels
+    assert seen["up"] == len(rows[0])
+    for handle in handles:
+        handle.remove()
 
 
 def test_a_tree_shows_the_neurons_that_padded_rows_show(tiny_model: LoadedModel) -> None:
