@@ -7,6 +7,10 @@ from typing import NamedTuple
 import streamlit as st
 
 
+LONG = 10
+"""Characters of a figure that would not fit on its line at full size."""
+
+
 class Card(NamedTuple):
     """One figure.
 
@@ -35,7 +39,8 @@ def percent(share: float) -> str:
 
 def _markup(card: Card) -> str:
     label, value, note, more = (html.escape(part, quote=True) for part in card)
+    size = "card-value" if len(card.value) < LONG else "card-value long"
     return (
         f'<div class="card" data-testid="card" title="{more}"><div class="card-label">{label}</div>'
-        f'<div class="card-value">{value}</div><div class="card-note">{note}</div></div>'
+        f'<div class="{size}">{value}</div><div class="card-note">{note}</div></div>'
     )
