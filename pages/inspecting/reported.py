@@ -178,14 +178,14 @@ def _measured_refusal(name: str) -> Measured:
                 _rate(run.baseline),
                 _rate(ablated[0]) + size,
                 NOTHING if quality is None else f"{quality:.3f}",
-                _source(run, ablated[0]),
+                _source(run, ablated[0], stored.about.name),
             )
     return Measured()
 
 
-def _source(run: Run, ablated: Point) -> str:
+def _source(run: Run, ablated: Point, name: str) -> str:
     """Which run, of when, with which circuit and strength."""
-    named = f"the run “{run.name}”" if run.name else "the newest run of this model"
+    named = f"the run “{name}”" if name else "the newest run of this model"
     started = f" of {run.created[:10]}" if run.created else ""
     neurons = run.settings.circuit.get("top_k")
     circuit = f"its circuit of {neurons:,} neurons" if isinstance(neurons, int) else "its circuit"
