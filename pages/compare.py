@@ -13,6 +13,7 @@ from cna_core.evaluation.runs import Run
 from cna_core.evaluation.tables import points_table, runs_beside
 from cna_core.figures.compare import circuits_by_depth
 from cna_core.figures.dose_response import dose_response
+from cna_core.figures.percents import percent, points
 from cna_core.figures.sweep_curves import COSTS, REFUSAL, Curve, curves_of
 from pages.common import charts, session, style
 
@@ -104,15 +105,17 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
     if table.empty:
         st.caption("The runs share no setting (control, size, strength).")
         return
-    shares = ["refused, first", "refused, second", "change", "change, low", "change, high"]
-    table[shares] = 100 * table[shares].astype(float)
-    columns = {column: st.column_config.NumberColumn(format="%.0f %%") for column in shares}
-    qualities = ("quality, first", "quality, second")
-    columns |= {column: st.column_config.NumberColumn(format="%.3f") for column in qualities}
-    st.dataframe(table, hide_index=True, key="compare-table", column_config=columns)
+    shares, changes = ["refused, first", "refused, second"], ["change", "change, low", "change, high"]
+    qualities = ["quality, first", "quality, second"]
+    numbers = shares + changes + qualities
+    table[numbers] = table[numbers].astype(float)
+    styled = table.style.format("{:g}".format, subset=["circuit, %", "strength"], na_rep="")
+    styled.format(percent, subset=shares, na_rep="").format(points, subset=changes, na_rep="")
+    styled.format("{:.3f}".format, subset=qualities, na_rep="")
+    st.dataframe(styled, hide_index=True, key="compare-table")
     st.caption(
-        f"First: {names[0]}; second: {other}. Changes, with 95 % intervals, are paired prompt by prompt; they are "
-        "empty where the runs asked other prompts."
+        f"First: {names[0]}; second: {other}. Changes, in percentage points with 95 % intervals, are paired prompt by "
+        "prompt; they are empty where the runs asked other prompts."
     )
 
 

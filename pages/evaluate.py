@@ -9,13 +9,15 @@ from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
 from pages.common import charts, first_steps, jobs, session, style
 from pages.evaluating import order, results, shelf, work
+from pages.inspecting import panes
 
 STARTED = "evaluate-started"
 
 
 def draw() -> None:
+    panes.apply()
     st.title("Does turning the gate off do what is claimed?")
-    left, main = st.columns([1, 3.6], gap="medium")
+    left, main = panes.side_by_side("runs", [5, 18])
     _follow_started()
     with left:
         shelf.draw()
@@ -56,24 +58,24 @@ def _set_up() -> None:
 
 def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     answers = len(wanted.prompts) + len(wanted.benign or ()) + len(wanted.borderline or ())
-    button, words = st.columns([1, 3], vertical_alignment="center")
+    row = st.container(horizontal=True, vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
-    if button.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start", width="stretch"):
+    if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
         st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
         st.rerun()
     pace = work.pace(circuit)
     about = f"{wanted.settings} settings × {answers} prompts"
     if pace is not None:
         about += f" · about {jobs.spoken_seconds(wanted.seconds(pace))}"
-        words.caption(about)
+        row.caption(about)
         return
     job = work.pace_job()
     if work.is_running(job):
-        with words:
+        with row:
             st.caption(f"{about} · timing one batch …")
             _await(job)
         return
-    words.caption(f"{about} · the time is known once the model is in memory")
+    row.caption(f"{about} · the time is known once the model is in memory")
 
 
 @st.fragment(run_every=1.0)
@@ -101,11 +103,11 @@ def _look_at(identity: str) -> None:
     except CnaError as error:
         st.error(str(error))
         return
-    title, resume, take = st.columns([4, 1, 1], vertical_alignment="center")
+    row = st.container(horizontal=True, vertical_alignment="center")
     named = f"**{run.name}** · {run.layers_and_size}" if run.name else f"**{run.layers_and_size}**"
-    title.markdown(f"{named} · {run.created[:16].replace('T', ' ')}")
+    row.markdown(f"{named} · {run.created[:16].replace('T', ' ')}")
     if not run.finished:
-        resume.button(
+        row.button(
             "Go on",
             icon=":material/play_arrow:",
             key="evaluate-resume",
@@ -113,7 +115,7 @@ def _look_at(identity: str) -> None:
             on_click=_go_on,
             args=(identity, run),
         )
-    take.download_button(
+    row.download_button(
         "JSON",
         run.to_json,
         f"run-{identity}.json",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from torch import Tensor
 
 from cna_core.errors import ModelError, RunError
+from cna_core.evaluation.runs import Point
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import ASSETS
 from cna_core.prompts.chat_format import Message, as_messages
@@ -21,6 +22,7 @@ from cna_core.prompts.chat_format import Message, as_messages
 BUILTIN_QUESTIONS = ASSETS / "knowledge" / "questions.jsonl"
 LETTERS = "ABCDEFGHIJ"
 MMLU = "cais/mmlu"
+FOUR_CHOICES = 0.25
 
 
 class Question(BaseModel):
@@ -122,6 +124,27 @@ def question_messages(question: Question) -> list[Message]:
     choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
     letters = ", ".join(LETTERS[: len(question.choices) - 1]) + f" or {LETTERS[len(question.choices) - 1]}"
     return as_messages(f"{question.question.strip()}\n{choices}\n\nAnswer with the letter only: {letters}.")
+
+
+def chance_of(questions: Sequence[Question]) -> float | None:
+    """The share of right answers that guessing gives; None where there are no questions."""
+    return sum(1 / len(question.choices) for question in questions) / len(questions) if questions else None
+
+
+def said_of_chance(baseline: Point) -> str:
+    """One sentence where the unsteered model answers no better than by guessing, for then nothing can be lost; else "".
+
+    That is, where the 95 % interval of its right answers holds the share that guessing gives. Runs that do not say that
+    share asked four choices a question.
+    """
+    known = baseline.estimate("knowledge")
+    chance = FOUR_CHOICES if baseline.knowledge_chance is None else baseline.knowledge_chance
+    if known is None or not known.low <= chance <= known.high:
+        return ""
+    return (
+        f"Knowledge is at chance: {100 * known.value:.0f} % right without steering (95 %: {100 * known.low:.0f}–"
+        f"{100 * known.high:.0f} %), guessing gives {100 * chance:.0f} %: that it does not fall shows little."
+    )
 
 
 def letter_tokens(model: LoadedModel) -> list[list[int]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.intervals import change_of_rate, mean_with_interval, ratio_with_interval
-from cna_core.evaluation.knowledge import Question, chosen_places, letter_tokens
+from cna_core.evaluation.knowledge import Question, chance_of, chosen_places, letter_tokens
 from cna_core.evaluation.quality import likelihoods, quality
 from cna_core.evaluation.refusal import detect_refusal, wilson_interval
 from cna_core.evaluation.runs import SetName
@@ -185,6 +185,8 @@ class Knowledge(Measure):
     def summarise(self, observations: Sequence[Observation], baseline: Sequence[Observation]) -> dict[str, Any]:
         after = [observation["correct"] for observation in observations]
         fields = rate_fields(self.name, after)
+        if (chance := chance_of(self.questions)) is not None:
+            fields["knowledge_chance"] = chance
         if len(baseline) == len(after):
             change = change_of_rate([observation["correct"] for observation in baseline], after)
             fields |= {"knowledge_change": change.value, "knowledge_change_interval": (change.low, change.high)}

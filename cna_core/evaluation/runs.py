@@ -81,7 +81,7 @@ class Point(BaseModel):
     """What was measured at one setting; a measure that was not asked for is None, and absent from the file.
 
     Rates are shares; intervals are 95 %: Wilson's for rates, bootstrap over prompts for means, paired for changes.
-    Measures that are plugged in add fields of their own.
+    `knowledge_chance` is what guessing gives. Measures that are plugged in add fields of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -108,6 +108,7 @@ class Point(BaseModel):
     benign_kl_interval: tuple[float, float] | None = None
     knowledge: float | None = None
     knowledge_interval: tuple[float, float] | None = None
+    knowledge_chance: float | None = None
     knowledge_change: float | None = None
     knowledge_change_interval: tuple[float, float] | None = None
 

@@ -1,10 +1,13 @@
 """Which layers do it: the causal profile of a circuit. Pure functions of arrays."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cna_core.figures import palette
+from cna_core.figures.percents import points, share_axis
 
 
 def causal_profile(
@@ -45,17 +48,24 @@ def causal_profile(
         figure.add_hline(
             y=whole[0],
             line={"color": palette.STEERED, "width": 1, "dash": "dash"},
-            annotation={"text": f"whole circuit {whole[0]:+.0%}", "font": {"color": palette.STEERED, "size": 11}},
+            annotation={"text": f"whole circuit {points(whole[0])}", "font": {"color": palette.STEERED, "size": 11}},
             annotation_position="top left",
         )
     palette.frame(figure, "Which layers do it: change of the refusal chance when ablated", 380, dark)
     figure.update_xaxes(title_text="layer", range=[-0.7, count - 0.3], dtick=2 if count <= 40 else 5)
     figure.update_layout(margin={"l": 72})
-    figure.update_yaxes(title_text="change of refusal chance", tickformat="+.0%")
+    figure.update_yaxes(title_text="change of refusal chance", **_axis(alone, others, random_band, whole))
     first = count - max(1, round(final * count))
     frame = {"x0": first - 0.5, "x1": count - 0.5, "y0": 0, "y1": 1, "yref": "paper"}
     figure.add_shape(type="rect", **frame, line={"color": palette.FINAL_FRAME, "width": 2})
     return figure
+
+
+def _axis(*drawn: object) -> dict[str, Any]:
+    """Ticks that suit all that is drawn, and 0."""
+    parts = [np.ravel(np.asarray(part, dtype=np.float64)) for part in drawn if part is not None]
+    ends = np.concatenate([[0.0], *parts])
+    return share_axis(float(np.nanmin(ends)), float(np.nanmax(ends)), 8, change=True)
 
 
 def _add_random_band(figure: go.Figure, layers: NDArray, band: NDArray[np.float64]) -> None:
@@ -68,11 +78,12 @@ def _add_random_band(figure: go.Figure, layers: NDArray, band: NDArray[np.float6
             y=band[:, 2] - band[:, 1],
             width=0.9,
             marker={"color": palette.translucent(palette.RANDOM, 0.35), "line": {"width": 0}},
-            customdata=band,
-            hovertemplate=(
-                "layer %{x}, as many random neurons: %{customdata[0]:+.1%} "
-                "(95 %: %{customdata[1]:+.1%} to %{customdata[2]:+.1%})<extra></extra>"
-            ),
+            hovertext=[
+                f"layer {layer}, as many random neurons: {points(change, 1)} "
+                f"(95 %: {points(low, 1)} to {points(high, 1)})"
+                for layer, (change, low, high) in zip(layers, band, strict=True)
+            ],
+            hoverinfo="text",
         )
     )
 
@@ -97,7 +108,10 @@ def _add_changes(
                 "thickness": 1,
                 "width": 2,
             },
-            customdata=layers,
-            hovertemplate=f"layer %{{customdata}}, {name} ablated: %{{y:+.1%}}<extra></extra>",
+            hovertext=[
+                f"layer {layer}, {name} ablated: {points(change, 1)}"
+                for layer, change in zip(layers, changes[:, 0], strict=True)
+            ],
+            hoverinfo="text",
         )
     )

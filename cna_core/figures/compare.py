@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cna_core.figures import palette
+from cna_core.figures.percents import percent, share_axis
 
 COLOURS = (palette.STEERED, palette.BASELINE, palette.NEGATIVE, palette.POSITIVE)
 
@@ -24,27 +25,30 @@ def circuits_by_depth(
         dark: for a dark page.
     """
     figure = go.Figure()
+    highest = 0.0
     for place, (name, counts) in enumerate(zip(names, layer_counts, strict=True)):
-        layers = len(counts)
+        layers, shares = len(counts), np.asarray(counts) / max(1, np.sum(counts))
+        highest = max(highest, float(shares.max(initial=0)))
         colour = COLOURS[place % len(COLOURS)]
         figure.add_trace(
             go.Scatter(
                 name=name,
                 meta=f"circuit/{place}",
                 x=(np.arange(layers) + 0.5) / layers,
-                y=np.asarray(counts) / max(1, np.sum(counts)),
+                y=shares,
                 mode="lines+markers",
                 line={"color": colour, "width": 2, "shape": "hvh"},
                 marker={"color": colour, "size": 6},
-                customdata=np.stack([np.arange(layers), np.asarray(counts)], -1),
-                hovertemplate=(
-                    f"{name}, layer %{{customdata[0]}}: %{{customdata[1]}} neurons (%{{y:.0%}})<extra></extra>"
-                ),
+                hovertext=[
+                    f"{name}, layer {layer}: {count} neurons ({percent(share)})"
+                    for layer, (count, share) in enumerate(zip(counts, shares, strict=True))
+                ],
+                hoverinfo="text",
             )
         )
     palette.frame(figure, "Where the circuits lie, by depth", 360, dark)
     figure.update_xaxes(title_text="depth: 0 first layer, 1 last", range=[-0.01, 1.01])
-    figure.update_yaxes(title_text="share of the circuit", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title_text="share of the circuit", rangemode="tozero", **share_axis(0, highest, 6))
     frame = {"color": palette.FINAL_FRAME, "width": 2}
     figure.add_shape(type="rect", x0=0.9, x1=1, y0=0, y1=1, yref="paper", line=frame)
     return figure

@@ -1,6 +1,7 @@
 """Refusal and what it costs over strength: the main chart of a run, and of several. Pure functions of arrays."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,12 +9,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
+from cna_core.figures.percents import logarithmic_axis, share_axis
 from cna_core.figures.sweep_curves import COLOURS, DASHES, SYMBOLS, Curve, PublishedMark, Quantity, published_trace
 
 MAIN_PIXELS, COST_PIXELS, GAP_PIXELS = 300, 78, 44
 """Heights of the first panel, of each further one, and of the gap above it, which holds its title."""
 TOP_PIXELS, BOTTOM_PIXELS = 72, 52
-LONGEST_NAME = 24
+LINE_LETTERS, MOST_LINES = 18, 3
+"""A curve's name stands beside its end, in lines of so many letters."""
 _GUIDES = ((0.0, "solid"), (1.0, "dot"))
 
 
@@ -35,7 +38,7 @@ def dose_response(
             yet; others without curves are left out.
         published: the paper's figures, drawn in the first panel.
         working_strength: marked by a line, where one was chosen.
-        prompts: how many, for the title.
+        prompts: how many, said over the first panel.
         strengths: the axis from and to, for charts that fill while a sweep runs; None: as the data ask.
         dark: for a dark page.
     """
@@ -55,14 +58,14 @@ def dose_response(
         _value_axis(figure, quantity, curves, row)
     for mark in published:
         figure.add_trace(published_trace(mark, mark.strength), row=1, col=1)
-    measured = f" of {prompts} harmful prompts" if prompts else ""
-    title = f"Refusal{measured}{' and what it costs' if len(drawn) > 1 else ''}, by strength"
-    longest = max((len(_shortened(curve.name)) for curve in drawn[0][1]), default=6)
+    title = f"Refusal{' and what it costs' if len(drawn) > 1 else ''}, by strength"
+    longest = max((len(line) for curve in drawn[0][1] for line in _lines(curve.name)), default=6)
     margin = {"l": 56, "r": 28 + 7 * longest, "t": TOP_PIXELS, "b": BOTTOM_PIXELS}  # room for the curves' names
     palette.frame(figure, title, TOP_PIXELS + plot_pixels + BOTTOM_PIXELS, dark, showlegend=False, margin=margin)
     _strength_axes(figure, strengths or _range_of(drawn), working_strength, len(drawn), dark)
+    measured = f", of {prompts} harmful prompts" if prompts else ""
     for row, (quantity, _) in enumerate(drawn, start=1):
-        _title_panel(figure, quantity, row, dark)
+        _title_panel(figure, f"{quantity.title}{measured if row == 1 else ''}", row, dark)
     _label_ends(figure, drawn[0][0], drawn[0][1], dark)
     return figure
 
@@ -109,11 +112,12 @@ def _add_curve(figure: go.Figure, quantity: Quantity, curve: Curve, row: int, ma
             mode="lines+markers",
             line={"color": colour, "width": 2 if marks else 1.5, "dash": DASHES[curve.style % 4]},
             marker={"color": colour, "size": 7 if marks else 4, "symbol": SYMBOLS[curve.style % 4]},
-            customdata=np.stack([curve.low, curve.high], -1),
-            hovertemplate=(
-                f"{curve.name}, strength %{{x:g}}: {quantity.title} %{{y:{quantity.pattern}}} "
-                f"(95 %: %{{customdata[0]:{quantity.pattern}}} to %{{customdata[1]:{quantity.pattern}}})<extra></extra>"
-            ),
+            hovertext=[
+                f"{curve.name}, strength {strength:g}: {quantity.title} {quantity.say(value)} "
+                f"(95 %: {quantity.say(low)} to {quantity.say(high)})"
+                for strength, value, low, high in zip(curve.strengths, curve.values, curve.low, curve.high, strict=True)
+            ],
+            hoverinfo="text",
         ),
         row=row,
         col=1,
@@ -122,29 +126,31 @@ def _add_curve(figure: go.Figure, quantity: Quantity, curve: Curve, row: int, ma
 
 def _value_axis(figure: go.Figure, quantity: Quantity, curves: Sequence[Curve], row: int) -> None:
     """Ranges that do not jump while a chart fills: never less than the quantity's floor to ceiling."""
-    axis: dict[str, object] = {"nticks": 6 if row == 1 else 4}
-    if quantity.percent:
-        axis["tickformat"] = quantity.pattern
+    most = 6 if row == 1 else 4
+    axis: dict[str, object] = {"nticks": most}
+    ends = [part for curve in curves for part in (curve.values, curve.low, curve.high)]
+    known = np.concatenate(ends) if ends else np.empty(0)
+    known = known[np.isfinite(known)]
     if quantity.logarithmic:
-        axis["type"] = "log"
+        known = known[known > 0]
+        axis |= logarithmic_axis(float(known.min()), float(known.max()), most) if len(known) else {"type": "log"}
     elif quantity.floor is not None and quantity.ceiling is not None:
-        ends = [part for curve in curves for part in (curve.values, curve.low, curve.high)]
-        known = np.concatenate(ends) if ends else np.empty(0)
-        known = known[np.isfinite(known)]
         low, high = min([quantity.floor, *known.tolist()]), max([quantity.ceiling, *known.tolist()])
         margin = 0.06 * (high - low)
         axis["range"] = [low - margin, high + margin]
+        if quantity.percent:
+            axis |= share_axis(low - margin, high + margin, most, quantity.signed)
     figure.update_yaxes(**axis, row=row, col=1)
 
 
-def _title_panel(figure: go.Figure, quantity: Quantity, row: int, dark: bool) -> None:
+def _title_panel(figure: go.Figure, title: str, row: int, dark: bool) -> None:
     """Say above a panel what it shows: read faster than a title turned on its side, and short of nothing.
 
     Placed in the figure, not on the panel's axis: an axis without traces is not drawn, and what hangs on it lands
     elsewhere.
     """
     figure.add_annotation(
-        text=quantity.title,
+        text=title,
         xref="paper",
         yref="paper",
         x=0,
@@ -158,18 +164,24 @@ def _title_panel(figure: go.Figure, quantity: Quantity, row: int, dark: bool) ->
 
 
 def _label_ends(figure: go.Figure, quantity: Quantity, curves: Sequence[Curve], dark: bool) -> None:
-    """Curves' names at their right ends, moved apart where they would overlap."""
-    ends = [(float(curve.values[-1]), curve) for curve in curves if len(curve.values)]
+    """Curves' names at their right ends, moved apart where they would overlap: up, and down from the top."""
+    ends = sorted((curve for curve in curves if len(curve.values)), key=lambda curve: float(curve.values[-1]))
     if not ends:
         return
-    span = max((quantity.ceiling or 1.0) - (quantity.floor or 0.0), 1e-9)
-    least = 0.055 * span
-    placed: list[float] = []
-    for value, curve in sorted(ends, key=lambda pair: pair[0]):
-        place = max(value, placed[-1] + least) if placed else value
-        placed.append(place)
+    line_height = 0.055 * max((quantity.ceiling or 1.0) - (quantity.floor or 0.0), 1e-9)
+    halves = [0.5 * line_height * len(_lines(curve.name)) for curve in ends]
+    places = [float(curve.values[-1]) for curve in ends]
+    for upper in range(1, len(ends)):
+        places[upper] = max(places[upper], places[upper - 1] + halves[upper - 1] + halves[upper])
+    if quantity.ceiling is not None:
+        limit = max(quantity.ceiling, float(ends[-1].values[-1])) + line_height
+        for number in reversed(range(len(ends))):
+            places[number] = min(places[number], limit - halves[number])
+            limit = places[number] - halves[number]
+    for place, curve in zip(places, ends, strict=True):
         figure.add_annotation(
-            text=_shortened(curve.name),
+            text="<br>".join(_lines(curve.name)),
+            align="left",
             xref="paper",  # an annotation beyond the end of its axis would not be drawn
             yref="y",
             x=1,
@@ -189,5 +201,7 @@ def _range_of(panels: Sequence[tuple[Quantity, Sequence[Curve]]]) -> tuple[float
     return float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def _lines(name: str) -> list[str]:
+    """A name in short lines; of a very long one the middle is left out, as its end tells curves of a run apart."""
+    lines = textwrap.wrap(name, LINE_LETTERS) or [""]
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 2], f"{lines[MOST_LINES - 2]}…", lines[-1]]

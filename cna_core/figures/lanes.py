@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
+from cna_core.figures.percents import percent, share_axis
 
 STRENGTH_MARKS = {-1.0: "amplified", 0.0: "baseline", 1.0: "ablated", 2.0: "inverted"}
 """What strengths are called; the page writes them under its slider, right above the meter."""
@@ -55,7 +56,11 @@ def gate_meter(
             mode="lines",
             line={"color": palette.ink(dark), "width": 2, "shape": "spline", "smoothing": 0.5},
             meta="meter",
-            hovertemplate="strength %{x:.2f}: %{y:.0%}<extra></extra>",
+            hovertext=[
+                f"strength {strength:.2f}: {percent(chance)}"
+                for strength, chance in zip(strengths, chances, strict=True)
+            ],
+            hoverinfo="text",
         )
     )
     figure.add_trace(
@@ -66,13 +71,14 @@ def gate_meter(
             marker={"size": 13, "color": colour, "line": {"color": palette.background(dark), "width": 2}},
             cliponaxis=False,
             meta="slider",
-            hovertemplate="the slider, strength %{x:.2f}: %{y:.0%}<extra></extra>",
+            hovertext=[f"the slider, strength {at:.2f}: {percent(here)}"],
+            hoverinfo="text",
         )
     )
     figure.add_annotation(
         x=at,
         y=here,
-        text=f"<b>{here:.0%}</b>".replace("%", " %"),
+        text=f"<b>{percent(here)}</b>",
         showarrow=False,
         xshift=-24 if at > 1.5 else 24,
         yshift=12 if here < 0.8 else -12,
@@ -89,7 +95,7 @@ def gate_meter(
     figure.update_layout(title={"font": {"size": 13}, "pad": {"t": 4, "l": METER_MARGIN}})
     figure.update_xaxes(range=[-1, 2], fixedrange=True, tickvals=list(STRENGTH_MARKS), ticks="", showgrid=False)
     figure.update_xaxes(ticktext=[f"{mark:g}".replace("-", "−") for mark in STRENGTH_MARKS], ticklabelstandoff=-2)
-    figure.update_yaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], tickformat=".0%", fixedrange=True)
+    figure.update_yaxes(range=[-0.04, 1.04], fixedrange=True, **share_axis(-0.04, 1.04, 3))
     figure.update_yaxes(ticklabelposition="inside top", ticks="", showline=False)
     return figure
 

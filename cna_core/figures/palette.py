@@ -59,10 +59,40 @@ def sequential(dark: bool = False) -> Colorscale:
     return [(2 * place - 1, colour) for place, colour in diverging(dark) if place >= 0.5]
 
 
+def colour_at(scale: Colorscale, place: float) -> str:
+    """The "#RRGGBB" colour of a scale at `place`, 0 to 1, between its colours as Plotly mixes them."""
+    place = min(1.0, max(0.0, place))
+    upper = next(number for number, (end, _) in enumerate(scale) if number and place <= end)
+    (start, first), (end, second) = scale[upper - 1], scale[upper]
+    share = (place - start) / (end - start)
+    mixed = (round((1 - share) * low + share * high) for low, high in zip(_parts(first), _parts(second), strict=True))
+    return "#" + "".join(f"{part:02X}" for part in mixed)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is easier to read on a "#RRGGBB" colour (contrast as in WCAG 2)."""
+    light = luminance(colour)
+    return "#000000" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "#FFFFFF"
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of a "#RRGGBB" colour, 0 to 1 (WCAG 2)."""
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in _shares(colour))
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def translucent(colour: str, opacity: float) -> str:
     """A "#RRGGBB" colour as "rgba(…)"."""
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    red, green, blue = _parts(colour)
     return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def _parts(colour: str) -> list[int]:
+    return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+
+
+def _shares(colour: str) -> list[float]:
+    return [part / 255 for part in _parts(colour)]
 
 
 def frame(figure: go.Figure, title: str, height: int, dark: bool = False, **layout: Any) -> go.Figure:

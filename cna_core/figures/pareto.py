@@ -8,10 +8,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cna_core.figures import palette
+from cna_core.figures.percents import logarithmic_axis, share_axis
 from cna_core.figures.sweep_curves import (
     COLOURS,
     DASHES,
     QUALITY,
+    REFUSAL,
     SYMBOLS,
     Curve,
     PublishedMark,
@@ -52,10 +54,12 @@ def refusal_against_quality(
                 line={"color": palette.translucent(colour, 0.45), "width": 1.5, "dash": DASHES[refusal.style % 4]},
                 marker={"color": colour, "size": 8, "symbol": SYMBOLS[refusal.style % 4]},
                 customdata=shared,
-                hovertemplate=(
-                    f"{refusal.name} at strength %{{customdata:g}}: %{{y:.0%}} refused, "
-                    f"{quality.title} %{{x:{quality.pattern}}}<extra></extra>"
-                ),
+                hovertext=[
+                    f"{refusal.name} at strength {strength:g}: {REFUSAL.say(refused)} refused, "
+                    f"{quality.title} {quality.say(value)}"
+                    for strength, refused, value in zip(shared, refusal.values[mine], good.values[theirs], strict=True)
+                ],
+                hoverinfo="text",
                 error_y=_whiskers(refusal, mine, colour),
             )
         )
@@ -63,8 +67,11 @@ def refusal_against_quality(
         if mark.quality is not None:
             figure.add_trace(published_trace(mark, mark.quality))
     palette.frame(figure, "Refusal against quality, a mark for each strength", 430, dark)
-    figure.update_yaxes(title_text="refused", tickformat=".0%", range=[-0.03, 1.03])
-    figure.update_xaxes(title_text=f"{quality.title} →", type="log" if quality.logarithmic else "linear")
+    figure.update_yaxes(title_text="refused", range=[-0.03, 1.03], **share_axis(-0.03, 1.03, 6))
+    figure.update_xaxes(title_text=f"{quality.title} →")
+    reached = [value for _, good in pairs for value in good.values.tolist() if value > 0]
+    if quality.logarithmic and reached:
+        figure.update_xaxes(**logarithmic_axis(min(reached), max(reached), 8))
     return figure
 
 

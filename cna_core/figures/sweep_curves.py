@@ -4,6 +4,7 @@
 comparison differ by their dashes.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cna_core.evaluation.runs import Control, Run
 from cna_core.figures import palette
+from cna_core.figures.percents import percent, points
 
 COLOURS: dict[Control, str] = {"cna": palette.STEERED, "random": palette.RANDOM, "caa": palette.CAA}
 NAMES: dict[Control, str] = {"cna": "CNA", "random": "random", "caa": "CAA"}
@@ -28,7 +30,7 @@ class Quantity:
         title: axis title.
         percent: whether it is a share.
         logarithmic: whether its axis is.
-        signed: whether it is a change, written with its sign.
+        signed: whether it is a change; of a share, it is written in percentage points.
         floor, ceiling: the least range of the axis; None: as the data ask.
     """
 
@@ -40,9 +42,13 @@ class Quantity:
     floor: float | None = None
     ceiling: float | None = None
 
-    @property
-    def pattern(self) -> str:
-        return f"{'+' if self.signed else ''}.0%" if self.percent else ".3~g"
+    def say(self, value: float) -> str:
+        """A value in words: "46 %", "−4 pp", "0.987"; nothing for NaN."""
+        if not math.isfinite(value):
+            return ""
+        if self.percent:
+            return points(value) if self.signed else percent(value)
+        return f"{value:.3g}".replace("-", "−")
 
 
 REFUSAL = Quantity("refusal_rate", "refused", percent=True, floor=0, ceiling=1)
@@ -133,6 +139,6 @@ def published_trace(mark: PublishedMark, x: float) -> go.Scatter:
             "color": palette.BASELINE if mark.strength == 0 else COLOURS[mark.control],
             "line": {"width": 2},
         },
-        hovertemplate=f"published: %{{y:.0%}} refused, {mark.words}<extra></extra>",
+        hovertemplate=f"published: {percent(mark.refusal)} refused, {mark.words}<extra></extra>",
         showlegend=False,
     )

@@ -1,7 +1,5 @@
 """A measure over circuit size and strength, as a grid. Pure functions of arrays."""
 
-import math
-
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -30,8 +28,9 @@ def grid_heatmap(
     values = np.asarray(values, dtype=np.float64)
     columns = [f"{strength:g}" for strength in strengths]
     rows = [f"{100 * fraction:g} %" for fraction in fractions]
-    words = [[_number(value, quantity) for value in line] for line in values]
-    ceiling = 1.0 if quantity.percent else float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+    words = [[quantity.say(value) for value in line] for line in values]
+    low, high = _colour_range(values, quantity)
+    scale = palette.sequential(dark)
     figure = go.Figure(
         go.Heatmap(
             meta=f"grid/{quantity.measure}",
@@ -39,10 +38,9 @@ def grid_heatmap(
             y=rows,
             z=values,
             text=words,
-            texttemplate="%{text}",
-            zmin=0 if quantity.percent or quantity.floor == 0 else None,
-            zmax=ceiling,
-            colorscale=palette.sequential(dark),
+            zmin=low,
+            zmax=high,
+            colorscale=scale,
             showscale=False,
             xgap=2,
             ygap=2,
@@ -50,10 +48,20 @@ def grid_heatmap(
         )
     )
     height = 150 + 44 * max(2, len(rows))
-    palette.frame(figure, f"{quantity.title.capitalize()}, by circuit size and strength", height, dark)
-    figure.update_layout(margin={"l": 96})
+    title = quantity.title[0].upper() + quantity.title[1:]
+    palette.frame(figure, f"{title}, by circuit size and strength", height, dark)
+    figure.update_layout(margin={"l": 108})
     figure.update_xaxes(type="category", title_text="strength", showgrid=False)
-    figure.update_yaxes(type="category", title_text="circuit, share of all neurons", showgrid=False)
+    figure.update_yaxes(type="category", title={"text": "share of all neurons", "standoff": 18}, showgrid=False)
+    for row, column in np.argwhere(np.isfinite(values)).tolist():
+        cell = palette.colour_at(scale, (values[row, column] - low) / (high - low))
+        figure.add_annotation(
+            x=column,  # places, not names: Plotly would read the name "1" as a place
+            y=row,
+            text=words[row][column],
+            showarrow=False,
+            font={"size": 12, "color": palette.ink_on(cell)},
+        )
     if chosen is not None and f"{chosen[0]:g}" in columns and f"{100 * chosen[1]:g} %" in rows:
         column, row = columns.index(f"{chosen[0]:g}"), rows.index(f"{100 * chosen[1]:g} %")
         box = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
@@ -61,9 +69,10 @@ def grid_heatmap(
     return figure
 
 
-def _number(value: float, quantity: Quantity) -> str:
-    if not math.isfinite(value):
-        return ""
-    if quantity.percent:
-        return f"{100 * value:{'+' if quantity.signed else ''}.0f} %".replace("-", "−")
-    return f"{value:.3g}"
+def _colour_range(values: NDArray[np.floating], quantity: Quantity) -> tuple[float, float]:
+    """What the first and last colour stand for."""
+    known = values[np.isfinite(values)]
+    least, largest = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low = 0.0 if quantity.percent or quantity.floor == 0 else least
+    high = 1.0 if quantity.percent else largest
+    return low, high if high > low else low + 1.0

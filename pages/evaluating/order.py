@@ -17,6 +17,7 @@ from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.pace import Pace
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
 from cna_core.prompts.sets import PromptSet
+from pages.inspecting import panes
 
 QUICK_STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 STRENGTHS = {"quick": QUICK_STRENGTHS, "full": DEFAULT_STRENGTHS}
@@ -133,7 +134,7 @@ def ask(circuit: Circuit, activations: Activations | None) -> Order | None:
 
 
 def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    left, right = st.columns(2)
+    left, right = panes.side_by_side("order-dials", [1, 1])
     with left:
         chosen = st.segmented_control(
             "Strengths",
@@ -170,7 +171,7 @@ def _own_strengths() -> tuple[float, ...]:
 
 
 def _ask_prompts() -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
-    left, right = st.columns(2)
+    left, right = panes.side_by_side("order-prompts", [1, 1])
     upload = st.session_state.get("evaluate-own-prompts")
     harmful = _uploaded(upload) if upload else PromptSet.builtin("evaluation-harmful")
     count = left.slider(
@@ -198,7 +199,7 @@ def _ask_prompts() -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
 
 
 def _ask_more() -> dict[str, Any]:
-    first, second, third = st.columns(3)
+    first, second, third = panes.side_by_side("order-more", [1, 1, 1])
     tokens = first.number_input("Longest answer, tokens", 1, 2048, 64, 8, key="evaluate-tokens", **_KEEP)
     seed = first.number_input("Seed of the random circuit", 0, 2**31 - 1, 0, key="evaluate-seed", **_KEEP)
     perplexity = second.checkbox(

@@ -9,6 +9,7 @@ import streamlit as st
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.dials import circuits_by_fraction
+from cna_core.evaluation.knowledge import said_of_chance
 from cna_core.evaluation.published import published_model
 from cna_core.evaluation.runs import Point, Run, SetName, Setting
 from cna_core.evaluation.tables import Direction, answers_beside, points_table, steered_settings
@@ -29,7 +30,10 @@ from cna_core.figures.sweep_curves import (
 from cna_core.figures.sweep_grid import grid_heatmap
 from pages.common import cards, charts, session, style
 from pages.evaluating import work
+from pages.inspecting import panes
 
+CARDS_IN_A_ROW = 5
+"""As many as fit beside the list of runs on a laptop; more stand in two rows, none alone."""
 _KEEP = {"persist_state": "session"}
 
 
@@ -178,7 +182,13 @@ def _cards(run: Run, fraction: float | None, point: WorkingPoint | None) -> None
         value = f"{100 * changed.knowledge_change:+.0f} points".replace("-", "−")
         note = f"paired, 95 %: {100 * low:+.0f} to {100 * high:+.0f}".replace("-", "−")
         shown.append(cards.Card("Knowledge at strength 1", value, note))
-    cards.row(shown)
+    half = (len(shown) + 1) // 2 if len(shown) > CARDS_IN_A_ROW else len(shown)
+    with st.container(gap="xsmall"):
+        cards.row(shown[:half])
+        if shown[half:]:
+            cards.row(shown[half:])
+    if baseline is not None and (words := said_of_chance(baseline)):
+        st.caption(f":material/info: {words}")
 
 
 def _rests_on(run: Run) -> str:
@@ -254,7 +264,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
 
 
 def _flipped(run: Run, fraction: float | None) -> None:
-    first, second, third = st.columns([2, 3, 2])
+    first, second, third = panes.side_by_side("flips", [2, 3, 2])
     every: tuple[SetName, ...] = ("harmful", "benign", "borderline")
     sets = [kind for kind in every if steered_settings(run, kind)]
     if not sets:

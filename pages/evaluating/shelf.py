@@ -41,12 +41,13 @@ def draw() -> None:
         key="evaluate-new",
     )
     runs = stored_runs()
-    for run in runs[:SHOWN_AT_FIRST]:
-        _entry(run)
-    if len(runs) > SHOWN_AT_FIRST:
-        with st.expander(f"{len(runs) - SHOWN_AT_FIRST} older"):
-            for run in runs[SHOWN_AT_FIRST:]:
-                _entry(run)
+    with st.container(key="run-list"):  # the stylesheet keeps it short where it stands above the run
+        for run in runs[:SHOWN_AT_FIRST]:
+            _entry(run)
+        if len(runs) > SHOWN_AT_FIRST:
+            with st.expander(f"{len(runs) - SHOWN_AT_FIRST} older"):
+                for run in runs[SHOWN_AT_FIRST:]:
+                    _entry(run)
     st.file_uploader("Open a run file", type=["json"], key="evaluate-file", on_change=_open_upload)
     if refused := st.session_state.pop("_run_refused", None):
         st.error(refused)
@@ -57,7 +58,7 @@ def _entry(run: StoredRun) -> None:
         st.button(
             _title(run),
             key=f"run-{run.identity}",
-            type="secondary" if chosen() == run.identity else "tertiary",
+            type="primary" if chosen() == run.identity else "tertiary",
             width="stretch",
             on_click=choose,
             args=(run.identity,),

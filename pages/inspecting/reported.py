@@ -1,7 +1,7 @@
 """What the paper reports, as tables, and what was measured here for the chosen model beside it."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -24,10 +24,10 @@ def draw_measured(name: str) -> None:
     paper = published_model(name)
     refusal = _measured_refusal(name)
     rows = [
-        ("Circuit in the last 3 layers", _published_share(paper), _measured_share()),
-        ("Refusals, baseline", _published_rate(paper, "refusal_baseline"), refusal[0]),
-        ("Refusals, circuit ablated", _published_rate(paper, "refusal_ablated"), refusal[1]),
-        ("Quality, circuit ablated", _published_quality(paper), refusal[2]),
+        ("Circuit, last 3 layers", _published_share(paper), _measured_share()),
+        ("Refusals, baseline", _published_rate(paper, "refusal_baseline"), refusal.baseline),
+        ("Refusals, circuit ablated", _published_rate(paper, "refusal_ablated"), refusal.ablated),
+        ("Quality, circuit ablated", _published_quality(paper), refusal.quality),
     ]
     st.dataframe(
         pd.DataFrame(rows, columns=["", "paper", "here"]),
@@ -41,6 +41,8 @@ def draw_measured(name: str) -> None:
         f"**How to read this.** {words}Other prompts, another detector and often another circuit size: compare the "
         "direction, not the digits. “Here” fills when you find the gate and run an evaluation of this model."
     )
+    if refusal.source:
+        st.caption(refusal.source)
 
 
 def draw_tables() -> None:
@@ -52,7 +54,9 @@ def draw_tables() -> None:
         "it removes most refusals while answers stay fluent; random neurons of the same layers change nothing; "
         f"{reports.experiments.knowledge}."
     )
-    ablation, comparison, where = st.tabs(["Full ablation", "Against CAA", "Where it sits"])
+    ablation, comparison, base, where = st.tabs(
+        ["Full ablation", "Against CAA", "Base against instruct", "Where it sits"]
+    )
     with ablation:
         st.caption(reports.experiments.full_ablation)
         _table(
@@ -73,27 +77,49 @@ def draw_tables() -> None:
             for model in reports.models
             if (c := model.comparison)
         )
+    with base:
+        st.caption(reports.experiments.base_against_instruct)
+        _table(
+            {
+                "model": model.title,
+                "kind": model.kind,
+                "baseline": b.refusal_baseline,
+                "ablated": b.refusal_ablated,
+                "quality": b.quality,
+            }
+            for model in reports.models
+            if (b := model.base_against_instruct)
+        )
     with where:
         st.caption(reports.experiments.final_three_layers)
+        shares = [(model, share) for model in reports.models if (share := model.final_three_layers)]
         _table(
-            {"model": model.title, "kind": model.kind, "layers": model.layers, "in the last 3 layers": share.share}
-            for model in reports.models
-            if (share := model.final_three_layers)
+            (
+                {"model": model.title, "kind": model.kind, "layers": model.layers, "in the last 3 layers": share.share}
+                for model, share in shares
+            ),
+            [place for place, (_, share) in enumerate(shares) if share.approximate],
         )
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> None:
+def _table(rows: Iterable[dict[str, Any]], approximate: Sequence[int] = ()) -> None:
+    """Numbers that sort as numbers and are shown as the paper gives them; `approximate` rows with "≈"."""
     frame = pd.DataFrame(list(rows))
-    shares = frame.select_dtypes("float").columns
-    config = {
-        name: st.column_config.NumberColumn(format="%.3f" if "quality" in name else "percent") for name in shares
-    }
-    st.dataframe(frame, hide_index=True, column_config=config, height="content")
+    figures = frame.select_dtypes("float").columns
+    styled = frame.style.format("{:.3f}".format, subset=[name for name in figures if "quality" in name])
+    shares = [name for name in figures if "quality" not in name]
+    styled.format(_tenths, subset=shares)
+    styled.format(lambda share: f"≈ {_tenths(share)}", subset=pd.IndexSlice[list(approximate), shares])
+    st.dataframe(styled, hide_index=True, height="content")
+
+
+def _tenths(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _published_share(paper: PublishedModel | None) -> str:
     share = paper.final_three_layers if paper is not None else None
-    return NOTHING if share is None else ("about " if share.approximate else "") + percent(share.share)
+    return NOTHING if share is None else ("≈ " if share.approximate else "") + percent(share.share)
 
 
 def _published_rate(paper: PublishedModel | None, name: str) -> str:
@@ -126,8 +152,17 @@ def _by_chance(circuit: Circuit) -> str:
     return "" if known is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
 
 
-def _measured_refusal(name: str) -> tuple[str, str, str]:
-    """Refusals at baseline, refusals and quality when ablated, from the newest run of the model that has them."""
+class Measured(NamedTuple):
+    """What a run here found: refusals at baseline, refusals and quality when ablated, and which run it was."""
+
+    baseline: str = NOTHING
+    ablated: str = NOTHING
+    quality: str = NOTHING
+    source: str = ""
+
+
+def _measured_refusal(name: str) -> Measured:
+    """From the newest run of the model that has them, whatever its circuit."""
     for stored in stored_runs():
         if not stored.finished or stored.about.model.name != name:
             continue
@@ -139,12 +174,24 @@ def _measured_refusal(name: str) -> tuple[str, str, str]:
         if run.baseline is not None and ablated:
             size = f" at {100 * ablated[0].fraction:g} %" if ablated[0].fraction else ""
             quality = ablated[0].quality
-            return (
+            return Measured(
                 _rate(run.baseline),
                 _rate(ablated[0]) + size,
                 NOTHING if quality is None else f"{quality:.3f}",
+                _source(run, ablated[0], stored.about.name),
             )
-    return NOTHING, NOTHING, NOTHING
+    return Measured()
+
+
+def _source(run: Run, ablated: Point, name: str) -> str:
+    """Which run, of when, with which circuit and strength."""
+    named = f"the run “{name}”" if name else "the newest run of this model"
+    started = f" of {run.created[:10]}" if run.created else ""
+    neurons = run.settings.circuit.get("top_k")
+    circuit = f"its circuit of {neurons:,} neurons" if isinstance(neurons, int) else "its circuit"
+    if ablated.fraction:
+        circuit += f" ({100 * ablated.fraction:g} % of all)"
+    return f"Refusals and quality here: {named}{started}, {circuit} at strength {ablated.strength:g}."
 
 
 def _rate(point: Point) -> str:

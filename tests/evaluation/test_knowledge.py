@@ -8,12 +8,15 @@ from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import (
     LETTERS,
     Question,
+    chance_of,
     chosen_places,
     letter_tokens,
     question_messages,
     read_questions,
+    said_of_chance,
     spread,
 )
+from cna_core.evaluation.runs import Point
 from cna_core.models.loaded import LoadedModel
 
 QUESTION = Question(subject="astronomy", question="Which is a star?", choices=("Moon", "Sun", "Mars", "Io"), answer=1)
@@ -104,3 +107,33 @@ def test_a_tokenizer_without_letters_is_refused(tiny_model: LoadedModel) -> None
 
     with pytest.raises(ModelError, match="letters A to D"):
         letter_tokens(tiny_model)
+
+
+def test_chance_follows_from_the_number_of_choices() -> None:
+    yes_or_no = QUESTION.model_copy(update={"choices": ("yes", "no")})
+    assert chance_of([QUESTION, yes_or_no]) == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert chance_of([]) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "chance", "told"),
+    [
+        ((0.25, 0.18, 0.33), None, True),
+        ((0.25, 0.18, 0.33), 0.5, False),
+        ((0.45, 0.36, 0.54), None, False),
+        ((0.45, 0.36, 0.54), 0.5, True),
+    ],
+)
+def test_knowledge_that_guessing_would_give_is_told(
+    right: tuple[float, float, float], chance: float | None, told: bool
+) -> None:
+    point = Point(strength=0, control="cna", knowledge=right[0], knowledge_interval=right[1:], knowledge_chance=chance)
+    said = said_of_chance(point)
+    assert bool(said) == told
+    if told:
+        assert f"{100 * right[0]:.0f} % right" in said
+        assert f"guessing gives {100 * (chance or 0.25):.0f} %" in said
+
+
+def test_nothing_is_said_of_chance_where_knowledge_was_not_measured() -> None:
+    assert said_of_chance(Point(strength=0, control="cna")) == ""

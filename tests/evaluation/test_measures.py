@@ -61,6 +61,7 @@ def test_knowledge_is_paired_with_the_baseline(model: LoadedModel) -> None:
     assert fields["knowledge"] == 0.5
     assert fields["knowledge_change"] == -0.25
     assert fields["knowledge_change_interval"][0] < -0.25 < fields["knowledge_change_interval"][1]
+    assert fields["knowledge_chance"] == 0.5  # two choices
     assert "knowledge_change" not in measure.summarise(after, [])
 
 

@@ -46,7 +46,7 @@ def test_costs_stand_below_over_the_same_strengths() -> None:
     assert len(ranges) == 1
     colours = {figure.data[place].line.color for place in (1, 3, 5)}
     assert colours == {palette.STEERED, palette.RANDOM, palette.CAA}
-    assert "64 harmful prompts" in figure.layout.title.text
+    assert "refused, of 64 harmful prompts" in [note.text for note in figure.layout.annotations]
 
 
 def test_ranges_stay_while_a_chart_fills() -> None:
@@ -119,9 +119,53 @@ def test_the_grid_says_its_numbers_and_frames_the_working_point() -> None:
     drawn = trace(figure, "grid/refusal_rate")
     assert [list(line) for line in drawn.text] == [["90 %", "50 %"], ["80 %", ""]]
     assert list(drawn.y) == ["0.1 %", "0.4 %"]
+    numbers = [(note.x, note.y, note.text) for note in figure.layout.annotations]
+    assert numbers == [(0, 0, "90 %"), (1, 0, "50 %"), (0, 1, "80 %")]
     [frame] = figure.layout.shapes
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (0.5, 1.5, -0.5, 0.5)
     assert frame.line.color == palette.FINAL_FRAME
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_cells_number_is_easy_to_read_on_its_colour(dark: bool) -> None:
+    values = np.linspace(0, 1, 21)[None]
+    figure = grid_heatmap(np.arange(21.0), np.array([0.001]), values, dark=dark)
+    scale = palette.sequential(dark)
+    for value, note in zip(values[0], figure.layout.annotations, strict=True):
+        lights = sorted(map(palette.luminance, (palette.colour_at(scale, value), note.font.color)))
+        assert (lights[1] + 0.05) / (lights[0] + 0.05) > 4.5
+
+
+@pytest.mark.parametrize("values", [[[np.nan, np.nan]], [[0.0, 0.0]], [[0.3, 0.3]]])
+def test_a_grid_of_nothing_or_of_one_value_is_drawn(values: list[list[float]]) -> None:
+    for measure in ("refusal_rate", "benign_kl", "perplexity", "knowledge_change"):
+        figure = grid_heatmap(np.array([0.0, 1.0]), np.array([0.001]), np.array(values), QUANTITIES[measure])
+        assert len(figure.layout.annotations) == np.isfinite(values).sum()
+
+
+def test_a_perplexity_of_twenty_is_called_twenty() -> None:
+    curve = a_curve(values=(3.0, 2.0, 4.0, 19.0))
+    (perplexity,) = [cost for cost in COSTS if cost.logarithmic]
+    figure = dose_response([(REFUSAL, [a_curve()]), (perplexity, [curve])])
+    assert figure.layout.yaxis2.ticktext == ("2", "5", "10", "20")
+    pareto = refusal_against_quality([(a_curve(), curve)], quality=perplexity)
+    assert {"10", "20"} <= set(pareto.layout.xaxis.ticktext)
+
+
+def test_a_long_name_of_a_run_is_said_whole_beside_its_curve() -> None:
+    name = "qwen2.5-coder-0.5b-instruct CNA"
+    curves = [a_curve(), Curve(name, "cna", STRENGTHS, *(np.array([0.9, 0.8, 0.4, 0.1]),) * 3, style=1)]
+    notes = [note.text for note in dose_response([(REFUSAL, curves)]).layout.annotations]
+    assert name in [note.replace("-<br>", "-").replace("<br>", " ") for note in notes]
+
+
+def test_shares_and_changes_are_said_as_elsewhere_in_the_app() -> None:
+    (change,) = [cost for cost in COSTS if cost.signed]
+    figure = dose_response([(REFUSAL, [a_curve()]), (change, [a_curve(values=(0.0, 0.0, -0.1, 0.1))])])
+    assert trace(figure, "refusal_rate/cna/0").hovertext[2] == "cna, strength 1: refused 40 % (95 %: 35 % to 45 %)"
+    assert "change from baseline −10 pp (95 %: −15 pp to −5 pp)" in trace(figure, "knowledge_change/cna/0").hovertext[2]
+    assert "40 %" in figure.layout.yaxis.ticktext
+    assert "+10 pp" in figure.layout.yaxis2.ticktext
 
 
 def test_the_causal_profile_shows_both_curves_and_the_random_band() -> None:

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Dataframe
 
 from cna_core.evaluation.journal import Journal, keep_run, stored_runs
 from cna_core.evaluation.runs import Point, PromptsUsed, Run, RunAnswer, RunSettings
@@ -68,6 +71,11 @@ def everything(app: AppTest) -> str:
     )
 
 
+def displayed(table: Dataframe) -> pd.DataFrame:
+    """What a table's cells say, where that is not what they hold."""
+    return convert_arrow_bytes_to_pandas_df(table.proto.arrow_data.styler.display_values)
+
+
 def test_without_a_circuit_the_page_teaches_what_to_do(empty_cache: Path) -> None:
     app = opened("pages/evaluate.py")
     assert not app.exception
@@ -94,6 +102,33 @@ def test_a_run_is_chosen_renamed_and_deleted_from_the_list(stored: str) -> None:
     app.button(key=f"delete-{stored}").click().run()
     assert stored_runs() == []
     assert not app.exception
+
+
+def test_the_run_that_is_looked_at_stands_out_in_the_list(empty_cache: Path) -> None:
+    first, second = keep_run(a_run("first look")), keep_run(a_run("second look", circuit="ef"))
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": first})
+    kinds = {key: app.button(key=key).proto.type for key in ("evaluate-new", f"run-{first}", f"run-{second}")}
+    assert kinds == {"evaluate-new": "secondary", f"run-{first}": "primary", f"run-{second}": "tertiary"}
+
+
+def test_no_card_stands_alone_in_a_second_row(empty_cache: Path) -> None:
+    run = a_run("full")
+    more = [run.points[1].model_copy(update={"control": "random"})]
+    more.append(run.points[1].model_copy(update={"control": "caa", "fraction": None}))
+    known = {"knowledge_change": 0.0, "knowledge_change_interval": (-0.1, 0.1)}
+    points = (run.points[0], run.points[1].model_copy(update=known), *more)
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": keep_run(run.model_copy(update={"points": points}))})
+    rows = [element.proto.body.count('data-testid="card"') for element in app.get("html")]
+    assert [cards for cards in rows if cards] == [3, 3]
+
+
+@pytest.mark.parametrize(("right", "said"), [((0.25, 0.18, 0.33), True), ((0.5, 0.42, 0.58), False)])
+def test_knowledge_at_chance_is_told(empty_cache: Path, right: tuple[float, float, float], said: bool) -> None:
+    run = a_run("full")
+    known = {"knowledge": right[0], "knowledge_interval": right[1:]}
+    points = tuple(point.model_copy(update=known) for point in run.points)
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": keep_run(run.model_copy(update={"points": points}))})
+    assert ("Knowledge is at chance" in everything(app)) == said
 
 
 def test_a_link_to_a_run_that_is_gone_opens_an_empty_page(empty_cache: Path) -> None:
@@ -137,7 +172,15 @@ def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:
     assert not app.exception
     assert len(app.get("plotly_chart")) == 1
     table = app.dataframe[0].value
-    assert table["refused, second"].tolist() == [100, 50]
+    assert table["refused, second"].tolist() == [1, 0.5]
+
+
+def test_changes_between_runs_are_said_in_points(empty_cache: Path) -> None:
+    first, second = keep_run(a_run("instruct")), keep_run(a_run("base", 0.5, "ef"))
+    app = opened("pages/compare.py", **{"compare-runs": [first, second]})
+    shown = displayed(app.dataframe[0])
+    assert shown["refused, second"].tolist() == ["100 %", "50 %"]
+    assert shown["change"].tolist() == ["0 pp", "0 pp"]  # both answered the same
 
 
 def test_one_run_is_not_enough_to_compare(stored: str) -> None:
