@@ -38,7 +38,9 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.circuits.last_tokens import recording
+from cna_core.circuits.token_tree import TokenTree
 from cna_core.models.catalog import DEFAULT_MODEL
+from cna_core.models.layers import decoder_layers
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.prepacked import unpacked
@@ -97,25 +99,35 @@ def against_plain(options: argparse.Namespace) -> dict[str, object]:
     report: dict[str, object] = {"model": options.model, "device": str(reference.device), "prompts": len(rows)}
     report |= {"threads": torch.get_num_threads(), "plain_prompts_per_second": round(plain_rate, 3)}
     print(f"  plain, float32        {plain_rate:8.2f} prompts/s")
+    products = 2 * sum(weight.numel() for weight in layer_matrices(reference)) * len(TokenTree.of(rows))
     for dtype, model in models.items():
         rate = statistics.median(engine_rates[dtype])
         ratio = statistics.median(fast / slow for fast, slow in zip(engine_rates[dtype], plain_rates, strict=True))
+        peak = matrix_peak(model.device, model.dtype)
+        share = products / len(rows) * rate / peak
         left_out, kept = agreement(plain, found[dtype], 0.8), agreement(plain, found[dtype], None)
         memory, seconds = peak_memory(model, lambda model=model: capture(model, both, use_cache=False))  # type: ignore[misc]
         print(
             f"  engine, {dtype:<12}  {rate:8.2f} prompts/s, {ratio:5.1f} times; top 0.1 % agree: {100 * left_out:.1f} %"
             f" (universal neurons left out), {100 * kept:.1f} % (kept); {len(both)} prompts: {seconds:.1f} s,"
-            f" {memory / GIB:.2f} GiB above the weights"
+            f" {memory / GIB:.2f} GiB above the weights; {100 * share:.0f} % of the measured matrix peak of"
+            f" {peak / 1e9:.0f} GFLOP/s"
         )
         report[dtype] = {
             "prompts_per_second": round(rate, 2),
             "ratio": round(ratio, 2),
+            "share_of_matrix_peak": round(share, 3),
             "agreement": round(left_out, 4),
             "agreement_universal_kept": round(kept, 4),
             "peak_memory_gib": round(memory / GIB, 3),
             "seconds_for_200": round(seconds, 2),
         }
     return report
+
+
+def layer_matrices(model: LoadedModel) -> list[Tensor]:
+    """The matrices that every token is multiplied by in the decoder's layers."""
+    return [weight for layer in decoder_layers(model.network) for weight in layer.parameters() if weight.ndim == 2]
 
 
 def plainly(model: LoadedModel, row: list[int]) -> Tensor:
@@ -232,10 +244,10 @@ def random_llama(shape: Shape, device: str, contrast: ContrastSet) -> LoadedMode
     return LoadedModel("synthetic", "seed 0", network, tokenizer, place)
 
 
-def matrix_peak(device: torch.device) -> float:
-    """Measured FLOP/s of large square bfloat16 multiplications, the best of several."""
+def matrix_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float:
+    """Measured FLOP/s of large square multiplications, the best of several."""
     side = 8192 if device.type == "cuda" else 1024
-    first, second = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(20):
         with stopwatch(device) as elapsed:

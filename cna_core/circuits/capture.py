@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 Partial = Callable[[NDArray[np.float32], int], None]
 """Called between batches with δ so far (total,) and how many prompts it rests on."""
 
-BATCH_TOKENS = {"cpu": 512, "mps": 4_096, "cuda": 16_384}
+BATCH_TOKENS = {"cpu": 640, "mps": 4_096, "cuda": 16_384}
 """Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
 TREE_TOKENS = 2_048
 """Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""

@@ -25,16 +25,15 @@ def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
         jobs.watch(job.key, draw)
         return
     jobs.tell_outcome(jobs.get(session.finding_key()))
-    button, words = st.columns([2, 5], vertical_alignment="center")
-    button.button(
+    row = st.container(horizontal=True, vertical_alignment="center")
+    row.button(
         "Find the gate",
         type="primary",
         icon=":material/search:",
-        width="stretch",
         key="find-here",
         on_click=session.start_finding,
     )
-    words.caption(f"No circuit yet. {time_it_takes(session.model_name())}")
+    row.caption(f"No circuit yet. {time_it_takes(session.model_name())}")
 
 
 def time_it_takes(name: str) -> str:
