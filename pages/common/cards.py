@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import streamlit as st
 
-
 LONG = 10
 """Characters of a figure that would not fit on its line at full size."""
 
