@@ -1,9 +1,9 @@
 """Records every neuron at the last token of every prompt, fast: `capture`.
 
-What all prompts begin with (chat template, system prompt) runs once; what is left of them goes through in batches of a
-token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where memory
-runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about scores or
-selection.
+What all prompts begin with (chat template, system prompt) is read once; what is left of them goes through in batches
+of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where
+memory runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about
+scores or selection.
 
 The caller has the model to itself while this runs (models/host.py).
 """

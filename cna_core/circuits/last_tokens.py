@@ -1,9 +1,10 @@
 """Every neuron at the last token of each row of a batch, with what the rows begin with computed once.
 
-The shared prefix runs as a batch of its own; its keys and values serve every batch. What is left of the rows goes
-through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, which
-is exact for every kind of attention (MODEL_FACTS.md: left padding is not), and read at its own last token. The LM head
-never runs. Knows token ids; knows nothing about prompts, classes or statistics.
+Rows go through as one tree of tokens where the model can read one (token_tree.py): the first tree brings along the
+keys and values of the prefix that all rows share, and they serve every later one. Elsewhere the prefix runs alone, and
+what is left of the rows is padded on the right, which is exact for every kind of attention (MODEL_FACTS.md: left
+padding is not), and read at its own last token. The LM head never runs. Knows token ids; knows nothing about prompts,
+classes or statistics.
 """
 
 import contextlib
