@@ -72,12 +72,22 @@ def evaluate(page: Page, address: str) -> None:
     settled(page, 120)
 
 
+def compare(page: Page, address: str) -> None:
+    link("Compare")(page, address)
+    box = page.get_by_test_id("stMain").get_by_role("combobox").first
+    for _ in range(min(2, len(stored_runs()))):
+        box.click()
+        page.get_by_role("option").filter(has_not_text=re.compile("select all", re.IGNORECASE)).first.click()
+        settled(page, 60)
+    page.keyboard.press("Escape")
+
+
 SCENES: dict[str, Callable[[Page, str], None]] = {
     "gate": lambda page, address: None,
     "neurons": link("Neurons"),
     "chat": chat,
     "evaluate": evaluate,
-    "compare": link("Compare"),  # the two newest runs are chosen on arrival
+    "compare": compare,
     "method": link("Method"),
 }
 
