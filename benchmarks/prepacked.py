@@ -2,9 +2,8 @@
 
     python benchmarks/prepacked.py [MODEL] [--rounds 3]
 
-In one process, by turns, in bfloat16 and in float32: a decoded token for 1, 2, 8 and 32 rows (milliseconds), a pass of
-512 tokens, and loading with and without packing; with the memory that the packed weights take. Prints text; the last
-line is JSON.
+In one process, by turns, in bfloat16 and in float32: a decoded token for 1, 2, 8 and 32 rows, and a pass of 512
+tokens (milliseconds); with the memory that the packed weights take. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def main() -> None:
         model = load_model(options.model, "cpu", dtype)
         packed = [module for module in model.network.modules() if isinstance(module, PrepackedLinear)]
         taken = sum(module.weight.nbytes for module in packed) / GIB
-        print(f"  {dtype}: {len(packed)} layers packed, {taken:.2f} GiB more than the weights' {rss():.2f} GiB process")
+        print(f"  {dtype}: {len(packed)} layers packed, {taken:.2f} GiB of the process's {rss():.2f} GiB")
         figures = {
             **{f"decode {rows} rows": turns(model, decoding(model, rows), options.rounds) for rows in (1, 2, 8, 32)},
             "512 tokens": turns(model, reading(model, 512), options.rounds),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.figures import palette
+from cna_core.figures.percents import percent
 from cna_core.models.layout import NeuronLayout
 
 Quantity = Literal["delta", "magnitude", "effect-size"]
@@ -430,7 +431,7 @@ def _frame_final_layers(figure: go.Figure, cells: Cells, layout: NeuronLayout, f
         layer="above",
     )
     figure.add_annotation(
-        text=f"final {100 * final:.0f} % of layers",
+        text=f"final {percent(final)} of layers",
         xref="x domain",
         yref="y",
         x=1,

@@ -16,6 +16,7 @@ from cna_core.circuits.projection import PromptProjection
 from cna_core.figures import palette
 from cna_core.figures.heatmap import NeuronStatistics, robust_limit
 from cna_core.figures.neurons import wrapped_prompt
+from cna_core.figures.percents import percent
 
 STRONGEST = 4000
 """Neurons drawn beside the circuit: more would only hide each other."""
@@ -132,8 +133,8 @@ def prompt_space(
         margin={"t": 72},
     )
     first, second = projection.explained
-    figure.update_xaxes(title_text=f"first principal component ({100 * first:.0f} % of the variance)", zeroline=True)
-    figure.update_yaxes(title_text=f"second ({100 * second:.0f} %)", zeroline=True)
+    figure.update_xaxes(title_text=f"first principal component ({percent(first)} of the variance)", zeroline=True)
+    figure.update_yaxes(title_text=f"second ({percent(second)})", zeroline=True)
     figure.update_xaxes(zerolinecolor=palette.grid(dark))
     figure.update_yaxes(zerolinecolor=palette.grid(dark))
     return figure

@@ -31,11 +31,6 @@ def row(cards: Sequence[Card]) -> None:
     st.html(f'<div class="cards">{"".join(map(_markup, cards))}</div>')
 
 
-def percent(share: float) -> str:
-    """A share as people read it: "48 %"."""
-    return f"{100 * share:.0f} %"
-
-
 def _markup(card: Card) -> str:
     label, value, note, more = (html.escape(part, quote=True) for part in card)
     size = "card-value" if len(card.value) < LONG else "card-value long"

@@ -16,6 +16,7 @@ from cna_core.evaluation.tables import Direction, answers_beside, points_table, 
 from cna_core.evaluation.working_point import WorkingPoint, working_point_of
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
+from cna_core.figures.percents import percent
 from cna_core.figures.sweep_curves import (
     COSTS,
     NAMES,
@@ -134,8 +135,8 @@ def describe(point: WorkingPoint) -> str:
     low, high = point.refusal_interval
     size = f"{100 * setting.fraction:g} % of all neurons" if setting.fraction else "the circuit"
     return (
-        f"Strength {setting.strength:g} with {size}: refusals fall from {cards.percent(point.baseline_rate)} to "
-        f"{cards.percent(point.refusal_rate)} (95 %: {100 * low:.0f}–{cards.percent(high)}, {point.prompts} prompts) "
+        f"Strength {setting.strength:g} with {size}: refusals fall from {percent(point.baseline_rate)} to "
+        f"{percent(point.refusal_rate)} (95 %: {100 * low:.0f}–{percent(high)}, {point.prompts} prompts) "
         f"at {point.benign_kl:.3f} nats of KL on benign prompts, the least of all settings that at least halve them."
     )
 
@@ -163,16 +164,16 @@ def _cards(run: Run, fraction: float | None, point: WorkingPoint | None) -> None
     baseline = run.baseline
     shown = []
     if baseline is not None and baseline.refusal_rate is not None:
-        shown.append(cards.Card("Refused, baseline", cards.percent(baseline.refusal_rate), _interval(baseline)))
+        shown.append(cards.Card("Refused, baseline", percent(baseline.refusal_rate), _interval(baseline)))
     for control in ("cna", "random", "caa"):
         ablated = next((one for one in run.series(control, fraction) if one.strength == 1.0), None)
         if ablated is not None and ablated.refusal_rate is not None:
             label = f"{NAMES[control]} at strength 1"
-            shown.append(cards.Card(label, cards.percent(ablated.refusal_rate), _interval(ablated)))
+            shown.append(cards.Card(label, percent(ablated.refusal_rate), _interval(ablated)))
     if point is not None:
         words = f"{100 * (point.setting.fraction or 0):g} % at {point.setting.strength:g}"
         shown.append(
-            cards.Card("Working point", words, f"{cards.percent(point.refusal_rate)} refused", describe(point))
+            cards.Card("Working point", words, f"{percent(point.refusal_rate)} refused", describe(point))
         )
     changed = next(
         (one for one in run.series("cna", fraction) if one.strength == 1.0 and one.knowledge_change is not None), None
@@ -203,7 +204,7 @@ def _rests_on(run: Run) -> str:
 
 def _interval(point: Point) -> str:
     estimate = point.estimate("refusal_rate")
-    return f"95 %: {100 * estimate.low:.0f}–{cards.percent(estimate.high)}" if estimate else ""
+    return f"95 %: {100 * estimate.low:.0f}–{percent(estimate.high)}" if estimate else ""
 
 
 def _pareto(run: Run, fraction: float | None) -> None:

@@ -16,9 +16,9 @@ from cna_core.circuits.library import circuits_containing
 from cna_core.circuits.neurons import TokenPushes, activations_on_text, output_tokens
 from cna_core.errors import CnaError
 from cna_core.figures.neurons import prompt_strip, token_bars, token_strip
+from cna_core.figures.percents import percent
 from cna_core.progress import Progress
 from pages.common import charts, session, style
-from pages.common.cards import percent
 
 EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
 

@@ -3,8 +3,9 @@
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
+from cna_core.figures.percents import percent
 from pages.common import cards, session
-from pages.common.cards import Card, percent
+from pages.common.cards import Card
 from pages.common.jobs import spoken_seconds
 
 PENDING = "comparing …"

@@ -11,8 +11,8 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.published import PublishedModel, published, published_model
 from cna_core.evaluation.runs import Point, Run
+from cna_core.figures.percents import percent
 from pages.common import session
-from pages.common.cards import percent
 from pages.inspecting import evidence
 
 NOTHING = "–"

@@ -3,7 +3,7 @@
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence
-from pages.common.cards import percent
+from cna_core.figures.percents import percent
 
 FINAL = 0.10
 _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
