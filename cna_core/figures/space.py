@@ -127,7 +127,7 @@ def prompt_space(
         )
     palette.frame(
         figure,
-        f"Prompts as the circuit sees them · AUC {projection.auc:.2f}{_held_out(held_out)}",
+        f"Prompt space · AUC {projection.auc:.2f}{_held_out(held_out)}",
         460,
         dark,
         margin={"t": 72},

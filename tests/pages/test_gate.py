@@ -108,7 +108,7 @@ def test_a_pick_that_the_model_does_not_have_is_passed_over(found: pytest.Monkey
     assert f"Layer {CIRCUIT.layers[0]}, neuron {CIRCUIT.neurons[0]}" in words(opened(selected_neuron=(77, 5)))
 
 
-@pytest.mark.parametrize(("view", "title"), [("space", "strongest neurons"), ("prompts", "Prompts as the circuit")])
+@pytest.mark.parametrize(("view", "title"), [("space", "strongest neurons"), ("prompts", "Prompt space")])
 def test_the_other_views_take_the_maps_place(found: pytest.MonkeyPatch, view: str, title: str) -> None:
     app = opened(view=view)
     shown = titles(app)
