@@ -2,23 +2,54 @@
 
 A token of a tree looks at its own ancestors alone, so that most of the square of scores that a mask covers is computed
 for nothing. Tokens that stand near each other share their ancestors: a block of them is given the keys that any of
-them sees, and the rest is left out. Each block is computed by transformers' own attention. Knows masks; knows nothing
-about token ids.
+them sees, and the rest is left out. The blocks go through transformers' own attention as the rows of one batch. Knows
+masks; knows nothing about token ids.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-BLOCK_TOKENS = 64
-"""Queries in a block: fewer make more calls, more see more keys that only some of them need."""
+BLOCK_QUERIES = 56
+"""Queries that share a block's keys: with fewer, more keys are copied; more see more keys that only some need."""
+KEYS = 16
+"""Blocks have a multiple of so many keys, as kernels multiply so many in a step."""
 _NAME = "tree_of_tokens"
 _WHOLE = "sdpa"
+_UNGROUPED = nn.Module()  # in the place of an attention module whose every query head has keys of its own
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Tokens in blocks of equal size, the last one filled up.
+
+    Args:
+        size: tokens of a block.
+        seen: (blocks, keys) int64: the keys that any of a block's tokens sees, filled up with some that none does.
+        mask: (blocks, 1, groups * size, keys): as the attention mask, for all the query heads that share keys.
+    """
+
+    size: int
+    seen: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor, groups: int) -> "_Blocks":
+        size = max(1, BLOCK_QUERIES // groups)
+        blocks = functional.pad(mask[0, 0], (0, 0, 0, -mask.shape[2] % size), value=float(mask.min()))
+        blocks = blocks.unflatten(0, (-1, size))
+        needed = (blocks == 0).any(1)
+        count = -(-int(needed.sum(1).max()) // KEYS) * KEYS
+        seen = needed.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        shown = blocks.gather(2, seen[:, None].expand(-1, size, -1))
+        return cls(size, seen, shown.repeat(1, groups, 1)[:, None])
 
 
 @contextmanager
@@ -51,25 +82,28 @@ def _by_blocks(
     whole = ALL_ATTENTION_FUNCTIONS[_WHOLE]
     if attention_mask is None or len(query) != 1 or options.get("position_bias") is not None:
         return whole(module, query, key, value, attention_mask, **options)
-    parts = []
-    for block, seen, shown in _blocks(attention_mask):
-        part, _ = whole(module, query[:, :, block], key[:, :, seen], value[:, :, seen], shown, **options)
-        parts.append(part)
-    return torch.cat(parts, dim=1), None
+    tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
+    blocks = _blocks(attention_mask, groups)
+    filled = functional.pad(query[0], (0, 0, 0, -tokens % blocks.size))
+    asking = filled.unflatten(0, (-1, groups)).unflatten(2, (-1, blocks.size))  # key heads, groups, blocks, size, …
+    read, _ = whole(
+        _UNGROUPED,
+        asking.permute(2, 0, 1, 3, 4).flatten(2, 3),
+        key[0, :, blocks.seen].transpose(0, 1),
+        value[0, :, blocks.seen].transpose(0, 1),
+        blocks.mask,
+        **options,
+    )
+    by_token = read.unflatten(1, (groups, -1)).permute(0, 2, 3, 1, 4)  # blocks, size, key heads, groups, …
+    return by_token.flatten(0, 1).flatten(1, 2)[None, :tokens], None
 
 
-def _blocks(mask: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
-    """Of each block of tokens: which, the keys that any of them sees, and the mask of those. Kept with the mask, which
-    all layers share."""
-    known: list[tuple[slice, Tensor, Tensor]] | None = getattr(mask, "blocks_of_tokens", None)
-    if known is None:
-        known = []
-        for start in range(0, mask.shape[2], BLOCK_TOKENS):
-            block = slice(start, start + BLOCK_TOKENS)
-            seen = (mask[0, 0, block] == 0).any(0).nonzero()[:, 0]
-            known.append((block, seen, mask[:, :, block, seen]))
-        mask.blocks_of_tokens = known  # type: ignore[attr-defined]
-    return known
+def _blocks(mask: Tensor, groups: int) -> _Blocks:
+    """Kept with the mask, which all layers share."""
+    known: dict[int, _Blocks] = mask.__dict__.setdefault("blocks_of_tokens", {})
+    if groups not in known:
+        known[groups] = _Blocks.of(mask, groups)
+    return known[groups]
 
 
 AttentionInterface.register(_NAME, _by_blocks)

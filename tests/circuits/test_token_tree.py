@@ -69,21 +69,24 @@ def test_attention_leaves_out_what_no_token_of_a_block_sees(
 ) -> None:
     rows = [encode(tiny_model, prompt) for prompt in ("how do i bake the bread", "tell me", "why is it")]
     before = tiny_model.network.config._attn_implementation
-    whole, keys = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+    whole, scores = ALL_ATTENTION_FUNCTIONS["sdpa"], []
 
     def counted(module: object, query: Tensor, key: Tensor, *given: object, **options: object) -> object:
-        keys.append((query.shape[2], key.shape[2]))
+        scores.append(query.shape[:3].numel() * key.shape[2])
         return whole(module, query, key, *given, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", counted)
     with torch.no_grad():
         padded = last_token_neurons(tiny_model, rows)
-        keys.clear()
-        monkeypatch.setattr(tree_attention, "BLOCK_TOKENS", 3)
+        scores.clear()
+        monkeypatch.setattr(tree_attention, "BLOCK_QUERIES", 6)  # three tokens of two query heads that share keys
+        monkeypatch.setattr(tree_attention, "KEYS", 1)
         as_tree = last_token_neurons(tiny_model, rows, as_tree=True)
     nodes = len(TokenTree.of(rows))
-    computed = sum(queries * seen for queries, seen in keys)
-    assert computed < 0.7 * tiny_model.identity.layers * nodes**2
+    heads = tiny_model.network.config.num_attention_heads
+    assert tiny_model.network.config.num_key_value_heads == heads // 2
+    assert len(scores) == tiny_model.identity.layers
+    assert sum(scores) < 0.7 * tiny_model.identity.layers * heads * nodes**2
     torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
     assert tiny_model.network.config._attn_implementation == before
 

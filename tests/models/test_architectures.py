@@ -155,7 +155,8 @@ def batch(model: LoadedModel) -> Tensor:
 
 
 def test_capture_equals_the_naive_run(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_attention, "BLOCK_TOKENS", 4)
+    monkeypatch.setattr(tree_attention, "BLOCK_QUERIES", 4)
+    monkeypatch.setattr(tree_attention, "KEYS", 1)
     contrast = ContrastSet(PromptSet("positive", POSITIVE), PromptSet("negative", NEGATIVE))
     values = capture(model, contrast, use_cache=False).values
     expected = naive_values(model, contrast.prompts)
