@@ -1,9 +1,9 @@
 """Records every neuron at the last token of every prompt, fast: `capture`.
 
 What all prompts begin with (chat template, system prompt) is read once; what is left of them goes through in batches
-of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where
-memory runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about
-scores or selection.
+of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length; on a CPU several at once
+(readers.py). Batches are halved where memory runs short, and split over processes where there are several. The result
+is kept on disk. Knows nothing about scores or selection.
 
 The caller has the model to itself while this runs (models/host.py).
 """
@@ -13,7 +13,6 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations, find_cached, keep_cached
-from cna_core.circuits.last_tokens import Prefix, first_tree, last_token_neurons, reads_trees, run_prefix, shares_prefix
+from cna_core.circuits.last_tokens import reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
+from cna_core.circuits.readers import Readers, readers_at_once
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.memory import if_memory_allows
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
-Result = TypeVar("Result")
 Partial = Callable[[NDArray[np.float32], int], None]
 """Called between batches with δ so far (total,) and how many prompts it rests on."""
 
@@ -39,7 +39,6 @@ BATCH_TOKENS = {"cpu": 640, "mps": 4_096, "cuda": 16_384}
 TREE_TOKENS = 2_048
 """Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _WORDS = "prompts recorded"
 _SHORT_OF_MEMORY = "prompts recorded; memory ran short, so the batches were halved"
 
@@ -113,46 +112,38 @@ class _Recording:
     @torch.no_grad()
     def run(self, batch_tokens: int) -> Tensor:
         """(prompts, total neurons) on the CPU in the model's dtype, from all processes."""
-        prefix_length = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
-        suffixes = [list(row[prefix_length:]) for row in self.tokens]
+        shared = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
+        rows = {index: self.tokens[index][shared:] for index in self.mine}
         self._tell()
         raise_if_stopped(self.stop)
+        tokens = sum(map(len, rows.values()))
+        count = readers_at_once(self.model, tokens)
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
-        prefix = Prefix(0, ()) if not prefix_length else None
-        if prefix is None and not (as_tree and prefix_length <= batch_tokens):  # else the first tree brings it along
-            prefix = self._if_memory_allows(run_prefix, self.model, self.tokens[0][:prefix_length])
+        prefix = None
+        if not shared or not as_tree or shared > batch_tokens:  # else the first tree brings it along
+            prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared])
             if prefix is None:
                 raise self._too_little_memory()
-        rows = {index: suffixes[index] for index in self.mine}
-        planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, prefix_length, batch_tokens)
-        waiting = classes_together(planned, self.is_positive)
-        while waiting:
-            raise_if_stopped(self.stop)
-            neurons: Tensor | None
-            if prefix is None:
-                whole = [self.tokens[index] for index in waiting[0]]
-                first = self._if_memory_allows(first_tree, self.model, whole, prefix_length, self.stop)
-                neurons, prefix = first or (None, None)
-            else:
-                batch = [suffixes[index] for index in waiting[0]]
-                neurons = self._if_memory_allows(last_token_neurons, self.model, batch, prefix, self.stop, as_tree)
-            if neurons is None:
-                waiting = self._halved(waiting)
-            else:
-                self._take(waiting.pop(0), neurons)
+        if as_tree:
+            planned = tree_batches(rows, batch_tokens, count, shared if prefix is None else 0)
+        else:
+            planned = padded_batches(rows, shared, min(batch_tokens, -(-tokens // count)))
+        waiting = classes_together(planned, self.is_positive, kept=1)
+        with Readers[list[int]](self.model, min(count, len(waiting)), shared, prefix, as_tree, self.stop) as at_work:
+            while waiting or at_work.reading:
+                raise_if_stopped(self.stop)
+                while waiting and at_work.idle:
+                    batch = waiting.pop(0)
+                    at_work.begin(batch, [self.tokens[index] for index in batch])
+                lone = at_work.lone
+                batch, neurons = at_work.next_read()
+                if neurons is not None:
+                    self._take(batch, neurons)
+                elif len(batch) == 1 and lone:
+                    raise self._too_little_memory()
+                else:
+                    waiting = self._halved([batch, *waiting])
         return self._gathered()
-
-    def _if_memory_allows(self, work: Callable[..., Result], *arguments: object) -> Result | None:
-        """What the work returns; None, with its memory given back, where it ran out of memory."""
-        try:
-            return work(*arguments)
-        except (RuntimeError, MemoryError) as problem:
-            if not _is_out_of_memory(problem):
-                raise
-        # Outside the handler: the exception keeps alive what the failed pass had allocated.
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
 
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]
@@ -178,8 +169,6 @@ class _Recording:
             self.partial(delta.cpu().numpy(), int(self.counts.sum()))
 
     def _halved(self, batches: list[list[int]]) -> list[list[int]]:
-        if len(batches[0]) == 1:
-            raise self._too_little_memory()
         self.words = _SHORT_OF_MEMORY
         self._tell()
         limit = (len(batches[0]) + 1) // 2
@@ -213,13 +202,20 @@ def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_
     return batches
 
 
-def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_]) -> list[list[int]]:
-    """The batches in an order in which both classes advance together; `is_positive` is (prompts,) bool."""
-    left = list(batches)
-    everything = [index for batch in left for index in batch]
+def classes_together(
+    batches: Sequence[list[int]], is_positive: NDArray[np.bool_], kept: int = 0
+) -> list[list[int]]:
+    """The batches in an order in which both classes advance together.
+
+    Args:
+        is_positive: (prompts,) bool.
+        kept: so many batches stay first.
+    """
+    planned, left = list(batches[:kept]), list(batches[kept:])
+    everything = [index for batch in batches for index in batch]
     share = is_positive[everything].mean() if everything else 0
-    planned: list[list[int]] = []
-    positives = prompts = 0
+    first = [index for batch in planned for index in batch]
+    positives, prompts = int(is_positive[first].sum()), len(first)
     while left:  # next comes the batch that brings the share of positives so far closest to the whole set's
         off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in left]
         planned.append(left.pop(int(np.argmin(off))))
@@ -231,13 +227,6 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     # Offloaded weights are fetched once a batch, which costs far more than the batch itself: few large ones.
     offloaded = any(weight.is_meta for weight in model.network.parameters())
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
-
-
-def _is_out_of_memory(problem: BaseException) -> bool:
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = str(problem).lower()
-    return any(sign in words for sign in _OUT_OF_MEMORY)
 
 
 def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:

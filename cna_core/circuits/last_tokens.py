@@ -1,10 +1,10 @@
 """Every neuron at the last token of each row of a batch, with what the rows begin with computed once.
 
 Rows go through as one tree of tokens where the model can read one (token_tree.py): the first tree brings along the
-keys and values of the prefix that all rows share, and they serve every later one. Elsewhere the prefix runs alone, and
-what is left of the rows is padded on the right, which is exact for every kind of attention (MODEL_FACTS.md: left
-padding is not), and read at its own last token. The LM head never runs. Knows token ids; knows nothing about prompts,
-classes or statistics.
+keys and values of the prefix that all rows share (prefix.py), and they serve every other one. Elsewhere the prefix runs
+alone, and what is left of the rows is padded on the right, which is exact for every kind of attention (MODEL_FACTS.md:
+left padding is not), and read at its own last token. The LM head never runs. Knows token ids; knows nothing about
+prompts, classes or statistics.
 """
 
 import contextlib
@@ -12,49 +12,19 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from cna_core.circuits.prefix import Prefix
 from cna_core.circuits.token_tree import TokenTree
 from cna_core.circuits.tree_attention import attention_by_blocks
 from cna_core.errors import ModelError
-from cna_core.models.layers import DenseLayer, NeuronView, Removable, text_decoder
+from cna_core.models.layers import DenseLayer, NeuronView, Removable, decoder_layers, text_decoder
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 
 _SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What the shared prefix leaves behind: each layer's keys and values, (1, heads, length, size) each."""
-
-    length: int
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    def cache(self, rows: int) -> DynamicCache:
-        """A cache for a batch of `rows` that starts after the prefix; it leaves the prefix as it is."""
-        cache = DynamicCache()
-        cache.layers = [_PrefixLayer(keys, values, rows) for keys, values in self.layers]
-        return cache
-
-
-class _PrefixLayer(DynamicLayer):
-    """One layer of a prefix in a batch; what the batch adds is used and forgotten, as nothing is decoded after it."""
-
-    def __init__(self, keys: Tensor, values: Tensor, rows: int) -> None:
-        super().__init__()
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.prefix = keys.expand(rows, *keys.shape[1:]), values.expand(rows, *values.shape[1:])  # views, no copies
-        self.keys, self.values = self.prefix
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        keys, values = self.prefix
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 def shares_prefix(model: LoadedModel) -> bool:
@@ -110,17 +80,17 @@ def last_token_neurons(
 
 
 def first_tree(
-    model: LoadedModel, rows: Sequence[Sequence[int]], shared: int, stop: threading.Event | None = None
-) -> tuple[Tensor, Prefix]:
-    """As `last_token_neurons` of whole rows as a tree; and the prefix, for the rows that come after.
+    model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix, stop: threading.Event | None = None
+) -> Tensor:
+    """As `last_token_neurons` of whole rows as a tree, and brings the prefix, which is to come.
 
     Args:
-        rows: token ids; their first `shared` are the same in all.
+        rows: token ids, which all begin with those of the prefix.
     """
-    cache = DynamicCache()
     tree = TokenTree.of(rows)  # begins with the shared tokens, in order
-    neurons = _of_tree(model, tree, {"use_cache": True, "past_key_values": cache}, 0, stop)
-    return neurons, _prefix_in(model, cache, shared, len(tree))
+    neurons = _of_tree(model, tree, {"use_cache": True, "past_key_values": prefix.brought()}, 0, stop)
+    _expect(model, prefix)
+    return neurons
 
 
 def _of_tree(
@@ -208,24 +178,25 @@ def _last_to_cut(model: LoadedModel) -> DenseLayer | None:
     return last if isinstance(last, DenseLayer) and last.up_projections and not moved else None
 
 
+def prefix_to_come(model: LoadedModel, length: int) -> Prefix:
+    """A prefix of so many tokens that a pass of the model will bring."""
+    return Prefix.to_come(length, len(decoder_layers(model.network)) if length else 0)
+
+
 def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
     """The keys and values of tokens that every row begins with; none for no tokens."""
-    if not tokens:
-        return Prefix(0, ())
-    cache = DynamicCache()
-    rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
-    _call(model, {"input_ids": torch.tensor([list(tokens)] * rows), "past_key_values": cache, "use_cache": True})
-    return _prefix_in(model, cache, len(tokens), len(tokens))
+    prefix = prefix_to_come(model, len(tokens))
+    if tokens:
+        rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
+        inputs = {"input_ids": torch.tensor([list(tokens)] * rows), "use_cache": True}
+        _call(model, {**inputs, "past_key_values": prefix.brought()})
+        _expect(model, prefix)
+    return prefix
 
 
-def _prefix_in(model: LoadedModel, cache: DynamicCache, length: int, read: int) -> Prefix:
-    """The first `length` tokens' keys and values in the cache of a pass of `read` tokens, copied out of it."""
-    layers = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    known = [(keys, values) for keys, values in layers if keys is not None and values is not None]
-    if not known or any(keys.shape[-2] != read for keys, _ in known):
+def _expect(model: LoadedModel, prefix: Prefix) -> None:
+    if not prefix.is_here and not prefix.is_lost:
         raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
-    kept = tuple((keys[:1, :, :length].clone(), values[:1, :, :length].clone()) for keys, values in known)
-    return Prefix(length, kept)
 
 
 def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> dict[str, object]:

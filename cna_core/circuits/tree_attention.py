@@ -2,8 +2,8 @@
 
 A token of a tree looks at its own ancestors alone, so that most of the square of scores that a mask covers is computed
 for nothing. Tokens that stand near each other share their ancestors: a block of them is given the keys that any of
-them sees, and the rest is left out. The blocks go through transformers' own attention as the rows of one batch. Knows
-masks; knows nothing about token ids.
+them sees, and the rest is left out. The blocks go through transformers' own attention as the rows of one batch, on a
+CPU in float32, which rounds less and is no slower there. Knows masks; knows nothing about token ids.
 """
 
 from collections.abc import Iterator
@@ -83,26 +83,27 @@ def _by_blocks(
     if attention_mask is None or len(query) != 1 or options.get("position_bias") is not None:
         return whole(module, query, key, value, attention_mask, **options)
     tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
-    blocks = _blocks(attention_mask, groups)
-    filled = functional.pad(query[0], (0, 0, 0, -tokens % blocks.size))
+    dtype = torch.float32 if query.device.type == "cpu" else query.dtype
+    blocks = _blocks(attention_mask, groups, dtype)
+    filled = functional.pad(query[0].to(dtype), (0, 0, 0, -tokens % blocks.size))
     asking = filled.unflatten(0, (-1, groups)).unflatten(2, (-1, blocks.size))  # key heads, groups, blocks, size, …
     read, _ = whole(
         _UNGROUPED,
         asking.permute(2, 0, 1, 3, 4).flatten(2, 3),
-        key[0, :, blocks.seen].transpose(0, 1),
-        value[0, :, blocks.seen].transpose(0, 1),
+        key[0].to(dtype)[:, blocks.seen].transpose(0, 1),
+        value[0].to(dtype)[:, blocks.seen].transpose(0, 1),
         blocks.mask,
         **options,
     )
-    by_token = read.unflatten(1, (groups, -1)).permute(0, 2, 3, 1, 4)  # blocks, size, key heads, groups, …
+    by_token = read.to(query.dtype).unflatten(1, (groups, -1)).permute(0, 2, 3, 1, 4)  # blocks, size, key heads, …
     return by_token.flatten(0, 1).flatten(1, 2)[None, :tokens], None
 
 
-def _blocks(mask: Tensor, groups: int) -> _Blocks:
+def _blocks(mask: Tensor, groups: int, dtype: torch.dtype) -> _Blocks:
     """Kept with the mask, which all layers share."""
     known: dict[int, _Blocks] = mask.__dict__.setdefault("blocks_of_tokens", {})
     if groups not in known:
-        known[groups] = _Blocks.of(mask, groups)
+        known[groups] = _Blocks.of(mask.to(dtype), groups)
     return known[groups]
 
 

@@ -1,12 +1,22 @@
-"""How much memory a device has left, and how much a model in a folder will take. Knows no model in memory."""
+"""How much memory a device has left, how much a model in a folder will take, and work that may run out of it.
+
+Knows no model in memory.
+"""
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from cna_core.errors import ModelError
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+_RAN_OUT = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 class NoRoomError(ModelError):
@@ -19,6 +29,19 @@ def free_memory_bytes(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     free = [room for room in (_system_free(), _control_group_free()) if room is not None]
     return min(free) if free else None
+
+
+def if_memory_allows(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result | None:
+    """What the work returns; None, with its memory given back, where it ran out of memory."""
+    try:
+        return work(*given, **named)
+    except (RuntimeError, MemoryError) as problem:
+        if not _is_out_of_memory(problem):
+            raise
+    # Outside the handler: the exception keeps alive what the failed work had allocated.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None
 
 
 def weights_bytes(folder: Path, dtype: torch.dtype) -> int:
@@ -58,3 +81,10 @@ def _control_group_free() -> int | None:
         return None if limit == "max" else int(limit) - used + int(facts.get("inactive_file", 0))
     except (OSError, ValueError):
         return None
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = str(problem).lower()
+    return any(sign in words for sign in _RAN_OUT)
