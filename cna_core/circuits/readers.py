@@ -141,7 +141,8 @@ def _threads(count: int, everyone: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.set_num_threads(everyone // count)  # of this thread, and of threads that have done nothing yet
+        torch.set_num_threads(everyone // count)
+        torch.get_num_threads()  # makes it this thread's: a thread takes on what was set last when it first asks
         ready.wait()
 
     hands = ThreadPoolExecutor(count, "reader", begin)

@@ -80,6 +80,14 @@ def test_two_readers_record_what_one_does(tiny_model: LoadedModel, networks: set
     assert not any(module._forward_pre_hooks for module in tiny_model.network.modules())
 
 
+def test_each_reader_has_its_share_of_the_threads(tiny_model: LoadedModel, on_pass: Callable[..., None]) -> None:
+    shares: list[int] = []
+    on_pass(lambda _hidden: shares.append(torch.get_num_threads()))
+    record(tiny_model, SMALL)
+    assert set(shares) == {1}
+    assert torch.get_num_threads() == 2
+
+
 def test_without_trees_too(tiny_model: LoadedModel, networks: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cna_core.circuits.capture.reads_trees", lambda *_: False)
     torch.testing.assert_close(record(tiny_model, LARGE), expected(tiny_model), rtol=1e-4, atol=1e-6)
