@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from cna_core.circuits import tree_attention
 from cna_core.circuits.last_tokens import first_tree, last_token_neurons, prefix_to_come, reads_trees, run_prefix
 from cna_core.circuits.token_tree import TokenTree, tree_batches
+from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 
@@ -154,3 +155,14 @@ def test_models_that_look_elsewhere_are_not_given_trees(
     assert reads_trees(tiny_model, 5)
     monkeypatch.setattr(tiny_model.network.config, setting, value, raising=False)
     assert not reads_trees(tiny_model, 5)
+
+
+def test_a_layer_that_leaves_no_keys_is_said(tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
+    attention = tiny_model.network.model.layers[1].self_attn
+    monkeypatch.setattr(attention, "forward", lambda hidden_states, **_: (hidden_states, None))
+    with torch.no_grad():
+        with pytest.raises(ModelError, match="prompts cannot share"):
+            first_tree(tiny_model, rows, prefix_to_come(tiny_model, 2))
+        with pytest.raises(ModelError, match="prompts cannot share"):
+            run_prefix(tiny_model, rows[0][:2])
