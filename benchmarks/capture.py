@@ -22,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
+from benchmarks.attribution import contrast_set
 from cna_core.circuits import capture as engine
 from cna_core.circuits import last_tokens, readers
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.prepacked import unpacked
-from cna_core.prompts.sets import ContrastSet, PromptSet
 
 
 def main() -> None:
@@ -39,8 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     model = load_model(options.model, "cpu", options.dtype)
-    both = (ContrastSet.builtin().positive, ContrastSet.builtin().negative)
-    contrast = ContrastSet(*(PromptSet(one.name, one.prompts[: options.prompts]) for one in both))
+    contrast = contrast_set(options.prompts)
     ways: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "whole": contextlib.nullcontext,
         "one reader": lambda: patch.object(readers, "FEWEST_TOKENS", sys.maxsize),

@@ -129,21 +129,23 @@ class _Recording:
         else:
             planned = padded_batches(rows, shared, min(batch_tokens, -(-tokens // count)))
         waiting = classes_together(planned, self.is_positive, kept=1)
-        with Readers[list[int]](self.model, min(count, len(waiting)), shared, prefix, as_tree, self.stop) as at_work:
-            while waiting or at_work.reading:
-                raise_if_stopped(self.stop)
-                while waiting and at_work.idle:
-                    batch = waiting.pop(0)
-                    at_work.begin(batch, [self.tokens[index] for index in batch])
-                lone = at_work.lone
-                batch, neurons = at_work.next_read()
-                if neurons is not None:
-                    self._take(batch, neurons)
-                elif len(batch) == 1 and lone:
-                    raise self._too_little_memory()
-                else:
-                    waiting = self._halved([batch, *waiting])
+        with Readers(self.model, min(count, len(waiting)), shared, prefix, as_tree, self.stop) as readers:
+            self._read(waiting, readers)
         return self._gathered()
+
+    def _read(self, waiting: list[list[int]], readers: Readers) -> None:
+        while waiting or readers.reading:
+            raise_if_stopped(self.stop)
+            while waiting and readers.idle:
+                prompts = waiting.pop(0)
+                readers.begin(prompts, [self.tokens[index] for index in prompts])
+            batch, neurons = readers.next_read()
+            if neurons is not None:
+                self._take(batch.rows, neurons)
+            elif len(batch.rows) == 1 and batch.alone:
+                raise self._too_little_memory()
+            else:
+                waiting = self._halved([batch.rows, *waiting])
 
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]

@@ -8,8 +8,9 @@ its own on the same weights. Knows token ids; knows nothing about prompts, class
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import cache
-from typing import Generic, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
 from cna_core.models.twin import can_have_twin, twin
 
-Batch = TypeVar("Batch")
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -34,7 +34,17 @@ def readers_at_once(model: LoadedModel, tokens: int) -> int:
     return 2 if shares and tokens >= 2 * FEWEST_TOKENS else 1
 
 
-class Readers(Generic[Batch]):
+@dataclass(frozen=True)
+class Batch:
+    """What a reader reads: which rows, with what, and whether it was the only reader when it began."""
+
+    rows: list[int]
+    model: LoadedModel
+    prefix: Prefix
+    alone: bool
+
+
+class Readers:
     """Readers at work: `begin` a batch while one is `idle`, and take what has been read by `next_read`.
 
     A reader that runs out of memory goes, unless it is the last, so that the other finds more. Use as a context
@@ -59,8 +69,8 @@ class Readers(Generic[Batch]):
     ) -> None:
         self.idle = [model, *(twin(model) for _ in range(count - 1))]
         self.shared, self.prefix, self.as_tree, self.halt = shared, prefix, as_tree, _EitherStop(stop)
-        self.reading: dict[Future[Tensor | None], tuple[LoadedModel, Prefix, Batch]] = {}
-        self.hands = _Here() if count == 1 else _threads(count, torch.get_num_threads())
+        self.reading: dict[Future[Tensor | None], Batch] = {}
+        self.hands = _threads(count, torch.get_num_threads()) if count > 1 else _Here()
 
     def __enter__(self) -> Self:
         return self
@@ -72,37 +82,33 @@ class Readers(Generic[Batch]):
                 self.prefix.give_up()
         wait(self.reading)
 
-    @property
-    def lone(self) -> bool:
-        """Whether one reader is all there is."""
-        return len(self.idle) + len(self.reading) == 1
-
-    def begin(self, batch: Batch, rows: Sequence[Sequence[int]]) -> None:
-        """Let an idle reader read a batch's rows, which are whole."""
+    def begin(self, rows: list[int], tokens: Sequence[Sequence[int]]) -> None:
+        """Let an idle reader read some rows, whose whole token ids are given."""
         model = self.idle.pop(0)
         prefix, first = self.prefix, False
         if prefix is None or prefix.is_lost:
             prefix, first = prefix_to_come(model, self.shared), True
             self.prefix = prefix
-        self.reading[self.hands.submit(self._read, model, rows, prefix, first)] = model, prefix, batch
+        batch = Batch(rows, model, prefix, alone=not self.idle and not self.reading)
+        self.reading[self.hands.submit(self._read, model, tokens, prefix, first)] = batch
 
     def next_read(self) -> tuple[Batch, Tensor | None]:
         """A batch that has been read, and its neurons (rows, total neurons) in the model's dtype; None instead of them
         where memory ran short. Waits for it."""
         done = wait(self.reading, return_when=FIRST_COMPLETED).done.pop()
         neurons = done.result()
-        model, prefix, batch = self.reading.pop(done)
-        if neurons is None and not prefix.is_here:
-            prefix.give_up()  # if another waits for it, that one ends as well
+        batch = self.reading.pop(done)
+        if neurons is None and not batch.prefix.is_here:
+            batch.prefix.give_up()  # if another waits for it, that one ends as well
         if neurons is not None or (not self.reading and not self.idle):
-            self.idle.append(model)
+            self.idle.append(batch.model)
         return batch, neurons
 
     @torch.no_grad()
-    def _read(self, model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix, first: bool) -> Tensor | None:
+    def _read(self, model: LoadedModel, tokens: Sequence[Sequence[int]], prefix: Prefix, first: bool) -> Tensor | None:
         if first:
-            return if_memory_allows(first_tree, model, rows, prefix, self.halt)
-        rest = [row[prefix.length :] for row in rows]
+            return if_memory_allows(first_tree, model, tokens, prefix, self.halt)
+        rest = [row[prefix.length :] for row in tokens]
         try:
             return if_memory_allows(last_token_neurons, model, rest, prefix, self.halt, self.as_tree)
         except CancelledError:  # the reader that was to bring the prefix did not
@@ -121,7 +127,7 @@ class _EitherStop(threading.Event):
 
 
 class _Here(Executor):
-    """Does at once, in the caller's thread, what it is given."""
+    """Does at once what it is given, in the caller's thread, which knows its process's CUDA device."""
 
     def submit(self, work: Callable[Given, Result], /, *given: Given.args, **named: Given.kwargs) -> Future[Result]:
         future: Future[Result] = Future()

@@ -3,7 +3,7 @@
 A token of a tree looks at its own ancestors alone, so that most of the square of scores that a mask covers is computed
 for nothing. Tokens that stand near each other share their ancestors: a block of them is given the keys that any of
 them sees, and the rest is left out. The blocks go through transformers' own attention as the rows of one batch, on a
-CPU in float32, which rounds less and is no slower there. Knows masks; knows nothing about token ids.
+CPU in float32, which rounds less. Knows masks; knows nothing about token ids.
 """
 
 from collections.abc import Iterator

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.capture import capture, classes_together, padded_batches
+from cna_core.circuits.processes import Processes
 from cna_core.errors import ModelError, PromptError, StoppedError
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -267,3 +269,23 @@ def fail_from(
 
     monkeypatch.setattr(mlp, "forward", failing)
     return sizes
+
+
+@dataclass(frozen=True)
+class LastOfMany(Processes):
+    """The last of more processes than there are prompts: the others have read them all."""
+
+    others: tuple[object, ...] = ()
+
+    def gather(self, item: object) -> list[object]:
+        return [list(self.others), item] if isinstance(item, list) else [item]
+
+
+def test_a_process_without_prompts_ends_with_the_others_activations(
+    tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = naive_values(tiny_model, contrast.prompts)
+    process = LastOfMany(place=20, count=21, others=((list(range(len(contrast))), values),))
+    monkeypatch.setattr("cna_core.circuits.capture.processes_for", lambda _device: process)
+    for batch_tokens in (16, 10_000):
+        assert torch.equal(record(tiny_model, contrast, batch_tokens=batch_tokens).values, values)

@@ -40,7 +40,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     seen: set[int] = set()
     read = Readers._read
 
-    def noted(self: "Readers[object]", model: LoadedModel, *given: object) -> Tensor | None:
+    def noted(self: Readers, model: LoadedModel, *given: object) -> Tensor | None:
         seen.add(id(model.network))
         return read(self, model, *given)  # type: ignore[arg-type]
 
@@ -120,8 +120,9 @@ def test_memory_running_short_halves_the_batches(tiny_model: LoadedModel, on_pas
     assert "memory ran short" in told[-1]
 
 
+@pytest.mark.parametrize("prompts", [1, 4], ids=["one-prompt-each", "several"])
 def test_a_lost_prefix_is_brought_again(
-    tiny_model: LoadedModel, on_pass: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tiny_model: LoadedModel, on_pass: Callable[..., None], monkeypatch: pytest.MonkeyPatch, prompts: int
 ) -> None:
     brought, failures = Prefix.brought, []
     bringing = threading.local()
@@ -137,7 +138,9 @@ def test_a_lost_prefix_is_brought_again(
 
     monkeypatch.setattr(Prefix, "brought", noted)
     on_pass(fail)
-    torch.testing.assert_close(record(tiny_model, LARGE), expected(tiny_model), rtol=1e-4, atol=1e-6)
+    few = ContrastSet(*(PromptSet(one.name, one.prompts[:prompts]) for one in (CONTRAST.positive, CONTRAST.negative)))
+    values = capture(tiny_model, few, batch_tokens=LARGE, use_cache=False).values
+    torch.testing.assert_close(values, naive_values(tiny_model, few.prompts), rtol=1e-4, atol=1e-6)
     assert failures
 
 
