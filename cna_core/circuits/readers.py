@@ -25,7 +25,7 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 FEWEST_TOKENS = 128
-"""Tokens that a reader must find to do: with fewer, fetching the weights takes longer than multiplying by them."""
+"""Tokens that a reader must find to do. About there, two neither gain nor lose (benchmarks/capture.py --prompts 10)."""
 
 
 def readers_at_once(model: LoadedModel, tokens: int) -> int:
