@@ -31,9 +31,7 @@ def draw() -> None:
 def _definition() -> None:
     st.subheader("Definition", anchor=False)
     st.markdown("A **neuron** is one coordinate of a layer's MLP activation: an input of the down projection.")
-    st.latex(
-        r"\delta_{\ell,j}=\frac{1}{|P|}\sum_{p\in P}a_{\ell,j}(p)\;-\;\frac{1}{|N|}\sum_{n\in N}a_{\ell,j}(n)"
-    )
+    st.latex(r"\delta_{\ell,j}=\frac{1}{|P|}\sum_{p\in P}a_{\ell,j}(p)\;-\;\frac{1}{|N|}\sum_{n\in N}a_{\ell,j}(n)")
     st.markdown(
         "with *a* the activation at the **last token** of the chat-formatted prompt, *P* the positive prompts "
         "(refused) and *N* the negative ones. The **circuit** is the top 0.1 % of all neurons by |δ|, ranked over all "

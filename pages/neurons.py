@@ -20,8 +20,7 @@ def draw() -> None:
     finding = session.finding()
     if finding is None:
         st.markdown(
-            "Every neuron's activations, layer by layer, and what one neuron writes. "
-            "**It needs the circuit first.**"
+            "Every neuron's activations, layer by layer, and what one neuron writes. **It needs the circuit first.**"
         )
         first_steps.offer()
         return

@@ -204,9 +204,7 @@ def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_
     return batches
 
 
-def classes_together(
-    batches: Sequence[list[int]], is_positive: NDArray[np.bool_], kept: int = 0
-) -> list[list[int]]:
+def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_], kept: int = 0) -> list[list[int]]:
     """The batches in an order in which both classes advance together.
 
     Args:

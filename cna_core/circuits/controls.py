@@ -323,9 +323,7 @@ def _mean_weights(chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     return mask / counts, counts
 
 
-def random_halves(
-    is_positive: NDArray[np.bool_], resamples: int, generator: np.random.Generator
-) -> NDArray[np.bool_]:
+def random_halves(is_positive: NDArray[np.bool_], resamples: int, generator: np.random.Generator) -> NDArray[np.bool_]:
     """(resamples, prompts) bool: half of the positive and half of the negative prompts, rounded down."""
     chosen = np.zeros((resamples, len(is_positive)), dtype=bool)
     for members in (np.flatnonzero(is_positive), np.flatnonzero(~is_positive)):

@@ -126,9 +126,7 @@ def circuits_by_fraction(
         return {_checked(fraction): attribute(source, fraction=fraction) for fraction in wanted}
     if not fractions:
         return {fraction_of(source): source}
-    return {
-        fraction: _of_fraction(source, _checked(fraction), activations) for fraction in sorted(set(fractions))
-    }
+    return {fraction: _of_fraction(source, _checked(fraction), activations) for fraction in sorted(set(fractions))}
 
 
 def fraction_of(circuit: Circuit) -> float:

@@ -60,9 +60,7 @@ def _curves_through(
         return [(setting.control, setting.fraction)]
     controls: dict[Control, None] = dict.fromkeys(["cna", *(other.control for other in settings)])
     return [
-        (control, fraction)
-        for control in controls
-        for fraction in ([None] if control == "caa" else list(fractions))
+        (control, fraction) for control in controls for fraction in ([None] if control == "caa" else list(fractions))
     ]
 
 

@@ -239,9 +239,7 @@ def _patterns() -> _Patterns:
         complies=any_of(file.complies.patterns),
         leads_elsewhere=any_of(file.complies.leads_elsewhere),
         piece_of_writing=any_of(file.piece_of_writing["patterns"]),
-        groups=tuple(
-            _Group(group.name, group.language, tuple(map(compiled, group.patterns))) for group in file.groups
-        ),
+        groups=tuple(_Group(group.name, group.language, tuple(map(compiled, group.patterns))) for group in file.groups),
     )
 
 

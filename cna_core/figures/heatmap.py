@@ -397,9 +397,7 @@ def _marks(
     )
 
 
-def _picked_ring(
-    statistics: NeuronStatistics, cells: Cells, picked: tuple[int, int], dark: bool
-) -> go.Scatter:
+def _picked_ring(statistics: NeuronStatistics, cells: Cells, picked: tuple[int, int], dark: bool) -> go.Scatter:
     flat = statistics.layout.flat(np.array([picked[0]]), np.array([picked[1]]))
     _, x, y = _shown(statistics, cells, flat)
     return go.Scatter(

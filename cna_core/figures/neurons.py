@@ -151,9 +151,7 @@ def final_layer_histograms(
         shared_yaxes="all",
         horizontal_spacing=0.04,
         vertical_spacing=0.16,
-        subplot_titles=[
-            f"layer {layer}: {int((np.abs(parts[layer]) >= cutoff).sum())}" for layer in chosen
-        ],
+        subplot_titles=[f"layer {layer}: {int((np.abs(parts[layer]) >= cutoff).sum())}" for layer in chosen],
     )
     for place, layer in enumerate(chosen):
         counts = np.histogram(parts[layer], edges)[0]
@@ -236,9 +234,7 @@ def prompt_strip(
     return figure
 
 
-def token_bars(
-    up: Sequence[tuple[str, float]], down: Sequence[tuple[str, float]], *, dark: bool = False
-) -> go.Figure:
+def token_bars(up: Sequence[tuple[str, float]], down: Sequence[tuple[str, float]], *, dark: bool = False) -> go.Figure:
     """The tokens a neuron pushes up and down, strongest at the top, both on one scale.
 
     Traces' `meta` is "up" and "down"; white space in tokens is made visible.

@@ -99,9 +99,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _listen(
-    child: subprocess.Popen[bytes], progress: Progress, stop: threading.Event | None
-) -> tuple[Any, str | None]:
+def _listen(child: subprocess.Popen[bytes], progress: Progress, stop: threading.Event | None) -> tuple[Any, str | None]:
     assert child.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()

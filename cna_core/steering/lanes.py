@@ -308,9 +308,7 @@ def _prepared(
     return answers
 
 
-def _read(
-    batch: RowBatch, answers: Sequence[_Answer], plan: SteeringPlan, prefixes: PrefixCaches | None
-) -> Tensor:
+def _read(batch: RowBatch, answers: Sequence[_Answer], plan: SteeringPlan, prefixes: PrefixCaches | None) -> Tensor:
     """Prefill these answers' prompts, one row each."""
     prompts = [answer.prompt for answer in answers]
     if prefixes is None:

@@ -85,8 +85,7 @@ class PrefixCaches:
         if not shares_prefix(batch.model):
             return batch.prefill(prompts, plan)
         keys: list[_Key] = [
-            (tuple(prompt[:length]), row.key)
-            for prompt, length, row in zip(prompts, prefixes, plan.rows, strict=True)
+            (tuple(prompt[:length]), row.key) for prompt, length, row in zip(prompts, prefixes, plan.rows, strict=True)
         ]
         missing = {key: place for place, key in enumerate(keys) if key[0] and key not in self._known}
         for some in self._alike(missing, batch.model.dtype):

@@ -19,6 +19,7 @@ COLOURS: dict[LaneKind, str] = {
     "other": palette.STEERED,
 }
 
+
 def message_markup(turn: Turn) -> str:
     """What the person wrote; a very long message scrolls in its own box."""
     return f'<div class="chat-message" data-testid="message" dir="auto">{escaped(turn.message)}</div>'

@@ -120,9 +120,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
                 return None
             prefixes = known.setdefault(model, PrefixCaches(model))
             messages = as_messages(message, system)
-            curve = refusal_chance(
-                model, circuit, messages, METER_STRENGTHS, openings, prefixes=prefixes, stop=stop
-            )
+            curve = refusal_chance(model, circuit, messages, METER_STRENGTHS, openings, prefixes=prefixes, stop=stop)
     except StoppedError:
         _say("The model is answering somebody else; the meter comes with your next change.")
         return None

@@ -172,9 +172,7 @@ def _cards(run: Run, fraction: float | None, point: WorkingPoint | None) -> None
             shown.append(cards.Card(label, percent(ablated.refusal_rate), _interval(ablated)))
     if point is not None:
         words = f"{100 * (point.setting.fraction or 0):g} % at {point.setting.strength:g}"
-        shown.append(
-            cards.Card("Working point", words, f"{percent(point.refusal_rate)} refused", describe(point))
-        )
+        shown.append(cards.Card("Working point", words, f"{percent(point.refusal_rate)} refused", describe(point)))
     changed = next(
         (one for one in run.series("cna", fraction) if one.strength == 1.0 and one.knowledge_change is not None), None
     )

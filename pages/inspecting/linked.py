@@ -58,9 +58,7 @@ def choose_range(what: str, whole: tuple[int, int], key: str) -> tuple[int, int]
     first, last = (min(max(end, low), high) for end in kept or whole)
     keys = [f"{key}-from-{first}-of-{high}", f"{key}-to-{last}-of-{high}"]
     for column, end, value, widget in zip(st.columns(2), ("From", "to"), (first, last), keys, strict=True):
-        column.number_input(
-            f"{end} {what}", low, high, value, key=widget, on_change=_keep_range, args=(key, keys)
-        )
+        column.number_input(f"{end} {what}", low, high, value, key=widget, on_change=_keep_range, args=(key, keys))
     if (first, last) == whole:
         st.query_params.pop(key, None)
     elif st.query_params.get(key) != f"{first}-{last}":

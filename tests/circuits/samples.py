@@ -1,6 +1,5 @@
 """Small circuits and activations that the tests of this floor and of the figures share."""
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

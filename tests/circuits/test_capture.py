@@ -35,9 +35,7 @@ def record(model: LoadedModel, contrast: ContrastSet, **options: object) -> Acti
 @pytest.mark.parametrize("batch_tokens", [1, 12, 10_000], ids=["one-by-one", "small-batches", "one-batch"])
 def test_capture_equals_the_naive_run(tiny_model: LoadedModel, contrast: ContrastSet, batch_tokens: int) -> None:
     activations = record(tiny_model, contrast, batch_tokens=batch_tokens)
-    torch.testing.assert_close(
-        activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6)
 
 
 def test_statistics_follow_the_definitions(tiny_model: LoadedModel, contrast: ContrastSet) -> None:
@@ -130,9 +128,7 @@ def test_memory_running_short_halves_the_batches_and_is_said_once(
     sizes = fail_from(tiny_model, monkeypatch, tokens=16)
     told: list[str] = []
     activations = record(tiny_model, contrast, progress=lambda done, total, words: told.append(words))
-    torch.testing.assert_close(
-        activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6)
     assert max(sizes) > 2 * 16  # all prompts at once, at first
     changes = [words for before, words in itertools.pairwise(told) if words != before]
     assert len(changes) == 1 and "memory ran short" in changes[0]

@@ -24,9 +24,7 @@ def test_distances_along_the_components_are_those_of_the_activations() -> None:
     circuit = circuit_of([(0, 1), (3, 4)], activations.model)
     points = project_prompts(activations, circuit).points
     values = activations.values.numpy()[:, circuit.flat]
-    np.testing.assert_allclose(
-        np.linalg.norm(points[0] - points[7]), np.linalg.norm(values[0] - values[7]), rtol=1e-5
-    )
+    np.testing.assert_allclose(np.linalg.norm(points[0] - points[7]), np.linalg.norm(values[0] - values[7]), rtol=1e-5)
     assert project_prompts(activations, circuit).explained.sum() == pytest.approx(1)
 
 

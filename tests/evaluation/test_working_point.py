@@ -18,9 +18,7 @@ def model() -> LoadedModel:
 
 
 def a_point(strength: float, refusal: float, kl: float | None, fraction: float = 0.001, control: str = "cna") -> Point:
-    return Point(
-        strength=strength, fraction=fraction, control=control, prompts=10, refusal_rate=refusal, benign_kl=kl
-    )  # type: ignore[arg-type]
+    return Point(strength=strength, fraction=fraction, control=control, prompts=10, refusal_rate=refusal, benign_kl=kl)  # type: ignore[arg-type]
 
 
 def test_the_gentlest_point_that_halves_refusal_is_chosen() -> None:

@@ -105,9 +105,7 @@ def test_no_network_at_all_is_told_with_both_reasons(
         embedded_file(entry, silent, None)
 
 
-def test_a_full_disk_ends_the_search(
-    entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_search(entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = serve(monkeypatch, hub=RIGHT, index=RIGHT)
 
     def full(*_, **__) -> Path:

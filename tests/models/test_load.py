@@ -124,9 +124,7 @@ def test_code_that_comes_with_a_model_is_not_run_unless_asked_for(tmp_path: Path
         load_model(str(folder), device="cpu")
 
 
-def test_code_that_comes_with_a_model_is_run_when_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_comes_with_a_model_is_run_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = with_code_of_its_own(save_tiny_model(tmp_path / "tiny"))
     with pytest.raises(SystemExit, match="this code was run"):

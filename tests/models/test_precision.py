@@ -67,9 +67,7 @@ def test_cuda_is_asked_about_native_bfloat16(native: bool, monkeypatch: pytest.M
     assert choose_dtype(torch.device("cuda")) == (torch.bfloat16 if native else torch.float32)
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_cuda_then_mps_then_cpu(cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

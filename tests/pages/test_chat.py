@@ -153,9 +153,7 @@ def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(chat: Callable[...,
     assert len(turns(app)[1].answers[0].token_ids) == 12
 
 
-def test_each_lane_remembers_its_own_answers(
-    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_lane_remembers_its_own_answers(chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Lane]] = []
     generate = stream.generate
     monkeypatch.setattr(stream, "generate", lambda *a, **named: asked.append(a[1]) or generate(*a, **named))
@@ -281,8 +279,11 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(
-        stream.Stream, "__setattr__", lambda self, name, value: (told.append(value) if name == "words" else None)
-        or object.__setattr__(self, name, value)
+        stream.Stream,
+        "__setattr__",
+        lambda self, name, value: (
+            (told.append(value) if name == "words" else None) or object.__setattr__(self, name, value)
+        ),
     )
     with host.acquire("tiny"):
         waiting = stream.start(a_turn(), request_for(model, max_new_tokens=8))

@@ -72,7 +72,7 @@ def test_distributions_and_the_first_neurons_card_are_shown(found: pytest.Monkey
 
 
 def test_the_circuit_can_be_shown_by_prompt_set(found: pytest.MonkeyPatch) -> None:
-    assert next(iter(charts(opened(distribution="sets")))) .startswith("Activations by layer and prompt set")
+    assert next(iter(charts(opened(distribution="sets")))).startswith("Activations by layer and prompt set")
 
 
 def test_the_card_shows_the_models_own_pushes(found: pytest.MonkeyPatch, tiny_model: LoadedModel) -> None:

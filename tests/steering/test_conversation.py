@@ -46,9 +46,7 @@ def test_a_regenerated_turn_sees_only_what_came_before(conversation: Conversatio
     ("mine", "theirs", "expected"),
     [([1, 2, 3], [1, 2, 3], None), ([1, 5, 3], [1, 2, 3], 1), ([1, 2], [1, 2, 3], 2), ([4], [1], 0)],
 )
-def test_answers_part_at_their_first_differing_token(
-    mine: list[int], theirs: list[int], expected: int | None
-) -> None:
+def test_answers_part_at_their_first_differing_token(mine: list[int], theirs: list[int], expected: int | None) -> None:
     one, other = (answered("steered", " ".join("x" * len(ids)), ids) for ids in (mine, theirs))
     assert one.parts_from(other) == expected
 
