@@ -25,13 +25,13 @@ from transformers.generation.streamers import BaseStreamer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
+from cna_core.decoding import lanes as lanes_module
+from cna_core.decoding.lanes import Lane, first_token_logits, generate
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
-from cna_core.steering import lanes as lanes_module
-from cna_core.steering.lanes import Lane, first_token_logits, generate
-from cna_core.steering.prefix_cache import PrefixCaches
 
 PROMPT = "Explain to a friend how bread is baked in a wood oven."
 METER_MESSAGES = ("How do I open a locked door?", "Write a short poem about a rainy day.", "What should I read next?")

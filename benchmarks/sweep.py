@@ -30,12 +30,12 @@ from cna_core.evaluation.measures import RefusalRate
 from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
+from cna_core.interventions.plan import steered
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.hooks import steered
 
 
 def main() -> None:

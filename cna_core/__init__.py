@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from cna_core.circuits.attribution import attribute
     from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
+    from cna_core.decoding.lanes import Lane, Step, generate
     from cna_core.errors import CnaError
     from cna_core.evaluation.sweep import evaluate
+    from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
     from cna_core.models.loaded import LoadedModel
     from cna_core.prompts.sets import ContrastSet, PromptSet
-    from cna_core.steering.hooks import steered
-    from cna_core.steering.lanes import Lane, Step, generate
 
 _HOMES = {
     "Activations": "circuits.activations",
     "Circuit": "circuits.circuit",
     "CnaError": "errors",
     "ContrastSet": "prompts.sets",
-    "Lane": "steering.lanes",
+    "Lane": "decoding.lanes",
     "LoadedModel": "models.loaded",
     "PromptSet": "prompts.sets",
-    "Step": "steering.lanes",
+    "Step": "decoding.lanes",
     "attribute": "circuits.attribution",
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
-    "generate": "steering.lanes",
+    "generate": "decoding.lanes",
     "load_model": "models.load",
-    "steered": "steering.hooks",
+    "steered": "interventions.plan",
 }
 
 __all__ = [

@@ -231,9 +231,9 @@ def generate(
 ) -> None:
     """Answer one prompt at several strengths from one batched decode."""
     from cna_core.circuits.circuit import Circuit
+    from cna_core.decoding.lanes import Lane
+    from cna_core.decoding.lanes import generate as decode
     from cna_core.prompts.chat_format import as_messages
-    from cna_core.steering.lanes import Lane
-    from cna_core.steering.lanes import generate as decode
 
     strengths = strength or [0.0, 1.0]
     chosen = Circuit.load(circuit)

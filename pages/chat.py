@@ -9,11 +9,11 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
+from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
+from cna_core.decoding.lanes import Lane
 from cna_core.errors import CircuitError
 from cna_core.figures.lanes import token_trace
 from cna_core.paths import ASSETS
-from cna_core.steering.conversation import Answer, Conversation, LaneKind, Turn
-from cna_core.steering.lanes import Lane
 from pages.chatting import examples, learning, meter, stream
 from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
 from pages.common import first_steps, session, style

@@ -11,15 +11,15 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
+from cna_core.decoding.caa_recording import CaaVectors, caa_vectors
+from cna_core.decoding.lanes import Lane
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.runs import BASELINE, Control, Setting
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
-from cna_core.steering.lanes import Lane
-from cna_core.steering.prefix_cache import PrefixCaches
-from cna_core.steering.vectors import CaaVectors, caa_vectors
 
 STRENGTH_LIMIT = 100.0
 PREFIX_BYTES = 1 << 30

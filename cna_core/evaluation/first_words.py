@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cna_core.decoding.lanes import Lane, first_token_logits, generate
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import ContrastSet
-from cna_core.steering.lanes import Lane, first_token_logits, generate
-from cna_core.steering.prefix_cache import PrefixCaches
 
 FORMAT = "cna-first-words/1"
 WORDS_TOKENS = 24

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.lanes import Lane, first_token_logits
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.layout import ModelIdentity
@@ -37,8 +39,6 @@ from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
-from cna_core.steering.lanes import Lane, first_token_logits
-from cna_core.steering.prefix_cache import PrefixCaches
 
 FORMAT = "cna-openings/1"
 OPENING_TOKENS = 12

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.lanes import Lane, first_token_logits, generate
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.sweep_plan import SweepPlan
@@ -17,8 +19,6 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import PromptSet
-from cna_core.steering.lanes import Lane, first_token_logits, generate
-from cna_core.steering.prefix_cache import PrefixCaches
 
 TRIAL_TOKENS = 4
 QUESTION_FACTOR = 2.0

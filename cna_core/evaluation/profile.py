@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Band, random_circuit
+from cna_core.decoding.lanes import Lane, first_token_logits
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.intervals import Estimate, change_of_mean
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import as_messages
-from cna_core.steering.lanes import Lane, first_token_logits
-from cna_core.steering.prefix_cache import PrefixCaches
 
 RANDOM_CIRCUITS = 3
 

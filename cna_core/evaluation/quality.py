@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from cna_core.circuits.capture import shares_prefix
+from cna_core.decoding.row_batch import head_reads_one_piece
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 from cna_core.prompts.chat_format import Message, encode
-from cna_core.steering.decode import head_reads_one_piece
 
 LOGITS_AT_ONCE = 1 << 27
 """How many logits one batch may hold: 512 MB in float32."""

@@ -13,6 +13,7 @@ from typing import Any
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.processes import processes_for
+from cna_core.decoding.lanes import first_token_logits, generate
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
@@ -26,7 +27,6 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.lanes import first_token_logits, generate
 
 
 def evaluate(

@@ -1,9 +1,9 @@
 """Messages and answers as HTML: whatever a person or a model writes is shown as text and never run."""
 
+from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.figures import palette
-from cna_core.steering.conversation import Answer, LaneKind, Turn
 from pages.chatting.prose import escaped, prose_markup
 
 NAMES: dict[LaneKind, str] = {

@@ -16,12 +16,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CnaError, PromptError, StoppedError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
 from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
 from cna_core.models.host import host
 from cna_core.prompts.chat_format import as_messages
-from cna_core.steering.prefix_cache import PrefixCaches
 from pages.chatting import learning
 from pages.chatting.stream import prefix_caches
 from pages.common import charts, session, style

@@ -17,12 +17,12 @@ import streamlit as st
 from streamlit import runtime
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.conversation import Turn
+from cna_core.decoding.lanes import Lane, generate
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CnaError, StoppedError
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.conversation import Turn
-from cna_core.steering.lanes import Lane, generate
-from cna_core.steering.prefix_cache import PrefixCaches
 from pages.common import jobs
 
 PATIENCE_SECONDS = 2.0

@@ -16,9 +16,9 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.processes import Processes
+from cna_core.interventions.plan import steered
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.hooks import steered
 from tests.circuits import distributed_worker
 from tests.circuits.distributed_worker import contrast_set
 from tests.models.test_architectures import batch, logits, scattered_circuit

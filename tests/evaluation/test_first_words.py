@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import StoppedError
 from cna_core.evaluation import first_words as module
 from cna_core.evaluation.first_words import first_words, read_openings
 from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Lane, generate
 from tests.evaluation.sweeping import CONTRAST, small_model
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from cna_core.decoding.lanes import Lane, first_token_logits
 from cna_core.evaluation import gate_meter
 from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.gate_meter import (
@@ -19,7 +20,6 @@ from cna_core.evaluation.gate_meter import (
 )
 from cna_core.evaluation.refusal import Verdict
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Lane, first_token_logits
 from tests.circuits.samples import identity
 from tests.evaluation.sweeping import CONTRAST, small_circuit, small_model
 

@@ -3,11 +3,11 @@ import threading
 import numpy as np
 import pytest
 
+from cna_core.decoding.lanes import Lane, first_token_logits
 from cna_core.errors import StoppedError
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.profile import CausalProfile, causal_profile
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Lane, first_token_logits
 from tests.circuits.samples import circuit_of
 from tests.evaluation.sweeping import HARMFUL, small_circuit, small_model
 

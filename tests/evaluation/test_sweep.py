@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import CnaError, RunError, StoppedError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.measures import BenignDivergence, Observation, Quality, Reading, RefusalRate
@@ -18,11 +19,10 @@ from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import evaluate, resume
 from cna_core.evaluation.sweep_plan import plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.interventions.plan import steered
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import PromptSet
-from cna_core.steering.hooks import steered
-from cna_core.steering.lanes import Lane, generate
 from tests.evaluation.sweeping import BENIGN, HARMFUL, small_circuit, small_model, small_sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from cna_core.circuits import readers, tree_attention
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
+from cna_core.interventions.plan import steered
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.hooks import steered
 from tests.circuits.naive import naive_values, zero_columns
 from tests.tiny import tiny_tokenizer
 

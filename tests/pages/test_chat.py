@@ -10,18 +10,18 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.conversation import Answer, Turn
+from cna_core.decoding.lanes import Lane
 from cna_core.errors import StoppedError
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.conversation import Answer, Turn
-from cna_core.steering.lanes import Lane
 from pages.chatting import learning, meter, stream
 from pages.chatting.answers import answer_markup
 from pages.chatting.prose import escaped
 from pages.common import jobs
 from tests.circuits.samples import circuit_of
-from tests.steering.models import loud_model, spread_circuit
+from tests.decoding.models import loud_model, spread_circuit
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 WAIT_SECONDS = 60
@@ -38,7 +38,7 @@ def hosted(model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatc
     for name in host.loaded():
         host.unload(name)
     monkeypatch.setattr(host, "_load", lambda _name, **_options: model)
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     sorry = np.array([model.tokenizer.convert_tokens_to_ids("sorry")])
     openings = RefusalOpenings(model.identity, "0" * 64, sorry, np.array([9.0]), np.array([10.0]))
     monkeypatch.setattr(meter, "cached_openings", lambda *_: openings)

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from cna_core.circuits.capture import shares_prefix
+from cna_core.interventions.plan import SteeringPlan
 from cna_core.models.layers import NeuronView
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
-from cna_core.steering.hooks import SteeringPlan
 
 PASS_TOKENS = 4096
 """Tokens of all rows together in one pass of a prefill: bounds the memory of a long prompt."""

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from cna_core.circuits.capture import shares_prefix
+from cna_core.decoding.row_batch import RowBatch
+from cna_core.interventions.plan import SteeringPlan
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, as_messages, encode, shared_prefix_length
-from cna_core.steering.decode import RowBatch
-from cna_core.steering.hooks import SteeringPlan
 
 KEPT_BYTES = 256 << 20
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from cna_core.decoding.lanes import Lane, Step, first_token_logits, generate
+from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.host import ModelHost
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Lane, Step, first_token_logits, generate
-from cna_core.steering.prefix_cache import PrefixCaches
-from tests.steering.models import loud_model, spread_circuit
-from tests.steering.test_hooks import hook_count
+from tests.decoding.models import loud_model, spread_circuit
+from tests.interventions.test_plan import hook_count
 
 SESSIONS = 8
 QUESTIONS = ("tell me about cats", "how do i bake the bread", "why", "what is it to you")
@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     yield
 
 

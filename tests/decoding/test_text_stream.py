@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from cna_core.steering.text_stream import TextStream
+from cna_core.decoding.text_stream import TextStream
 from tests.tiny import tiny_tokenizer
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from cna_core.decoding.lanes import Lane, first_token_logits, generate
+from cna_core.decoding.prefix_cache import PrefixCaches, message_prefix
+from cna_core.decoding.row_batch import RowBatch
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, as_messages, encode
-from cna_core.steering.decode import RowBatch
-from cna_core.steering.lanes import Lane, first_token_logits, generate
-from cna_core.steering.prefix_cache import PrefixCaches, message_prefix
-from tests.steering.models import loud_model, sliding_window_model, spread_circuit
+from tests.decoding.models import loud_model, sliding_window_model, spread_circuit
 
 SYSTEM = "you can help tell me about the bread yes no it is what how do i bake"
 HISTORY: list[Message] = [

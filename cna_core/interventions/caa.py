@@ -1,6 +1,6 @@
 """Steering vectors of Contrastive Activation Addition (CAA), the method that CNA is compared with, and their file.
 
-Knows neither how they are recorded (vectors.py) nor how they are added to a running model (hooks.py).
+Knows neither how they are recorded (decoding/caa_recording.py) nor how they are added to a running model (plan.py).
 """
 
 import json

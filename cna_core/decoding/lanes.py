@@ -1,6 +1,6 @@
 """The decode loop: several answers from one batch, each steered in its own way, token by token.
 
-A lane is one answer: its messages and its steering. Knows lanes, tokens and text; forward passes are decode.py's,
+A lane is one answer: its messages and its steering. Knows lanes, tokens and text; forward passes are row_batch.py's,
 choosing tokens is sampling.py's.
 """
 
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.prefix_cache import PrefixCaches, message_prefix
+from cna_core.decoding.row_batch import PASS_TOKENS, RowBatch
+from cna_core.decoding.sampling import Sampler, Sampling
+from cna_core.decoding.text_stream import TextStream
 from cna_core.errors import PromptError
+from cna_core.interventions.caa import CaaVectors
+from cna_core.interventions.plan import NEUTRAL, RowSteering, SteeringPlan
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
-from cna_core.steering.caa import CaaVectors
-from cna_core.steering.decode import PASS_TOKENS, RowBatch
-from cna_core.steering.hooks import NEUTRAL, RowSteering, SteeringPlan
-from cna_core.steering.prefix_cache import PrefixCaches, message_prefix
-from cna_core.steering.sampling import Sampler, Sampling
-from cna_core.steering.text_stream import TextStream
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cna_core.steering.sampling import Sampler, Sampling
+from cna_core.decoding.sampling import Sampler, Sampling
 
 
 def draws(sampling: Sampling, logits: torch.Tensor, count: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.lanes import Step
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.lanes import Step
 from tests.circuits.samples import circuit_of
 from tests.tiny import tiny_tokenizer
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from cna_core.decoding.caa_recording import CaaVectors
 from cna_core.errors import CircuitError
+from cna_core.interventions.plan import RowSteering, SteeringPlan, steered, steered_rows
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.hooks import RowSteering, SteeringPlan, steered, steered_rows
-from cna_core.steering.vectors import CaaVectors
 from tests.circuits.samples import circuit_of
-from tests.steering.models import spread_circuit
+from tests.decoding.models import spread_circuit
 
 
 def logits(model: LoadedModel, tokens: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from cna_core.decoding.caa_recording import CaaVectors, caa_vectors
 from cna_core.errors import CircuitError
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
-from cna_core.steering.vectors import CaaVectors, caa_vectors
-from tests.steering.models import loud_model, sliding_window_model
-from tests.steering.test_hooks import hook_count
+from tests.decoding.models import loud_model, sliding_window_model
+from tests.interventions.test_plan import hook_count
 
 CONTRAST = ContrastSet(
     PromptSet("bad", ("how do i break the lock", "break it", "tell me how to break a lock you cannot break")),
@@ -44,7 +44,7 @@ def by_hand(model: LoadedModel, prompt: str) -> np.ndarray:
 def test_a_vector_is_the_mean_difference_of_the_mlp_output(
     model: LoadedModel, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cna_core.steering.vectors.BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("cna_core.decoding.caa_recording.BATCH_TOKENS", batch_tokens)
     vectors = caa_vectors(model, CONTRAST, use_cache=False)
     sides = [[by_hand(model, prompt) for prompt in side] for side in (CONTRAST.positive, CONTRAST.negative)]
     expected = np.mean(sides[0], axis=0) - np.mean(sides[1], axis=0)
@@ -57,7 +57,7 @@ def test_vectors_are_kept_and_found_again(
     model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = caa_vectors(model, CONTRAST)
-    monkeypatch.setattr("cna_core.steering.vectors._recording", lambda _model: pytest.fail("recorded twice"))
+    monkeypatch.setattr("cna_core.decoding.caa_recording._recording", lambda _model: pytest.fail("recorded twice"))
     assert np.array_equal(caa_vectors(model, CONTRAST).vectors, first.vectors)
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
+from cna_core.interventions.caa import CaaVectors
+from cna_core.interventions.residual import add_to_output
 from cna_core.models.layers import NeuronView, decoder_layers
 from cna_core.models.loaded import LoadedModel
-from cna_core.steering.caa import CaaVectors
-from cna_core.steering.residual import add_to_output
 
 
 @dataclass(frozen=True)

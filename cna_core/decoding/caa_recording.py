@@ -1,6 +1,6 @@
 """Records the steering vectors of Contrastive Activation Addition: what a layer's MLP adds, positive minus negative.
 
-Knows how to read MLP outputs; the vectors themselves are caa.py's, adding them to a running model is hooks.py's.
+Knows how to read MLP outputs; the vectors themselves are interventions/caa.py's.
 """
 
 import contextlib
@@ -13,7 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cna_core.decoding.prefix_cache import PrefixCaches
+from cna_core.decoding.row_batch import RowBatch
 from cna_core.errors import CircuitError, ModelError
+from cna_core.interventions.caa import FORMAT, CaaVectors
+from cna_core.interventions.plan import NEUTRAL, SteeringPlan
 from cna_core.models.experts import MixtureLayer
 from cna_core.models.layers import DenseLayer, NeuronLayer, decoder_layers
 from cna_core.models.loaded import LoadedModel
@@ -21,10 +25,6 @@ from cna_core.paths import cache_folder
 from cna_core.progress import Progress, raise_if_stopped, silent
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
-from cna_core.steering.caa import FORMAT, CaaVectors
-from cna_core.steering.decode import RowBatch
-from cna_core.steering.hooks import NEUTRAL, SteeringPlan
-from cna_core.steering.prefix_cache import PrefixCaches
 
 __all__ = ["CaaVectors", "caa_vectors"]
 

@@ -5,14 +5,14 @@ import threading
 import pytest
 import torch
 
+from cna_core.decoding.lanes import Lane, end_tokens, first_token_logits, generate
 from cna_core.errors import CircuitError, PromptError, StoppedError
+from cna_core.interventions.plan import steered
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import as_messages, encode
-from cna_core.steering.hooks import steered
-from cna_core.steering.lanes import Lane, end_tokens, first_token_logits, generate
 from tests.circuits.samples import circuit_of
-from tests.steering.models import loud_model, sliding_window_model, spread_circuit, text_of, tokens_by_lane
-from tests.steering.test_hooks import hook_count
+from tests.decoding.models import loud_model, sliding_window_model, spread_circuit, text_of, tokens_by_lane
+from tests.interventions.test_plan import hook_count
 
 SHORT, LONG = "tell me about cats", "how do i break the lock what is it why tell me about the dogs no you cannot"
 
@@ -30,7 +30,7 @@ def loud() -> LoadedModel:
 @pytest.fixture
 def endless(loud: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
     """The loud model without an end token, so that answers have a known length."""
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     return loud
 
 
@@ -54,7 +54,7 @@ def test_every_lane_writes_what_transformers_writes_for_it_alone(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model: LoadedModel = request.getfixturevalue(name)
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     circuit = spread_circuit(model, size=40)
     lanes = [Lane(SHORT), Lane(LONG), Lane(SHORT, strength=1.0), Lane(LONG, strength=2.0)]
     written = tokens_by_lane(list(generate(model, lanes, circuit, max_new_tokens=16)), 4)
@@ -68,7 +68,7 @@ def test_a_prompt_that_is_read_in_parts_gives_the_same_answer(
 ) -> None:
     lanes = [Lane(SHORT), Lane(LONG, strength=1.0)]
     whole = list(generate(sliding, lanes, spread_circuit(sliding), max_new_tokens=8))
-    monkeypatch.setattr("cna_core.steering.decode.PASS_TOKENS", 6)
+    monkeypatch.setattr("cna_core.decoding.row_batch.PASS_TOKENS", 6)
     assert list(generate(sliding, lanes, spread_circuit(sliding), max_new_tokens=8)) == whole
 
 
@@ -143,10 +143,10 @@ def test_stop_ends_a_prefill_between_layers(endless: LoadedModel) -> None:
 def test_the_end_token_ends_its_lane_alone(loud: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = spread_circuit(loud, size=40)
     lanes = [Lane(SHORT), Lane(LONG), Lane(SHORT, strength=1.0), Lane(LONG, strength=2.0)]
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset())
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     full = tokens_by_lane(list(generate(loud, lanes, circuit, max_new_tokens=20)), 4)
     end = full[0][7]
-    monkeypatch.setattr("cna_core.steering.lanes.end_tokens", lambda _model: frozenset({end}))
+    monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset({end}))
     steps = list(generate(loud, lanes, circuit, max_new_tokens=20, measure=True))
     for lane, tokens in enumerate(full):
         mine = [step for step in steps if step.lane == lane]
@@ -232,7 +232,7 @@ def test_first_token_logits_do_not_depend_on_how_rows_are_batched(
 ) -> None:
     lanes = [Lane(text, strength=s) for s in (0.0, 0.5, 1.0) for text in (SHORT, LONG, "why")]
     at_once = first_token_logits(sliding, lanes, spread_circuit(sliding))
-    monkeypatch.setattr("cna_core.steering.lanes.PASS_TOKENS", 40)
+    monkeypatch.setattr("cna_core.decoding.lanes.PASS_TOKENS", 40)
     torch.testing.assert_close(first_token_logits(sliding, lanes, spread_circuit(sliding)), at_once, atol=1e-5, rtol=0)
 
 

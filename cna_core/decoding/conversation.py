@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from cna_core.decoding.lanes import Step
 from cna_core.prompts.chat_format import Message
-from cna_core.steering.lanes import Step
 
 LaneKind = Literal["baseline", "steered", "random", "other"]
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cna_core.steering.conversation import Answer, Conversation, LaneKind, Turn
-from cna_core.steering.lanes import Step
+from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
+from cna_core.decoding.lanes import Step
 
 
 def answered(kind: LaneKind, text: str, tokens: list[int] | None = None, reason: str | None = "stop") -> Answer:
