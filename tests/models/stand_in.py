@@ -106,7 +106,7 @@ def write_wheel(folder: Path, package: str, member: str, data: bytes) -> Path:
 
 @dataclass
 class StandInHub:
-    """Repositories that the server offers, and what was asked of it."""
+    """Repositories that the server offers, a data set as "datasets/organisation/name", and what was asked of it."""
 
     address: str
     repositories: dict[str, Path] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class StandInHub:
 
 @contextmanager
 def stand_in_hub() -> Iterator[StandInHub]:
-    """A hub's endpoints that huggingface_hub asks for: model facts, HEAD and GET of files, 401, 403, 404."""
+    """A hub's endpoints that huggingface_hub asks for: facts of repositories, HEAD and GET of files, 401, 404."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -138,6 +138,8 @@ def stand_in_hub() -> Iterator[StandInHub]:
                 self._send(200, b"[]", with_body)
             elif path.startswith("api/models/"):
                 self._send_facts("/".join(path.split("/")[2:4]), with_body)
+            elif path.startswith("api/datasets/"):
+                self._send_facts("/".join(path.split("/")[1:4]), with_body)
             else:
                 self._send_file(path, with_body)
 
