@@ -1,10 +1,10 @@
 """Every neuron at the last token of each row of a batch, with what the rows begin with computed once.
 
 The tokens that all rows share run first, alone, and leave their keys and values (prefix.py). The rest of the rows goes
-through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, and each
-row is read at its own last token: exact for every kind of attention, unlike padding on the left, whose empty places
-between prefix and row count in a sliding window. The LM head never runs. Knows token ids; knows nothing about prompts,
-classes or statistics.
+through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, and
+each row is read at its own last token: exact for every kind of attention, unlike padding on the left, whose empty
+places between prefix and row count in a sliding window. The LM head never runs. Knows token ids; knows nothing about
+prompts, classes or statistics.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,10 +181,10 @@ def run_prefix(model: LoadedModel, tokens: Sequence[int], stop: threading.Event 
     cache = DynamicCache()
     inputs = {"input_ids": torch.tensor([list(tokens)] * rows), "use_cache": True, "past_key_values": cache}
     _recorded(model, inputs, torch.full((rows,), len(tokens) - 1), rows, stop)
-    kept = [layer.get_seq_length() for layer in cache.layers]
-    if kept != [len(tokens)] * len(decoder_layers(model.network)):
+    layers: list[Any] = cache.layers  # of a kind that has keys and values, where the check passes
+    if [layer.get_seq_length() for layer in layers] != [len(tokens)] * len(decoder_layers(model.network)):
         raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
-    return Prefix(len(tokens), tuple((layer.keys[:1], layer.values[:1]) for layer in cache.layers))
+    return Prefix(len(tokens), tuple((layer.keys[:1], layer.values[:1]) for layer in layers))
 
 
 def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> dict[str, object]:
