@@ -9,14 +9,14 @@ import dataclasses
 import json
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cna_core.errors import CnaError, StoppedError
+from cna_core.errors import CnaError
+from cna_core.progress import Stage, raise_if_stopped, tell
 
 app = typer.Typer(
     name="cna_core",
@@ -45,42 +45,18 @@ Out = Annotated[
 PromptFile = typer.Option(help=".txt (one a line), .csv or .jsonl; without it the built-in set.", show_default=False)
 
 
-class Terminal:
-    """Progress on one line of stderr, redrawn at most ten times a second; plain lines where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self.started_at = self.drawn_at = 0.0
-        self.stage = ""
-        self.live = sys.stderr.isatty()
-
-    def __call__(self, done: int, total: int, words: str) -> None:
-        now = time.monotonic()
-        stage = words.split(" ", 1)[0]
-        if stage != self.stage:
-            self.stage, self.started_at = stage, now
-        elif now - self.drawn_at < (0.1 if self.live else 5.0) and done != total:
-            return
-        self.drawn_at = now
-        share = f" {100 * done // total:3d} %" if total else ""
-        sys.stderr.write(f"\r\x1b[K{words}{share}" if self.live else f"{words}{share}\n")
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        if self.live and self.stage:
-            sys.stderr.write("\r\x1b[K")
-
-
 @contextlib.contextmanager
 def working() -> Iterator[dict[str, Any]]:
     """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order."""
-    terminal, stop = Terminal(), threading.Event()
-    try:
-        yield {"progress": terminal, "stop": stop}
-    except KeyboardInterrupt:
-        stop.set()
-        raise StoppedError("Stopped, as asked; what was finished is kept.") from None
-    finally:
-        terminal.close()
+    from cna_core.terminal import Terminal
+
+    stop = threading.Event()
+    with Terminal() as terminal:
+        try:
+            yield {"progress": terminal.report, "stop": stop}
+        except KeyboardInterrupt:
+            stop.set()
+            raise_if_stopped(stop)
 
 
 def _load(
@@ -254,7 +230,8 @@ def generate(
         )
         for number, step in enumerate(steps):
             texts[step.lane] += step.text
-            watching["progress"](min(max_new_tokens, number // len(lanes) + 1), max_new_tokens, "Writing")
+            written = min(max_new_tokens, number // len(lanes) + 1)
+            tell(watching["progress"], Stage.WRITING_ANSWERS, written, max_new_tokens, "tokens")
     if as_json:
         answers = [
             {"strength": value, "multiplier": 1 - value, "text": text}
