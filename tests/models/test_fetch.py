@@ -7,10 +7,10 @@ import pytest
 from cna_core.errors import ModelError
 from cna_core.models import fetch as fetching
 from cna_core.models.catalog import SMALL_MODEL, CatalogEntry, Embedded, catalog
+from cna_core.models.disk import DISK_FULL
 from cna_core.models.fetch import embedded_file, fetch, fingerprint, is_ready, locate
 from cna_core.models.hub import NoHubError
 from cna_core.models.mirror import NoMirrorError
-from cna_core.models.disk import DISK_FULL
 from cna_core.progress import silent
 from tests.models.stand_in import save_tiny_model, write_tiny_gguf
 

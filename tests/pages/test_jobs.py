@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cna_core.errors import PromptError, StoppedError
-from cna_core.progress import Progress, Stage
+from cna_core.progress import Progress, Stage, with_seconds_left
 from pages.common import jobs
 from pages.common.jobs import Job, Registry
 
@@ -78,10 +78,10 @@ def test_a_finished_job_gives_way_to_a_new_one(registry: Registry) -> None:
 
 
 def test_a_job_says_what_it_does_how_far_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    now = 100.0
+    monkeypatch.setattr(jobs, "with_seconds_left", lambda report: with_seconds_left(report, clock=lambda: now))
     job = Job("key", "title")
-    for done in (0, 2):
-        job.progress(Progress(Stage.CAPTURING, done, 4, "prompts"))
-        now[0] += 20
+    job.progress(Progress(Stage.CAPTURING, 0, 4, "prompts"))
+    now = 120.0
+    job.progress(Progress(Stage.CAPTURING, 2, 4, "prompts"))
     assert job.line == "Recording activations: 2 of 4 prompts, about 20 s left"

@@ -15,12 +15,12 @@ PLAIN_LINE_SECONDS = 5.0
 """Within a stage, plain lines come no more often than this."""
 
 
-class Terminal:
+class ProgressLine:
     """A context manager that draws progress while it is open, and leaves nothing of the live line behind.
 
     Example:
-        with Terminal() as terminal:
-            capture(model, contrast, progress=terminal.report)
+        with ProgressLine() as line:
+            capture(model, contrast, progress=line.report)
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -31,7 +31,7 @@ class Terminal:
         self._bars: Bars | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> "ProgressLine":
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             words = TextColumn(
                 "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")

@@ -5,17 +5,17 @@ import io
 import pytest
 from rich.console import Console
 
-from cna_core import terminal as module
+from cna_core.cli import progress_line as module
+from cna_core.cli.progress_line import ProgressLine
 from cna_core.progress import Progress, Stage
-from cna_core.terminal import Terminal
 
 
 def written(*, live: bool, works: list[Progress]) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=live, width=100, color_system=None, legacy_windows=False, _environ={})
-    with Terminal(console) as terminal:
+    with ProgressLine(console) as line:
         for progress in works:
-            terminal.report(progress)
+            line.report(progress)
     return file.getvalue()
 
 
