@@ -11,18 +11,30 @@ from cna_core.errors import CnaError
 from cna_core.progress import raise_if_stopped
 
 
+_watching: dict[str, Any] = {}  # what the work under way was given; empty while there is none
+
+
 @contextlib.contextmanager
 def working() -> Iterator[dict[str, Any]]:
-    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order."""
+    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order.
+
+    A part of the work that asks for them again gets the same ones: there is one line to draw on.
+    """
     from cna_core.cli.progress_line import ProgressLine
 
+    if _watching:
+        yield _watching
+        return
     stop = threading.Event()
     with ProgressLine() as line:
+        _watching.update(progress=line.report, stop=stop)
         try:
-            yield {"progress": line.report, "stop": stop}
+            yield _watching
         except KeyboardInterrupt:
             stop.set()
             raise_if_stopped(stop)
+        finally:
+            _watching.clear()
 
 
 def write(text: str, out: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Downloads single files and whole repositories from a model hub, by huggingface_hub in a process of its own.
+"""Downloads single files and whole repositories from the Hub, by huggingface_hub in a process of its own.
 
 A process, because huggingface_hub cannot be interrupted between its chunks; what it had is resumed next time. It goes
 by `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` as always. Knows nothing of the catalog.
@@ -35,6 +35,14 @@ class NoHubError(ModelError):
     """The model hub does not answer; a package index or the cache may."""
 
     code = "hub-unreachable"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data set's file on this machine, and the commit it is of."""
+
+    path: Path
+    revision: str
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,42 @@ def download_file(
     Raises:
         NoHubError, ModelError, StoppedError.
     """
+    return _download_single("model", hub_id, revision, name, folder, progress, stop).path
+
+
+def download_data_file(
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    *,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+) -> DataFile:
+    """One file of a data set, in `folder`, and the commit that it is of; its hash is the caller's to check.
+
+    Args:
+        revision: a commit; None: the newest one of the main branch.
+
+    Raises:
+        NoHubError, ModelError, StoppedError.
+    """
+    return _download_single("dataset", hub_id, revision, name, folder, progress, stop)
+
+
+def _download_single(
+    kind: str,
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    progress: Report | None,
+    stop: threading.Event | None,
+) -> DataFile:
     if not hub_answers():
         raise NoHubError(f"the model hub at {endpoint()} does not answer")
-    return Path(_in_child("file", hub_id, revision, progress, stop, name=name, folder=str(folder)))
+    found = _in_child("file", hub_id, revision, progress, stop, kind=kind, name=name, folder=str(folder))
+    return DataFile(Path(found["path"]), found["revision"])
 
 
 def download_repository(
@@ -174,7 +215,8 @@ def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
     """Do one task, with the hub's own errors turned into sentences."""
     from huggingface_hub import errors
 
-    hub_id = task["hub_id"]
+    hub_id, kind = task["hub_id"], task.get("kind", "model")
+    thing, page = ("data set", f"datasets/{hub_id}") if kind == "dataset" else ("model", hub_id)
     works: dict[str, Callable[[dict[str, Any], Report | None], Any]] = {
         "file": _download_file,
         "repository": _download_repository,
@@ -184,22 +226,22 @@ def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
         return works[work](task, progress)
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{hub_id}, then log in with "
+            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{page}, then log in with "
             "'hf auth login' or set HF_TOKEN.",
-            code="model-gated",
+            code=f"{kind}-gated",
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"There is no model '{hub_id}' on the hub, or it is private: check the name, or log in with "
+            f"There is no {thing} '{hub_id}' on the hub, or it is private: check the name, or log in with "
             "'hf auth login'.",
-            code="model-not-found",
+            code=f"{kind}-not-found",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"'{hub_id}' has no revision '{task['revision']}': leave it out, or name another.") from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
     except errors.EntryNotFoundError as error:
-        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another model.") from error
+        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another {thing}.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
         raise ModelError(f"The hub answered {status} for '{hub_id}': try again later.") from error
@@ -217,16 +259,20 @@ def _interrupted(hub_id: str, reason: str) -> str:
     return f"The download of '{hub_id}' was interrupted ({reason}): try again; it goes on from there."
 
 
-def _download_file(task: dict[str, Any], progress: Report | None) -> str:
+def _download_file(task: dict[str, Any], progress: Report | None) -> dict[str, str]:
     from huggingface_hub import hf_hub_download
 
-    hub_id, revision, name = task["hub_id"], task["revision"], task["name"]
-    sizes = {file.rfilename: file.size or 0 for file in _describe(hub_id, revision).siblings or []}
+    hub_id, kind, name = task["hub_id"], task.get("kind", "model"), task["name"]
+    info = _describe(hub_id, task["revision"], kind)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
     bar = _bar(lambda done: tell(progress, Stage.FETCHING, done, sizes.get(name, 0), BYTES, subject=name))
-    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar)
+    path = hf_hub_download(
+        hub_id, name, repo_type=kind, revision=info.sha, local_dir=folder, endpoint=endpoint(), tqdm_class=bar
+    )
+    return {"path": str(path), "revision": info.sha}
 
 
 def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[str, str]:
@@ -280,10 +326,11 @@ def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]
     return small + code + sorted(weights)
 
 
-def _describe(hub_id: str, revision: str | None) -> Any:
+def _describe(hub_id: str, revision: str | None, kind: str = "model") -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=endpoint()).model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
+    api = HfApi(endpoint=endpoint())
+    return api.repo_info(hub_id, repo_type=kind, revision=revision, files_metadata=True, timeout=20)
 
 
 def _cached(hub_id: str, name: str, revision: str) -> Path | None:
