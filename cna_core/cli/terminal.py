@@ -10,7 +10,6 @@ from typing import Any
 from cna_core.errors import CnaError
 from cna_core.progress import raise_if_stopped
 
-
 _watching: dict[str, Any] = {}  # what the work under way was given; empty while there is none
 
 
@@ -23,13 +22,13 @@ def working() -> Iterator[dict[str, Any]]:
     from cna_core.cli.progress_line import ProgressLine
 
     if _watching:
-        yield _watching
+        yield dict(_watching)
         return
     stop = threading.Event()
     with ProgressLine() as line:
         _watching.update(progress=line.report, stop=stop)
         try:
-            yield _watching
+            yield dict(_watching)
         except KeyboardInterrupt:
             stop.set()
             raise_if_stopped(stop)
