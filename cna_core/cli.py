@@ -304,7 +304,10 @@ def evaluate(
     borderline: Annotated[
         str | None, typer.Option(help="File with prompts that only look unsafe, or none.", show_default="built-in")
     ] = None,
-    controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
+    methods: Annotated[
+        str | None, typer.Option(help="What is done, separated by commas.  [default: scale,caa]", show_default=False)
+    ] = None,
+    controls: Annotated[str, typer.Option(help="random: also measure each method's random twin; or none.")] = "random",
     knowledge: Annotated[
         str | None,
         typer.Option(
@@ -334,18 +337,19 @@ def evaluate(
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.triggers import activations_of
+    from cna_core.interventions.registry import method
 
     chosen = Circuit.load(circuit)
     sizes = _numbers(fractions, "--fractions") if fractions else None
     steps = _numbers(strengths, "--strengths") if strengths else None
     questions = _questions(knowledge) if knowledge else ()
-    wanted = tuple(name for name in controls.split(",") if name and name != "none")
+    chosen_methods, twins = _methods(methods, controls)
     asked = {"prompts": _prompt_set(prompts, "evaluation-harmful"), "benign": _prompt_set(benign, "evaluation-benign")}
     with working() as watching:
         loaded = _load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
         activations = None
-        if sizes or "caa" in wanted or working_point:
+        if sizes or working_point or any(not method(key).uses_circuit for key in chosen_methods):
             activations = activations_of(loaded, chosen, _contrast(positive, negative), **watching)
         if activations is None and (positive or negative):
             raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")
@@ -358,7 +362,8 @@ def evaluate(
                 strengths=steps or (0, 0.5, 1),
                 fractions=sizes,
                 borderline=None if borderline == "none" else _prompt_set(borderline, "borderline"),
-                controls=wanted,
+                methods=chosen_methods,
+                controls=twins,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 out=out,
@@ -371,6 +376,16 @@ def evaluate(
             text = run.to_json() if out is None else ""
     if text and _is_first_process():
         _write(text, out)
+
+
+def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods, and those of them whose twins are measured; "random,caa" is the spelling of earlier versions."""
+    from cna_core.evaluation.old_formats import methods_and_controls
+
+    named = tuple(part.strip() for part in methods.split(",")) if methods else None
+    asked = tuple(part.strip() for part in controls.split(","))
+    simple: dict[tuple[str, ...], bool] = {("random",): True, ("none",): False}
+    return methods_and_controls(named, simple.get(asked, asked))
 
 
 def _searched(
@@ -393,7 +408,7 @@ def _searched(
     )
     if point is None:
         raise CnaError("No setting of this grid halves refusal; offer larger --fractions or --strengths.")
-    return json.dumps(dataclasses.asdict(point) | {"setting": point.setting.model_dump()})
+    return json.dumps(dataclasses.asdict(point))
 
 
 def _without_others(loaded: Any, contrast: Any, activations: Any, watching: dict[str, Any]) -> Any:
