@@ -1,0 +1,54 @@
+"""The command line: each command parses, calls the library, and prints. Nothing is computed here.
+
+Each file holds a group of commands; COMMANDS lists them in the order in which `--help` shows them. Results go to stdout
+or to `--out`, progress to stderr. Exit codes: 0, done; 2, bad input, explained in one sentence on stderr; 130, stopped.
+"""
+
+import sys
+
+import typer
+
+from cna_core.cli import answering, circuits, evaluation, results, storage
+from cna_core.errors import CnaError
+
+COMMANDS = (
+    storage.models,
+    storage.fetch,
+    storage.cache,
+    circuits.attribute,
+    answering.generate,
+    evaluation.evaluate,
+    results.compare,
+    results.table,
+)
+
+command_line = typer.Typer(
+    name="cna_core",
+    help="Find the neurons behind a model's refusal (Contrastive Neuron Attribution) and turn them down, off, or up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in COMMANDS:
+    command_line.command()(command)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = command_line(standalone_mode=False)
+    except CnaError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "exit_code"):
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code or 0)
