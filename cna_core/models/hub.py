@@ -1,4 +1,4 @@
-"""Downloads single files and whole repositories from a model hub, by huggingface_hub in a process of its own.
+"""Downloads single files and whole repositories from the Hub, by huggingface_hub in a process of its own.
 
 A process, because huggingface_hub cannot be interrupted between its chunks; what it had is resumed next time. It goes
 by `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` as always. Knows nothing of the catalog.
@@ -34,6 +34,14 @@ CODE_FILES = re.compile(r".*\.py")
 
 class NoHubError(ModelError):
     """The model hub does not answer; a package index or the cache may."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data set's file on this machine, and the commit it is of."""
+
+    path: Path
+    revision: str
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,42 @@ def download_file(
     Raises:
         NoHubError, ModelError, StoppedError.
     """
+    return _download_single("model", hub_id, revision, name, folder, progress, stop).path
+
+
+def download_data_file(
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    stop: threading.Event | None = None,
+) -> DataFile:
+    """One file of a data set, in `folder`, and the commit that it is of; its hash is the caller's to check.
+
+    Args:
+        revision: a commit; None: the newest one of the main branch.
+
+    Raises:
+        NoHubError, ModelError, StoppedError.
+    """
+    return _download_single("dataset", hub_id, revision, name, folder, progress, stop)
+
+
+def _download_single(
+    kind: str,
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    progress: Progress,
+    stop: threading.Event | None,
+) -> DataFile:
     if not hub_answers():
         raise NoHubError(f"the model hub at {endpoint()} does not answer")
-    return Path(_in_child("file", hub_id, revision, progress, stop, name=name, folder=str(folder)))
+    found = _in_child("file", hub_id, revision, progress, stop, kind=kind, name=name, folder=str(folder))
+    return DataFile(Path(found["path"]), found["revision"])
 
 
 def download_repository(
@@ -172,7 +213,8 @@ def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
     """Do one task, with the hub's own errors turned into sentences."""
     from huggingface_hub import errors
 
-    hub_id = task["hub_id"]
+    hub_id, is_data = task["hub_id"], task.get("kind") == "dataset"
+    thing, page = ("data set", f"datasets/{hub_id}") if is_data else ("model", hub_id)
     works: dict[str, Callable[[dict[str, Any], Progress], Any]] = {
         "file": _download_file,
         "repository": _download_repository,
@@ -182,12 +224,12 @@ def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
         return works[work](task, progress)
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{hub_id}, then log in with "
+            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{page}, then log in with "
             "'hf auth login' or set HF_TOKEN."
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"There is no model '{hub_id}' on the hub, or it is private: check the name, or log in with "
+            f"There is no {thing} '{hub_id}' on the hub, or it is private: check the name, or log in with "
             "'hf auth login'."
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -195,7 +237,7 @@ def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
     except errors.EntryNotFoundError as error:
-        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another model.") from error
+        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another {thing}.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
         raise ModelError(f"The hub answered {status} for '{hub_id}': try again later.") from error
@@ -211,16 +253,20 @@ def _interrupted(hub_id: str, reason: str) -> str:
     return f"The download of '{hub_id}' was interrupted ({reason}): try again; it goes on from there."
 
 
-def _download_file(task: dict[str, Any], progress: Progress) -> str:
+def _download_file(task: dict[str, Any], progress: Progress) -> dict[str, str]:
     from huggingface_hub import hf_hub_download
 
-    hub_id, revision, name = task["hub_id"], task["revision"], task["name"]
-    sizes = {file.rfilename: file.size or 0 for file in _describe(hub_id, revision).siblings or []}
+    hub_id, kind, name = task["hub_id"], task.get("kind", "model"), task["name"]
+    info = _describe(hub_id, task["revision"], kind)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
     bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
-    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar)
+    path = hf_hub_download(
+        hub_id, name, repo_type=kind, revision=info.sha, local_dir=folder, endpoint=endpoint(), tqdm_class=bar
+    )
+    return {"path": str(path), "revision": info.sha}
 
 
 def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, str]:
@@ -272,10 +318,11 @@ def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]
     return small + code + sorted(weights)
 
 
-def _describe(hub_id: str, revision: str | None) -> Any:
+def _describe(hub_id: str, revision: str | None, kind: str = "model") -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=endpoint()).model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
+    api = HfApi(endpoint=endpoint())
+    return api.repo_info(hub_id, repo_type=kind, revision=revision, files_metadata=True, timeout=20)
 
 
 def _cached(hub_id: str, name: str, revision: str) -> Path | None:
