@@ -20,7 +20,7 @@ from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.setting import Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
@@ -58,7 +58,7 @@ def dials_for(
     seed: int,
     contrast: ContrastSet | None,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
     """Circuits and vectors of these methods and twins (drawn with `seed`).
