@@ -20,7 +20,7 @@ from cna_core.errors import ModelError, PromptError
 from cna_core.models.disk import hash_file, one_at_a_time
 from cna_core.models.hub import NoHubError, download_data_file, endpoint
 from cna_core.paths import cache_folder, mark_used, written_beside
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.public_catalog import PublicFile, PublicSet, public_set
 
 FOLDER_VARIABLE = "CNA_PUBLIC_SETS"
@@ -75,7 +75,7 @@ class PublicCopy:
 
 
 def find_public(
-    name: str, folder: str | Path | None = None, *, progress: Progress = silent, stop: threading.Event | None = None
+    name: str, folder: str | Path | None = None, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> PublicCopy:
     """The file of a public set, fetched where it is not on this machine.
 
@@ -160,7 +160,7 @@ def _in_cache(known: PublicSet) -> PublicCopy | None:
     return _fetched(known, path, pin.revision, f"SHA-256 {checked}")
 
 
-def _from_hub(known: PublicSet, progress: Progress, stop: threading.Event | None) -> PublicCopy:
+def _from_hub(known: PublicSet, progress: Report | None, stop: threading.Event | None) -> PublicCopy:
     path = _cached_path(known)
     folder = cache_folder("public_sets") / known.hub_id.replace("/", "--")
     try:

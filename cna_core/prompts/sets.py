@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.errors import PromptError
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.builtin import builtin_set
 from cna_core.prompts.public import find_public
 from cna_core.prompts.public_catalog import PREFIX, public_contrast
@@ -91,7 +91,7 @@ class PromptSet:
         source: str | Path,
         *,
         folder: str | Path | None = None,
-        progress: Progress = silent,
+        progress: Report | None = None,
         stop: threading.Event | None = None,
     ) -> "PromptSet":
         """A file, or a public set where `source` is `public:NAME`; errors as in `from_file` and `public`."""
@@ -162,7 +162,7 @@ class PromptSet:
         name: str,
         *,
         folder: str | Path | None = None,
-        progress: Progress = silent,
+        progress: Report | None = None,
         stop: threading.Event | None = None,
     ) -> "PromptSet":
         """A public set, fetched the first time; `public_catalog.public_sets()` has the names.

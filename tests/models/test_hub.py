@@ -17,7 +17,7 @@ from cna_core.models.hub import (
     download_repository,
     hub_answers,
 )
-from cna_core.progress import silent
+from cna_core.progress import Progress, silent
 from tests.models.stand_in import COMMIT, StandInHub, save_tiny_model, stand_in_hub, use_hub
 
 
@@ -37,12 +37,12 @@ def test_a_repository_arrives_whole_with_its_commit_and_is_found_again_without_a
     server: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
-    told: list[tuple[int, int, str]] = []
-    snapshot = download_repository("tiny/llama", progress=lambda *step: told.append(step))
+    told: list[Progress] = []
+    snapshot = download_repository("tiny/llama", progress=told.append)
     assert snapshot.revision == COMMIT
     weights = (tmp_path / "tiny" / "model.safetensors").read_bytes()
     assert (snapshot.folder / "model.safetensors").read_bytes() == weights
-    assert told[-1][0] == told[-1][1] == sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir())
+    assert told[-1].done == told[-1].total == sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert download_repository("tiny/llama") == snapshot
     assert is_ready("tiny/llama")
