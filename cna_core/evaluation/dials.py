@@ -16,12 +16,12 @@ from cna_core.decoding.lanes import Lane
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.runs import BASELINE, Control, Setting
+from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
-STRENGTH_LIMIT = 100.0
 PREFIX_BYTES = 1 << 30
 """How much of what was read is kept: the template's beginning of an 8B model takes about 3 MB a setting."""
 
@@ -87,13 +87,13 @@ def settings_of(
     """Every setting once, the baseline first; strengths ascending, CNA of every fraction before its controls.
 
     Raises:
-        RunError: there are no strengths, or one is out of range.
+        RunError: there are no strengths.
+        StrengthError: one is not allowed here (`cna_core.limits`).
     """
     wanted = sorted({round(float(strength), 6) for strength in strengths})
     if not wanted:
         raise RunError("A sweep needs at least one strength.")
-    if not all(abs(strength) <= STRENGTH_LIMIT for strength in wanted):  # also refuses what is not a number
-        raise RunError(f"A strength lies between −{STRENGTH_LIMIT:g} and {STRENGTH_LIMIT:g}: 0 baseline, 1 ablated.")
+    require_allowed(wanted)
     away = [strength for strength in wanted if strength != 0]
     steered = [
         Setting(control=control, strength=strength, fraction=fraction)

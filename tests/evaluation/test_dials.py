@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cna_core.circuits.attribution import attribute
-from cna_core.errors import CircuitError, RunError
+from cna_core.errors import CircuitError, RunError, StrengthError
 from cna_core.evaluation.dials import circuits_by_fraction, dials_for, first_neurons, fraction_of, settings_of
 from cna_core.evaluation.runs import BASELINE, Setting
 from tests.circuits.samples import circuit_of, random_activations
@@ -17,9 +17,14 @@ def test_settings_have_one_baseline_and_every_combination_once() -> None:
     assert all(setting.fraction is None for setting in settings if setting.control == "caa")
 
 
-@pytest.mark.parametrize("strengths", [[], [float("nan")], [float("inf")], [101]])
-def test_strengths_that_cannot_be_used_are_refused(strengths: list[float]) -> None:
+def test_a_sweep_without_strengths_is_refused() -> None:
     with pytest.raises(RunError):
+        settings_of([], [0.01], [])
+
+
+@pytest.mark.parametrize("strengths", [[float("nan")], [float("inf")], [101]])
+def test_strengths_that_cannot_be_used_are_refused(strengths: list[float]) -> None:
+    with pytest.raises(StrengthError):
         settings_of(strengths, [0.01], [])
 
 
