@@ -5,8 +5,8 @@ import pytest
 
 from cna_core.decoding.lanes import Lane
 from cna_core.errors import StrengthError
-from cna_core.evaluation.dials import settings_of
 from cna_core.evaluation.gate_meter import METER_STRENGTHS
+from cna_core.evaluation.setting import settings_of
 from cna_core.limits import FARTHEST, VARIABLE, allowed, require_allowed, strength_limit
 
 
@@ -44,9 +44,9 @@ def test_with_limit_0_a_lane_is_the_models_own_or_amplified() -> None:
 
 @pytest.mark.usefixtures("only_amplifying")
 def test_with_limit_0_a_sweep_measures_no_strength_above_0() -> None:
-    assert max(setting.strength for setting in settings_of([-1, 0], [0.01], ["random", "caa"])) == 0
+    assert max(setting.strength for setting in settings_of([-1, 0], [0.01], ["scale", "caa"])) == 0
     with pytest.raises(StrengthError, match=VARIABLE):
-        settings_of([0, 1], [0.01], [])
+        settings_of([0, 1], [0.01], ["scale"])
 
 
 @pytest.mark.usefixtures("only_amplifying")
