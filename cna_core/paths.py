@@ -11,7 +11,12 @@ from pathlib import Path
 
 import platformdirs
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_PACKAGE = Path(__file__).resolve().parent
+
+APP = _PACKAGE / "_app" if (_PACKAGE / "_app").is_dir() else _PACKAGE.parent
+"""The folder of the web app: `app.py`, `pages/`, `assets/`. A wheel holds it in the package, a checkout around it."""
+
+ASSETS = APP / "assets"
 """The project's own data files: catalog, prompts, patterns, questions."""
 
 
@@ -48,8 +53,8 @@ def written_beside(target: Path) -> Iterator[Path]:
 
 # --- What is in the cache folder --------------------------------------------------------------------------------------
 
-OWN_WORK = frozenset({"circuits", "prompts", "runs"})
-"""Folders of the cache that hold what people made or waited long for; trimming never touches them."""
+OWN_WORK = frozenset({"circuits", "pins", "prompts", "runs"})
+"""Folders of the cache that hold what people made, waited long for, or rely on; trimming never touches them."""
 
 ABANDONED_SECONDS = 3600.0
 """A draft that nobody has written to for so long belongs to a process that was killed."""

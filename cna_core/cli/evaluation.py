@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +15,16 @@ from cna_core.cli.options import (
     Dtype,
     Model,
     Out,
-    PromptFile,
+    PromptSource,
     Quantization,
     TrustRemoteCode,
     numbers,
 )
 from cna_core.cli.terminal import is_first_process, working, write
 from cna_core.errors import CnaError
+
+if TYPE_CHECKING:
+    from cna_core.evaluation.knowledge import Question
 
 
 def evaluate(
@@ -41,7 +45,7 @@ def evaluate(
         ),
     ] = None,
     positive: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="The positive prompts that the circuit was found with, where they were not the built-in ones: CAA's "
             "vectors and larger sizes come from them. Whether attribute took all prompts or --only-triggered ones is "
@@ -49,19 +53,30 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    negative: Annotated[Path | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
-    prompts: Annotated[Path | None, PromptFile] = None,
-    benign: Annotated[Path | None, PromptFile] = None,
+    negative: Annotated[str | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
+    prompts: PromptSource = None,
+    benign: PromptSource = None,
     borderline: Annotated[
-        str | None, typer.Option(help="File with prompts that only look unsafe, or none.", show_default="built-in")
+        str | None,
+        typer.Option(
+            help="Prompts that only look unsafe: a file, a public set like public:xstest-safe, or none.",
+            show_default="built-in",
+        ),
     ] = None,
-    controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
+    methods: Annotated[
+        str | None, typer.Option(help="What is done, separated by commas.  [default: scale,caa]", show_default=False)
+    ] = None,
+    controls: Annotated[str, typer.Option(help="random: also measure each method's random twin; or none.")] = "random",
     knowledge: Annotated[
         str | None,
         typer.Option(
-            help="Also measure knowledge: built-in, hub (cais/mmlu), or a folder of MMLU's CSV files.",
+            help="Also measure knowledge: built-in, public:mmlu, or a file or folder of questions.",
             show_default=False,
         ),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: all]", show_default=False),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     seed: int = 0,
@@ -85,12 +100,13 @@ def evaluate(
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.triggers import activations_of
+    from cna_core.interventions.registry import method
 
     chosen = Circuit.load(circuit)
     sizes = numbers(fractions, "--fractions") if fractions else None
     steps = numbers(strengths, "--strengths") if strengths else None
-    questions = _questions(knowledge) if knowledge else ()
-    wanted = tuple(name for name in controls.split(",") if name and name != "none")
+    asked_of = _questions(knowledge, questions) if knowledge else ()
+    chosen_methods, twins = _methods(methods, controls)
     asked: dict[str, Any] = {
         "prompts": prompt_set(prompts, "evaluation-harmful"),
         "benign": prompt_set(benign, "evaluation-benign"),
@@ -99,7 +115,8 @@ def evaluate(
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
         activations = None
-        if sizes or "caa" in wanted or working_point:
+        fitted = any(not method(key).uses_circuit for key in chosen_methods)
+        if sizes or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
             raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")
@@ -112,11 +129,12 @@ def evaluate(
                 strengths=steps or (0, 0.5, 1),
                 fractions=sizes,
                 borderline=None if borderline == "none" else prompt_set(borderline, "borderline"),
-                controls=wanted,
+                methods=chosen_methods,
+                controls=twins,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 out=out,
-                knowledge=questions,
+                knowledge=asked_of,
                 activations=activations,
                 fresh=fresh,
                 **asked,
@@ -125,6 +143,16 @@ def evaluate(
             text = run.to_json() if out is None else ""
     if text and is_first_process():
         write(text, out)
+
+
+def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods, and those of them whose twins are measured; "random,caa" is the spelling of earlier versions."""
+    from cna_core.evaluation.old_formats import methods_and_controls
+
+    named = tuple(part.strip() for part in methods.split(",")) if methods else None
+    asked = tuple(part.strip() for part in controls.split(","))
+    simple: dict[tuple[str, ...], bool] = {("random",): True, ("none",): False}
+    return methods_and_controls(named, simple.get(asked, asked))
 
 
 def _searched(
@@ -147,12 +175,20 @@ def _searched(
     )
     if point is None:
         raise CnaError("No setting of this grid halves refusal; offer larger --fractions or --strengths.")
-    return json.dumps(dataclasses.asdict(point) | {"setting": point.setting.model_dump()})
+    return json.dumps(dataclasses.asdict(point))
 
 
-def _questions(source: str) -> Any:
+def _questions(source: str, limit: int | None) -> "tuple[Question, ...]":
     from cna_core.evaluation import knowledge
+    from cna_core.prompts.public import find_public
+    from cna_core.prompts.public_catalog import PREFIX
 
     if source == "built-in":
-        return knowledge.builtin_questions()
-    return knowledge.hub_questions() if source == "hub" else knowledge.read_questions(source)
+        return knowledge.spread(knowledge.builtin_questions(), limit)
+    source = f"{PREFIX}{knowledge.MMLU}" if source == "hub" else source
+    if not source.startswith(PREFIX):
+        return knowledge.spread(knowledge.read_questions(source), limit)
+    with working() as watching:
+        found = knowledge.public_questions(source, limit=limit, **watching)
+    sys.stderr.write(f"{find_public(source).credit}\n")
+    return found
