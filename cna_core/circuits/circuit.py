@@ -4,7 +4,7 @@ Knows nothing about how it is found (attribution.py), saved in text (circuit_fil
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,19 @@ class Circuit:
         """Jaccard index of the two sets of neurons, 0 to 1."""
         mine, theirs = _pairs(self), _pairs(other)
         return len(mine & theirs) / len(mine | theirs)
+
+    def part(self, places: slice | NDArray) -> "Circuit":
+        """The circuit's neurons at these ranks (from 0), or where a (n,) bool array says so, with the same settings."""
+        return replace(
+            self,
+            layers=self.layers[places],
+            neurons=self.neurons[places],
+            delta=self.delta[places],
+            positive_mean=self.positive_mean[places],
+            negative_mean=self.negative_mean[places],
+            effect_size=self.effect_size[places],
+            effect=None if self.effect is None else self.effect[places],
+        )
 
     def position_of(self, layer: int, neuron: int) -> int | None:
         """Where the neuron stands in rank order, counted from 0; None where it is not in the circuit."""

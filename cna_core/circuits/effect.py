@@ -25,7 +25,7 @@ from cna_core.errors import CircuitError, ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
 from cna_core.paths import cache_folder
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet
 
@@ -34,8 +34,6 @@ BATCH_TOKENS = {"cpu": 384, "mps": 1_024, "cuda": 8_192}
 
 Answers = tuple[tuple[int, ...], tuple[int, ...]]
 """First tokens of a model's own refusal of a prompt, and of its own compliance."""
-
-_WORDS = "prompts measured"
 
 
 def effects_of(
@@ -46,7 +44,7 @@ def effects_of(
     *,
     settings: EffectSettings | None = None,
     answers: Sequence[Answers] | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     batch_tokens: int | None = None,
     use_cache: bool = True,
@@ -95,7 +93,7 @@ def effects_of(
             found.save(_cache_path(key))
         processes.gather(None)  # the other processes read the file only when it is there
     else:
-        progress(len(found.prompts), len(found.prompts), _WORDS)
+        tell(progress, Stage.READING_KEPT, len(found.prompts), len(found.prompts), "prompts")
     return found
 
 
@@ -157,7 +155,7 @@ class _Measuring:
     openings: tuple[int, ...]
     settings: EffectSettings
     processes: Processes
-    progress: Progress
+    progress: Report | None
     stop: threading.Event | None
     measured: list[tuple[list[int], Tensor, Tensor]] = field(default_factory=list)
     """Lines, their effects (lines, measured neurons) and their R (lines,)."""
@@ -205,7 +203,7 @@ class _Measuring:
     def _tell(self, lines: int) -> None:
         done = sum(len(batch) for batch, _, _ in self.measured)
         each = 2 if self.settings.metric == "prefix" else 1
-        self.progress(done // each, lines // each, _WORDS)
+        tell(self.progress, Stage.MEASURING_EFFECTS, done // each, lines // each, "prompts")
 
 
 def _of_at_most(lines: int, batches: Sequence[list[int]]) -> list[list[int]]:

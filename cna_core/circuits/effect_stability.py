@@ -10,7 +10,7 @@ from cna_core.circuits.controls import Stability
 from cna_core.circuits.effect_circuit import most_negative
 from cna_core.circuits.effects import Effects
 from cna_core.errors import CircuitError
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 
 def effect_stability(
@@ -20,7 +20,7 @@ def effect_stability(
     resamples: int = 50,
     seed: int = 0,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Stability:
     """Split the prompts into random halves, select a circuit of the same size from either, and compare.
@@ -53,5 +53,5 @@ def effect_stability(
         selected[other] += 1
         common = len(np.intersect1d(one, other))
         jaccards[resample] = common / (2 * len(circuit) - common)
-        progress(resample + 1, resamples, "random halves")
+        tell(progress, Stage.CHECKING_RANDOM_HALVES, resample + 1, resamples)
     return Stability(jaccards, selected[circuit.flat] / (2 * resamples))

@@ -58,7 +58,8 @@ class Explanation:
         """The neurons that push hardest towards refusal, or against it, hardest first: layer, neuron, effect,
         activation. Fewer than `count` where fewer push that way."""
         signed = np.nan_to_num(self.effect) * (1 if towards else -1)
-        flat = most_negative(signed, min(count, int((signed < 0).sum())) or 1, _NONE) if (signed < 0).any() else _NONE
+        count = min(count, int((signed < 0).sum()))
+        flat = most_negative(signed, count, _NONE) if count else _NONE
         layers, neurons = self.model.layout.locate(flat)
         return pd.DataFrame(
             {"layer": layers, "neuron": neurons, "effect": self.effect[flat], "activation": self.activation[flat]}
@@ -87,7 +88,18 @@ class Explanation:
             score="attribution-patching", fraction=None, top_k=size, universal_threshold=None, effect=self.settings
         )
         prompts = CircuitPrompts(positive=1, negative=0, sha256="one prompt")
-        return Circuit(self.model, settings, prompts, layers, neurons, *[unknown] * 4, effect=self.effect[flat])
+        return Circuit(
+            model=self.model,
+            settings=settings,
+            prompts=prompts,
+            layers=layers,
+            neurons=neurons,
+            delta=unknown,
+            positive_mean=unknown,
+            negative_mean=unknown,
+            effect_size=unknown,
+            effect=self.effect[flat],
+        )
 
     def to_json_value(self, count: int = 20) -> dict[str, Any]:
         """What a file of format cna-explanation/1 holds: the strongest neurons either way and the layers' shares."""

@@ -18,7 +18,7 @@ from cna_core.evaluation.first_words import first_words
 from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
@@ -36,7 +36,7 @@ def measure_effects(
     contrast: ContrastSet | None = None,
     *,
     settings: EffectSettings | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> Effects:
@@ -78,7 +78,7 @@ def explain(
     *,
     openings: RefusalOpenings | None = None,
     settings: EffectSettings | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Explanation:
     """Which neurons push towards refusing one prompt and which against it; the prompt may be refused or not.
