@@ -12,19 +12,24 @@ if TYPE_CHECKING:
     from cna_core.circuits.attribution import attribute
     from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
+    from cna_core.circuits.effects import Effects
     from cna_core.decoding.lanes import Lane, Step, generate
     from cna_core.errors import CnaError
+    from cna_core.evaluation.effects import explain, measure_effects
     from cna_core.evaluation.sweep import evaluate
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
     from cna_core.models.loaded import LoadedModel
     from cna_core.prompts.sets import ContrastSet, PromptSet
 
+__version__ = "0.2.0"
+
 _HOMES = {
     "Activations": "circuits.activations",
     "Circuit": "circuits.circuit",
     "CnaError": "errors",
     "ContrastSet": "prompts.sets",
+    "Effects": "circuits.effects",
     "Lane": "decoding.lanes",
     "LoadedModel": "models.loaded",
     "PromptSet": "prompts.sets",
@@ -32,8 +37,10 @@ _HOMES = {
     "attribute": "circuits.attribution",
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
+    "explain": "evaluation.effects",
     "generate": "decoding.lanes",
     "load_model": "models.load",
+    "measure_effects": "evaluation.effects",
     "steered": "interventions.plan",
 }
 
@@ -42,6 +49,7 @@ __all__ = [
     "Circuit",
     "CnaError",
     "ContrastSet",
+    "Effects",
     "Lane",
     "LoadedModel",
     "PromptSet",
@@ -49,10 +57,16 @@ __all__ = [
     "attribute",
     "capture",
     "evaluate",
+    "explain",
     "generate",
     "load_model",
+    "measure_effects",
     "steered",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

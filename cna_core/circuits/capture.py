@@ -1,15 +1,14 @@
 """Records every neuron at the last token of every prompt, fast: `capture`.
 
 What all prompts begin with (chat template, system prompt) is read once; what is left of them goes through in batches
-of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length; on a CPU several at once
-(readers.py). Batches are halved where memory runs short, and split over processes where there are several. The result
-is kept on disk. Knows nothing about scores or selection.
+of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where
+memory runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about
+scores or selection.
 
 The caller has the model to itself while this runs (models/host.py).
 """
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cna_core.circuits.activations import Activations, find_cached, keep_cached
-from cna_core.circuits.last_tokens import reads_trees, run_prefix, shares_prefix
+from cna_core.circuits.activations import CACHE, FORMAT, Activations
+from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
-from cna_core.circuits.readers import Readers, readers_at_once
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
@@ -39,15 +37,13 @@ BATCH_TOKENS = {"cpu": 640, "mps": 4_096, "cuda": 16_384}
 TREE_TOKENS = 2_048
 """Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
-_WORDS = "prompts recorded"
-_SHORT_OF_MEMORY = "prompts recorded; memory ran short, so the batches were halved"
 
 
 def capture(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     partial: Partial | None = None,
     batch_tokens: int | None = None,
@@ -70,8 +66,8 @@ def capture(
     """
     processes = processes_for(model.device)
     tokens = [encode(model, prompt) for prompt in contrast.prompts]
-    key = _cache_key(model, tokens, contrast.sha256) if use_cache else ""
-    found = find_cached(key) if use_cache else None
+    depends_on = _depends_on(model, tokens, contrast.sha256)
+    found = CACHE.find(*depends_on) if use_cache else None
     everywhere = all(processes.gather(found is not None))
     if found is None or not everywhere:
         recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
@@ -80,10 +76,10 @@ def capture(
             model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
         )
         if use_cache and processes.writes:
-            keep_cached(key, found)
+            CACHE.keep(found, *depends_on)
         processes.gather(None)  # whoever asks next finds it kept
     else:
-        progress(len(tokens), len(tokens), "prompts, recorded earlier")
+        tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
     if partial is not None:
         partial(found.delta, len(tokens))
     return found
@@ -97,7 +93,7 @@ class _Recording:
     tokens: Sequence[Sequence[int]]
     is_positive: NDArray[np.bool_]
     processes: Processes
-    progress: Progress
+    progress: Report | None
     stop: threading.Event | None
     partial: Partial | None
 
@@ -105,7 +101,7 @@ class _Recording:
         by_length = sorted(range(len(self.tokens)), key=lambda index: (len(self.tokens[index]), index))
         self.mine = self.processes.share(by_length)
         self.recorded: list[tuple[list[int], Tensor]] = []  # prompts, and their neurons (prompts, total) on the CPU
-        self.words = _WORDS
+        self.stage = Stage.CAPTURING
         self.sums: Tensor | None = None  # (2, total) float32 where the batches come from: negative, positive
         self.counts = np.zeros(2, dtype=np.int64)
 
@@ -116,36 +112,24 @@ class _Recording:
         rows = {index: self.tokens[index][shared:] for index in self.mine}
         self._tell()
         raise_if_stopped(self.stop)
-        tokens = sum(map(len, rows.values()))
-        count = readers_at_once(self.model, tokens)
+        prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared], self.stop)
+        if prefix is None:
+            raise self._too_little_memory()
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
-        prefix = None
-        if not shared or not as_tree or shared > batch_tokens:  # else the first tree brings it along
-            prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared])
-            if prefix is None:
-                raise self._too_little_memory()
-        if as_tree:
-            planned = tree_batches(rows, batch_tokens, count, shared if prefix is None else 0)
-        else:
-            planned = padded_batches(rows, shared, min(batch_tokens, -(-tokens // count)))
-        waiting = classes_together(planned, self.is_positive, kept=1)
-        with Readers(self.model, min(count, len(waiting)), shared, prefix, as_tree, self.stop) as readers:
-            self._read(waiting, readers)
-        return self._gathered()
-
-    def _read(self, waiting: list[list[int]], readers: Readers) -> None:
-        while waiting or readers.reading:
+        planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, shared, batch_tokens)
+        waiting = classes_together(planned, self.is_positive)
+        while waiting:
             raise_if_stopped(self.stop)
-            while waiting and readers.idle:
-                prompts = waiting.pop(0)
-                readers.begin(prompts, [self.tokens[index] for index in prompts])
-            batch, neurons = readers.next_read()
+            batch = waiting.pop(0)
+            suffixes = [rows[index] for index in batch]
+            neurons = if_memory_allows(last_token_neurons, self.model, suffixes, prefix, self.stop, as_tree)
             if neurons is not None:
-                self._take(batch.rows, neurons)
-            elif len(batch.rows) == 1 and batch.alone:
+                self._take(batch, neurons)
+            elif len(batch) == 1:
                 raise self._too_little_memory()
             else:
-                waiting = self._halved([batch.rows, *waiting])
+                waiting = self._halved([batch, *waiting])
+        return self._gathered()
 
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]
@@ -171,7 +155,7 @@ class _Recording:
             self.partial(delta.cpu().numpy(), int(self.counts.sum()))
 
     def _halved(self, batches: list[list[int]]) -> list[list[int]]:
-        self.words = _SHORT_OF_MEMORY
+        self.stage = Stage.CAPTURING_IN_HALVES
         self._tell()
         limit = (len(batches[0]) + 1) // 2
         return [batch[start : start + limit] for batch in batches for start in range(0, len(batch), limit)]
@@ -183,7 +167,7 @@ class _Recording:
         )
 
     def _tell(self) -> None:
-        self.progress(sum(len(batch) for batch, _ in self.recorded), len(self.mine), self.words)
+        tell(self.progress, self.stage, sum(len(batch) for batch, _ in self.recorded), len(self.mine), "prompts")
 
 
 def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_tokens: int) -> list[list[int]]:
@@ -204,18 +188,16 @@ def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_
     return batches
 
 
-def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_], kept: int = 0) -> list[list[int]]:
+def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_]) -> list[list[int]]:
     """The batches in an order in which both classes advance together.
 
     Args:
         is_positive: (prompts,) bool.
-        kept: so many batches stay first.
     """
-    planned, left = list(batches[:kept]), list(batches[kept:])
+    planned, left = [], list(batches)
     everything = [index for batch in batches for index in batch]
     share = is_positive[everything].mean() if everything else 0
-    first = [index for batch in planned for index in batch]
-    positives, prompts = int(is_positive[first].sum()), len(first)
+    positives = prompts = 0
     while left:  # next comes the batch that brings the share of positives so far closest to the whole set's
         off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in left]
         planned.append(left.pop(int(np.argmin(off))))
@@ -229,10 +211,10 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
 
 
-def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:
-    """Hash of all that the activations depend on: model, a sample of its weights, tokens (the template is in them)."""
-    about = [model.identity.model_dump(mode="json"), list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:
+    """All that activations depend on: model, a sample of its weights, tokens (the template is in them)."""
+    identity = model.identity.model_dump(mode="json")
+    return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
 
 
 def _weights_sample(model: LoadedModel) -> str:

@@ -22,7 +22,7 @@ from cna_core.models.experts import MixtureLayer
 from cna_core.models.layers import DenseLayer, NeuronLayer, decoder_layers
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
@@ -35,7 +35,7 @@ def caa_vectors(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> CaaVectors:
@@ -55,13 +55,13 @@ def caa_vectors(
     path = _cache_path(model, prompts, contrast) if use_cache and model.revision != "local" else None
     found = _find_cached(path)
     if found is not None:
-        progress(len(prompts), len(prompts), "prompts, recorded earlier")
+        tell(progress, Stage.READING_KEPT, len(prompts), len(prompts), "prompts")
         return found
     sums = torch.zeros(2, len(model.neuron_layers), model.network.config.get_text_config(decoder=True).hidden_size)
     shared, prefixes, done = shared_prefix_length(prompts), PrefixCaches(model), 0
     with _recording(model) as outputs:
         for places in _batches(prompts, shared):
-            progress(done, len(prompts), "prompts recorded for CAA")
+            tell(progress, Stage.FITTING_METHOD, done, len(prompts), "prompts", subject="CAA")
             raise_if_stopped(stop)
             rows = [prompts[place] for place in places]
             plan = SteeringPlan(model, [NEUTRAL] * len(rows))
@@ -70,7 +70,7 @@ def caa_vectors(
             for layer, output in enumerate(outputs):
                 sums[:, layer].index_add_(0, side, output)
             done += len(rows)
-    progress(done, len(prompts), "prompts recorded for CAA")
+    tell(progress, Stage.FITTING_METHOD, done, len(prompts), "prompts", subject="CAA")
     positives = int(contrast.is_positive.sum())
     difference = sums[1] / positives - sums[0] / (len(prompts) - positives)
     vectors = CaaVectors(model.identity, difference.numpy(), contrast.sha256)

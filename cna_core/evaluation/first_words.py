@@ -4,10 +4,8 @@ The gate meter learns from it how refusals open; triggers.py, which prompts do w
 stopped goes on where it was: each batch is kept as soon as it is read. Knows nothing of refusals.
 """
 
-import hashlib
 import json
 import threading
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cna_core.cached import ResultCache
 from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.loaded import LoadedModel
-from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import ContrastSet
 
@@ -57,7 +55,7 @@ def first_words(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> list[Opening]:
@@ -70,12 +68,12 @@ def first_words(
     Raises:
         StoppedError: `stop` was set; what was read until then is kept.
     """
-    path = _path(model, contrast)
-    found = _kept(path, len(contrast.prompts)) if use_cache else {}
+    depends_on = [FORMAT, WORDS_TOKENS, model.identity.model_dump(mode="json"), contrast.sha256]
+    found = (_CACHE.find(*depends_on) if use_cache else None) or {}
 
     def keep(batch: dict[int, Opening]) -> None:
         found.update(batch)
-        _keep(path, found)
+        _CACHE.keep(found, *depends_on)
 
     missing = [place for place in range(len(contrast.prompts)) if place not in found]
     if missing:
@@ -90,7 +88,7 @@ def read_openings(
     places: Sequence[int] | None = None,
     tokens: int = WORDS_TOKENS,
     rows: int = BATCH_ROWS,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     keep: Callable[[dict[int, Opening]], None] = lambda _batch: None,
 ) -> dict[int, Opening]:
@@ -109,7 +107,7 @@ def read_openings(
     prefixes, already = PrefixCaches(model), len(prompts) - len(order)
     for start in range(0, len(order), rows):
         raise_if_stopped(stop)
-        progress(already + start, len(prompts), "prompts begun to answer")
+        tell(progress, Stage.READING_FIRST_WORDS, already + start, len(prompts), "prompts")
         batch = order[start : start + rows]
         lanes = [Lane(as_messages(prompts[place])) for place in batch]
         distributions = torch.softmax(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop), dim=-1)
@@ -127,19 +125,14 @@ def read_openings(
         }
         keep(read)
         found |= read
-    progress(len(prompts), len(prompts), "prompts begun to answer")
+    tell(progress, Stage.READING_FIRST_WORDS, len(prompts), len(prompts), "prompts")
     return found
 
 
-def _path(model: LoadedModel, contrast: ContrastSet) -> Path:
-    about = f"{FORMAT}\n{WORDS_TOKENS}\n{model.identity.model_dump_json()}\n{contrast.sha256}"
-    return cache_folder("first-words") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.npz"
-
-
-def _keep(path: Path, found: dict[int, Opening]) -> None:
+def _write(found: dict[int, Opening], path: Path) -> None:
     places = sorted(found)
     openings = [found[place] for place in places]
-    with written_beside(path) as draft, draft.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(
             file,
             places=np.array(places),
@@ -150,18 +143,13 @@ def _keep(path: Path, found: dict[int, Opening]) -> None:
         )
 
 
-def _kept(path: Path, prompts: int) -> dict[int, Opening]:
-    """What is kept there, by place; a damaged file is thrown away, and all is read again."""
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            places, tokens = file["places"].tolist(), file["tokens"].tolist()
-            pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]
-        if not all(0 <= place < prompts for place in places):
-            raise ValueError("places beyond the prompts")
-        rows = zip(places, tokens, pieces, likely, probabilities, strict=True)
-        return {place: Opening(token, tuple(text), ids, values) for place, token, text, ids, values in rows}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        path.unlink(missing_ok=True)
-        return {}
+def _read(path: Path) -> dict[int, Opening]:
+    """The openings in a file, by place."""
+    with np.load(path, allow_pickle=False) as file:
+        places, tokens = file["places"].tolist(), file["tokens"].tolist()
+        pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]
+    rows = zip(places, tokens, pieces, likely, probabilities, strict=True)
+    return {place: Opening(token, tuple(text), ids, values) for place, token, text, ids, values in rows}
+
+
+_CACHE = ResultCache("first-words", ".npz", _read, _write)

@@ -5,18 +5,13 @@ This file knows what the patterns file may hold and nothing of verdicts; `refusa
 
 import functools
 import re
-import sys
+import tomllib
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cna_core.paths import ASSETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Kind = Literal["declines", "hedges", "judges", "turns away", "corrects", "lacks"]
 """What a group's patterns find.

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,9 @@ from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, silent
+from cna_core.progress import Progress, Report, Stage
+from cna_core.progress_words import duration_in_words
+from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from pages.common import jobs
 
@@ -55,7 +57,7 @@ class Finding:
     @property
     def when(self) -> str:
         """ "in 38 s", or "earlier" where it was only read again."""
-        return "earlier" if self.seconds is None else f"in {jobs.spoken_seconds(self.seconds)}"
+        return "earlier" if self.seconds is None else f"in {duration_in_words(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,11 @@ def contrast() -> ContrastSet:
     """The chosen contrast set.
 
     Raises:
-        PromptError: the session's own prompts are not there (any more).
+        PromptError: the session's own prompts are not there (any more), or a public set cannot be fetched.
     """
     chosen = str(st.session_state.get("prompts", "built-in"))
+    if chosen.startswith(PREFIX):
+        return ContrastSet.public(chosen)
     return ContrastSet.builtin() if chosen == "built-in" else _own_contrast(chosen)
 
 
@@ -165,7 +169,7 @@ def start_finding() -> None:
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
-        with host.acquire(name, **options, **watching, waiting=say_place(job.progress)) as loaded:
+        with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
             def show(delta: NDArray[np.float32], done: int) -> None:
@@ -173,10 +177,10 @@ def start_finding() -> None:
 
             started_at, now = time.monotonic(), threading.Event()
 
-            def recording(done: int, total: int, words: str) -> None:
-                if done < total:  # what was recorded earlier is all there at once
+            def recording(progress: Progress) -> None:
+                if progress.stage is not Stage.READING_KEPT:
                     now.set()
-                job.progress(done, total, words)
+                job.progress(progress)
 
             recorded = capture(loaded, prompts, progress=recording, stop=job.stop, partial=show)
             if leave_others_out:
@@ -189,15 +193,6 @@ def start_finding() -> None:
             findings.popitem(last=False)
 
     jobs.start(key, "Finding the gate", work)
-
-
-def say_place(progress: Progress) -> Callable[[int], None]:
-    """What to hand to `host.acquire(waiting=…)` so that `progress` says the place in the queue."""
-
-    def waiting(place: int) -> None:
-        progress(0, 0, f"Waiting for the model: {place} before you" if place else "Your turn comes next")
-
-    return waiting
 
 
 # --- the circuit ---
@@ -301,6 +296,7 @@ def write_address() -> None:
     selected = selected_neuron()
     for name, value in {
         "model": model_name(),
+        "prompts": None if (chosen := st.session_state.get("prompts")) == "built-in" else chosen,
         "neuron": f"{selected[0]}.{selected[1]}" if selected else None,
         "circuit": st.session_state.get("opened_circuit_name"),
         "found": "1" if finding() else None,
@@ -315,14 +311,13 @@ def write_address() -> None:
 
 
 @contextlib.contextmanager
-def model(progress: Progress = silent, stop: threading.Event | None = None) -> Iterator[LoadedModel]:
+def model(progress: Report | None = None, stop: threading.Event | None = None) -> Iterator[LoadedModel]:
     """The chosen model, for this request alone while the block runs; others wait their turn.
 
     Raises:
         CircuitError: the session's circuit belongs to another model.
     """
-    watching: dict[str, Any] = {"progress": progress, "stop": stop, "waiting": say_place(progress)}
-    with host.acquire(model_name(), **load_options(), **watching) as loaded:
+    with host.acquire(model_name(), **load_options(), progress=progress, stop=stop) as loaded:
         yield loaded
 
 

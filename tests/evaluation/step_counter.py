@@ -5,14 +5,9 @@ place of the text. Python's own is faster, as it skips hopeless places, so its s
 """
 
 import re
-import sys
 from collections.abc import Iterator
+from re import _parser as parser
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    from re import _parser as parser
-else:
-    import sre_parse as parser
 
 
 _BOUNDARY = re.compile(r"\b")

@@ -1,0 +1,74 @@
+"""The command line: each command parses, calls the library, and prints. Nothing is computed here.
+
+Each file holds a group of commands; COMMANDS lists them in the order in which `--help` shows them. Results go to stdout
+or to `--out`, progress to stderr. Exit codes: 0, done; 2, bad input, explained in one sentence on stderr; 130, stopped.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cna_core import __version__
+from cna_core.cli import answering, circuits, evaluation, results, storage, web_app
+from cna_core.errors import CnaError
+
+COMMANDS = (
+    web_app.app,
+    storage.models,
+    storage.fetch,
+    storage.cache,
+    circuits.attribute,
+    circuits.explain,
+    answering.generate,
+    evaluation.evaluate,
+    results.compare,
+    results.table,
+)
+
+command_line = typer.Typer(
+    name="cna_core",
+    help="Find the neurons behind a model's refusal (Contrastive Neuron Attribution) and turn them down, off, or up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in COMMANDS:
+    command_line.command()(command)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave, where `--version` was given."""
+    if wanted:
+        sys.stdout.write(f"refusal-gate-explorer {__version__}\n")
+        raise typer.Exit
+
+
+@command_line.callback(no_args_is_help=True)
+def options_before_a_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Takes the options that need no command; the program's help is `command_line`'s."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = command_line(standalone_mode=False)
+    except CnaError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "exit_code"):
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code or 0)
