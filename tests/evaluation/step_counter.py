@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from re import _parser as parser
 from typing import Any
 
-
 _BOUNDARY = re.compile(r"\b")
 
 
