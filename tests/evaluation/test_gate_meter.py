@@ -59,9 +59,7 @@ def test_openings_are_learnt_from_the_models_own_first_words(
 ) -> None:
     heard = first_words(model, CONTRAST)
     refusing = heard[0].words(OPENING_TOKENS)
-    monkeypatch.setattr(
-        gate_meter, "detect_refusal", lambda text: Verdict("refused" if text == refusing else "answered", "because")
-    )
+    monkeypatch.setattr(gate_meter, "detect_refusal", lambda text: Verdict(text == refusing, "because"))
     learnt = calibrate_openings(model, CONTRAST)
     assert learnt.seen.sum() == len(CONTRAST.prompts)
     assert learnt.refused.sum() == sum(opening.words(OPENING_TOKENS) == refusing for opening in heard)
