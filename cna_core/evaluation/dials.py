@@ -7,6 +7,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
@@ -15,13 +17,13 @@ from cna_core.decoding.caa_recording import CaaVectors, caa_vectors
 from cna_core.decoding.lanes import Lane
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
-from cna_core.evaluation.runs import BASELINE, Control, Setting
+from cna_core.evaluation.setting import Setting, Treatment
+from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
-STRENGTH_LIMIT = 100.0
 PREFIX_BYTES = 1 << 30
 """How much of what was read is kept: the template's beginning of an 8B model takes about 3 MB a setting."""
 
@@ -31,80 +33,58 @@ class Dials:
     """Everything that a setting may name.
 
     Args:
-        circuits: the circuit of each fraction, as CNA and as its random control.
-        vectors: CAA's; None where they are not asked for.
+        circuits: the circuit of each fraction, and its random twin.
+        vectors: of methods that add vectors, and their random twins.
         prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
     """
 
-    circuits: dict[tuple[Control, float], Circuit]
-    vectors: CaaVectors | None = None
+    circuits: dict[tuple[Treatment, float], Circuit]
+    vectors: dict[Treatment, CaaVectors]
     prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
         """The conversation, steered as the setting says."""
         if setting.is_baseline:
             return Lane(messages)
-        if setting.control == "caa":
-            return Lane(messages, vectors=self.vectors, vector_strength=setting.strength)
-        assert setting.fraction is not None
-        return Lane(messages, strength=setting.strength, circuit=self.circuits[setting.control, setting.fraction])
+        if setting.fraction is None:
+            return Lane(messages, vectors=self.vectors[setting.treatment], vector_strength=setting.strength)
+        return Lane(messages, strength=setting.strength, circuit=self.circuits[setting.treatment, setting.fraction])
 
 
 def dials_for(
     model: LoadedModel,
     circuits: dict[float, Circuit],
-    controls: Sequence[Control],
+    treatments: Sequence[Treatment],
     seed: int,
     contrast: ContrastSet | None,
     *,
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
-    """Circuits, random controls of each (drawn with `seed`), and, where CAA is among the controls, its vectors.
+    """Circuits and vectors of these methods and twins (drawn with `seed`).
 
     Raises:
-        CircuitError: a circuit belongs to another model, or a layer is too small for a random control.
+        CircuitError: a circuit belongs to another model, or a layer is too small for a random twin.
         RunError: CAA is asked for without the prompts to make its vectors from.
         StoppedError: `stop` was set.
     """
-    turned: dict[tuple[Control, float], Circuit] = {}
+    turned: dict[tuple[Treatment, float], Circuit] = {}
     for fraction, circuit in circuits.items():
         circuit.check_model(model.identity)
-        turned["cna", fraction] = circuit
-        if "random" in controls:
-            turned["random", fraction] = random_circuit(circuit, seed)
-    if "caa" not in controls:
-        return Dials(turned, prefixes=PrefixCaches(model, PREFIX_BYTES))
-    if contrast is None:
-        raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
-    vectors = caa_vectors(model, contrast, progress=progress, stop=stop)
+        turned[Treatment(DEFAULT_METHOD), fraction] = circuit
+        if Treatment(TWIN, DEFAULT_METHOD) in treatments:
+            turned[Treatment(TWIN, DEFAULT_METHOD), fraction] = random_circuit(circuit, seed)
+    vectors: dict[Treatment, CaaVectors] = {}
+    adding = {treatment.owner for treatment in treatments} - {DEFAULT_METHOD}
+    for key in adding:
+        if contrast is None:
+            raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
+        found = caa_vectors(model, contrast, progress=progress, stop=stop)
+        drawn = np.random.default_rng(seed).standard_normal(found.vectors.shape)
+        drawn *= np.linalg.norm(found.vectors, axis=1, keepdims=True) / np.linalg.norm(drawn, axis=1, keepdims=True)
+        vectors[Treatment(key)] = found
+        vectors[Treatment(TWIN, key)] = replace(found, vectors=drawn.astype(np.float32))
     return Dials(turned, vectors, PrefixCaches(model, PREFIX_BYTES))
-
-
-def settings_of(
-    strengths: Sequence[float], fractions: Sequence[float], controls: Sequence[Control]
-) -> tuple[Setting, ...]:
-    """Every setting once, the baseline first; strengths ascending, CNA of every fraction before its controls.
-
-    Raises:
-        RunError: there are no strengths, or one is out of range.
-    """
-    wanted = sorted({round(float(strength), 6) for strength in strengths})
-    if not wanted:
-        raise RunError("A sweep needs at least one strength.")
-    if not all(abs(strength) <= STRENGTH_LIMIT for strength in wanted):  # also refuses what is not a number
-        raise RunError(f"A strength lies between −{STRENGTH_LIMIT:g} and {STRENGTH_LIMIT:g}: 0 baseline, 1 ablated.")
-    away = [strength for strength in wanted if strength != 0]
-    steered = [
-        Setting(control=control, strength=strength, fraction=fraction)
-        for control in ("cna", "random")
-        if control == "cna" or control in controls
-        for fraction in fractions
-        for strength in away
-    ]
-    if "caa" in controls:
-        steered += [Setting(control="caa", strength=strength) for strength in away]
-    return (BASELINE, *steered)
 
 
 def circuits_by_fraction(

@@ -16,6 +16,7 @@ from cna_core.evaluation.knowledge import Question, builtin_questions, public_qu
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.pace import Pace
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
+from cna_core.interventions.registry import DEFAULT_METHODS, method, methods
 from cna_core.prompts.sets import PromptSet
 from pages.inspecting import panes
 
@@ -32,7 +33,8 @@ class Order:
 
     strengths: tuple[float, ...]
     fractions: tuple[float, ...]
-    controls: tuple[str, ...]
+    methods: tuple[str, ...]
+    controls: bool
     prompts: PromptSet
     benign: PromptSet | None
     borderline: PromptSet | None
@@ -50,8 +52,8 @@ class Order:
     def settings(self) -> int:
         """How many settings each prompt goes through."""
         away = len([strength for strength in self.strengths if strength != 0])
-        curves = len(self.fractions) * (1 + ("random" in self.controls)) + ("caa" in self.controls)
-        return 1 + away * curves
+        sizes = sum(len(self.fractions) if method(key).uses_circuit else 1 for key in self.methods)
+        return 1 + away * sizes * (1 + self.controls)
 
     def questions(self, **watching: Any) -> tuple[Question, ...]:
         """The knowledge questions; MMLU may have to be fetched.
@@ -85,7 +87,8 @@ class Order:
             fractions=self.fractions,
             benign=self.benign,
             borderline=self.borderline,
-            controls=self.controls,
+            methods=self.methods,
+            controls=self.methods if self.controls else (),
             measures=tuple(self.measures(questions, openings)),
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
@@ -117,23 +120,37 @@ def ask(circuit: Circuit, activations: Activations | None) -> Order | None:
         strengths, fractions = _ask_dials(circuit, activations)
         prompts, benign, borderline = _ask_prompts()
         left, right = st.columns([3, 2], vertical_alignment="center")
-        controls = left.pills(
-            "Controls",
-            ["random", "caa"],
-            default=["random", "caa"],
-            selection_mode="multi",
-            key="evaluate-controls",
-            format_func={"random": "random circuit", "caa": "CAA"}.__getitem__,
-            help="The same with as many random neurons of the same layers, and with steering vectors in their place.",
-            **_KEEP,
-        )
+        chosen, twins = _ask_methods(left)
         name = right.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
         with st.expander("More settings", icon=":material/tune:"):
             more = _ask_more()
     except CnaError as error:
         st.error(str(error))
         return None
-    return Order(strengths, fractions, tuple(controls), prompts, benign, borderline, name=name.strip(), **more)
+    return Order(strengths, fractions, chosen, twins, prompts, benign, borderline, name=name.strip(), **more)
+
+
+def _ask_methods(place: Any) -> tuple[tuple[str, ...], bool]:
+    chosen = place.pills(
+        "Methods",
+        [one.key for one in methods()],
+        default=list(DEFAULT_METHODS),
+        selection_mode="multi",
+        key="evaluate-methods",
+        format_func=lambda key: method(key).label,
+        help="  \n".join(f"**{one.label}**: {one.title}." for one in methods()),
+        **_KEEP,
+    )
+    twins = place.toggle(
+        "Random twins",
+        True,
+        key="evaluate-controls",
+        help="The control of each method: the same done with other neurons of the same layers, or random vectors.",
+        **_KEEP,
+    )
+    if not chosen:
+        raise RunError("Choose at least one method.")
+    return tuple(chosen), twins
 
 
 def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
