@@ -11,7 +11,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
 from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
 from cna_core.decoding.lanes import Lane
-from cna_core.errors import CircuitError
+from cna_core.errors import CircuitError, StrengthError
 from cna_core.figures.lanes import token_trace
 from cna_core.paths import ASSETS
 from pages.chatting import examples, learning, meter, stream
@@ -108,7 +108,11 @@ def _send(message: str, circuit: Circuit) -> None:
         st.toast("The message is empty; write something to ask.")
         return
     conversation = _conversation()
-    request, answers, settings = _request(message, circuit, conversation)
+    try:
+        request, answers, settings = _request(message, circuit, conversation)
+    except StrengthError as error:
+        st.toast(str(error))
+        return
     turn = Turn(message, answers, settings)
     conversation.turns.append(turn)
     learning.make_way()
@@ -135,7 +139,7 @@ def _request(
     if third == "random":
         add("random", strength, random_circuit(circuit, seed))
     elif third == "other":
-        add("other", float(_setting("chat-other", 0.5)))
+        add("other", float(_setting("chat-other", min(0.5, meter.highest()))))
     top_k = int(_setting("chat-top-k", 0))
     options = {
         "max_new_tokens": int(_setting("chat-longest", 200)),
@@ -225,7 +229,9 @@ def _settings() -> None:
         **keep,
     )
     if st.session_state.get("chat-third") == "another strength":
-        st.number_input("Its strength", -1.0, 2.0, 0.5, 0.05, key="chat-other", **keep)
+        st.number_input(
+            "Its strength", -1.0, meter.highest(), min(0.5, meter.highest()), 0.05, key="chat-other", **keep
+        )
     st.checkbox("All lanes continue from the baseline's history", key="chat-shared", **keep)
     st.checkbox(
         "Steer written tokens only",

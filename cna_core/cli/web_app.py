@@ -27,10 +27,12 @@ def app(
     ] = LOOPBACK,
 ) -> None:
     """Start the web app, and open it in a browser where this machine has a desktop."""
+    from cna_core.limits import strength_limit
     from cna_core.paths import APP
 
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise CnaError("The web app is not installed: run pip install 'refusal-gate-explorer[app]'.")
+    strength_limit()  # a value that is no number is said before anything starts
     if port is not None:
         require_free(host, port)
     if not is_loopback(host):

@@ -22,6 +22,7 @@ from cna_core.decoding.text_stream import TextStream
 from cna_core.errors import PromptError
 from cna_core.interventions.caa import CaaVectors
 from cna_core.interventions.plan import NEUTRAL, RowSteering, SteeringPlan
+from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
 
@@ -36,6 +37,9 @@ class Lane:
         circuit: instead of the circuit that `generate` is given.
         vectors: CAA vectors, or None.
         vector_strength: of the vectors; above 0 is away from the positive prompts, as with `strength`.
+
+    Raises:
+        StrengthError: a strength is not allowed here (`cna_core.limits`).
     """
 
     messages: str | Sequence[Message]
@@ -43,6 +47,9 @@ class Lane:
     circuit: Circuit | None = None
     vectors: CaaVectors | None = None
     vector_strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_allowed(self.strength, self.vector_strength)
 
     def steering(self, circuit: Circuit | None) -> RowSteering:
         """How this lane's row is steered, where `circuit` is everybody's."""

@@ -380,3 +380,25 @@ def test_the_marks_of_the_slider_are_named(chat: Callable[..., AppTest]) -> None
     words = shown(chat())
     for name in ("<b>−1</b> amplified", "<b>0</b> baseline", "<b>1</b> ablated", "<b>2</b> inverted"):
         assert name in words
+
+
+def test_where_strengths_above_0_are_forbidden_the_slider_ends_at_0(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNA_STRENGTH_LIMIT", "0")
+    app = send(chat(), "why")
+    slider = app.slider(key="strength")
+    assert (slider.min, slider.max, slider.value) == (-1.0, 0.0, 0.0)
+    assert [answer.strength for answer in turns(app)[0].answers] == [0.0, 0.0]
+
+
+def test_a_strength_that_is_forbidden_is_refused_whoever_asks_for_it(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNA_STRENGTH_LIMIT", "0")
+    app = chat()
+    monkeypatch.setattr(meter, "strength", lambda: 1.0)
+    app.chat_input(key="chat-message").set_value("why").run()
+    assert not app.exception
+    assert "not allowed here" in app.toast[0].value
+    assert turns(app) == []
