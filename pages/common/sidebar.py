@@ -146,8 +146,8 @@ def _prompt_set(side: str, text: str, upload: Any) -> PromptSet:
 
 
 def _find() -> None:
-    job = jobs.get(session.finding_key())
-    running = job is not None and not job.finished and not job.stop.is_set()
+    job = jobs.running(session.finding_key())
+    running = job is not None and not job.stop.is_set()
     found = session.finding()
     st.session_state["_drawn_as_found"] = found is not None
     st.button(
