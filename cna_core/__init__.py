@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from cna_core.circuits.attribution import attribute
     from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
-    from cna_core.decoding.lanes import Lane, Step, generate
+    from cna_core.decoding.lanes import Lane, Step
     from cna_core.errors import CnaError
+    from cna_core.evaluation.fitting import fit, generate
     from cna_core.evaluation.sweep import evaluate
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
@@ -32,7 +33,8 @@ _HOMES = {
     "attribute": "circuits.attribution",
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
-    "generate": "decoding.lanes",
+    "fit": "evaluation.fitting",
+    "generate": "evaluation.fitting",
     "load_model": "models.load",
     "steered": "interventions.plan",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "attribute",
     "capture",
     "evaluate",
+    "fit",
     "generate",
     "load_model",
     "steered",

@@ -76,8 +76,14 @@ def capture(
     if found is None or not everywhere:
         recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
         values = recording.run(batch_tokens or _usual_batch_tokens(model))
+        neurons, residual = values[:, : model.layout.total], values[:, model.layout.total :]
         found = Activations.of_values(
-            model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
+            model.identity,
+            contrast.positive.prompts,
+            contrast.negative.prompts,
+            contrast.sha256,
+            neurons,
+            residual.reshape(len(residual), 2, model.layout.layers, -1),
         )
         if use_cache and processes.writes:
             keep_cached(key, found)
@@ -111,7 +117,7 @@ class _Recording:
 
     @torch.no_grad()
     def run(self, batch_tokens: int) -> Tensor:
-        """(prompts, total neurons) on the CPU in the model's dtype, from all processes."""
+        """(prompts, values) on the CPU in the model's dtype, from all processes: see `last_token_neurons`."""
         shared = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
         rows = {index: self.tokens[index][shared:] for index in self.mine}
         self._tell()
@@ -159,6 +165,7 @@ class _Recording:
         self._tell()
         if self.partial is None:
             return
+        neurons = neurons[:, : self.model.layout.total]
         if self.sums is None:
             self.sums = torch.zeros(2, neurons.shape[1], device=neurons.device)
         positive = self.is_positive[batch]

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.controls import random_circuit
-from cna_core.decoding.caa_recording import CaaVectors, caa_vectors
 from cna_core.decoding.lanes import Lane
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.fitting import fit
 from cna_core.evaluation.runs import BASELINE, Control, Setting
+from cna_core.interventions.intervention import Intervention
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress, silent
 from cna_core.prompts.chat_format import Message
@@ -31,23 +31,18 @@ class Dials:
     """Everything that a setting may name.
 
     Args:
-        circuits: the circuit of each fraction, as CNA and as its random control.
-        vectors: CAA's; None where they are not asked for.
+        methods: by the setting's control and fraction (None for methods without a circuit).
         prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
     """
 
-    circuits: dict[tuple[Control, float], Circuit]
-    vectors: CaaVectors | None = None
+    methods: dict[tuple[str, float | None], Intervention]
     prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
         """The conversation, steered as the setting says."""
         if setting.is_baseline:
             return Lane(messages)
-        if setting.control == "caa":
-            return Lane(messages, vectors=self.vectors, vector_strength=setting.strength)
-        assert setting.fraction is not None
-        return Lane(messages, strength=setting.strength, circuit=self.circuits[setting.control, setting.fraction])
+        return Lane(messages, setting.strength, self.methods[setting.control, setting.fraction])
 
 
 def dials_for(
@@ -67,18 +62,17 @@ def dials_for(
         RunError: CAA is asked for without the prompts to make its vectors from.
         StoppedError: `stop` was set.
     """
-    turned: dict[tuple[Control, float], Circuit] = {}
+    fitted: dict[tuple[str, float | None], Intervention] = {}
     for fraction, circuit in circuits.items():
-        circuit.check_model(model.identity)
-        turned["cna", fraction] = circuit
+        scale = fit(model, "scale", circuit, contrast, progress=progress, stop=stop)
+        fitted["cna", fraction] = scale
         if "random" in controls:
-            turned["random", fraction] = random_circuit(circuit, seed)
-    if "caa" not in controls:
-        return Dials(turned, prefixes=PrefixCaches(model, PREFIX_BYTES))
-    if contrast is None:
-        raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
-    vectors = caa_vectors(model, contrast, progress=progress, stop=stop)
-    return Dials(turned, vectors, PrefixCaches(model, PREFIX_BYTES))
+            fitted["random", fraction] = scale.twin(seed)
+    if "caa" in controls:
+        if contrast is None:
+            raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
+        fitted["caa", None] = fit(model, "caa", contrast=contrast, progress=progress, stop=stop)
+    return Dials(fitted, PrefixCaches(model, PREFIX_BYTES))
 
 
 def settings_of(

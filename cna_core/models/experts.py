@@ -54,10 +54,16 @@ class ExpertsView:
         return found.index_add_(0, self.tokens, chosen).reshape(*self.shape, -1)
 
     def multiply(self, multipliers: Tensor) -> None:
-        table = multipliers.to(self.neurons).reshape(len(multipliers), self.count, -1)
-        # One row of multipliers holds for every row of the batch.
+        self.neurons = self.neurons * self._of_pairs(multipliers)
+
+    def add(self, additions: Tensor) -> None:
+        self.neurons = self.neurons + self._of_pairs(additions)
+
+    def _of_pairs(self, table: Tensor) -> Tensor:
+        """(pairs, width) of (rows, width of all experts); one row of it holds for every row of the batch."""
+        by_expert = table.to(self.neurons).reshape(len(table), self.count, -1)
         rows = self.tokens // self.shape[1] if len(table) > 1 else torch.zeros_like(self.tokens)
-        self.neurons = self.neurons * table[rows, self.experts]
+        return by_expert[rows, self.experts]
 
 
 class GateProbe(nn.Module):
@@ -175,3 +181,6 @@ class _PartView:
 
     def multiply(self, multipliers: Tensor) -> None:
         self.part.multiply(multipliers[:, self.start : self.end])
+
+    def add(self, additions: Tensor) -> None:
+        self.part.add(additions[:, self.start : self.end])

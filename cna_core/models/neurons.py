@@ -32,6 +32,12 @@ class NeuronView(Protocol):
     def multiply(self, multipliers: Tensor) -> None:
         """Multiply every neuron at every token by its row's multiplier; `multipliers` is (rows, width)."""
 
+    def add(self, additions: Tensor) -> None:
+        """Add to every neuron at every token its row's addition; `additions` is (rows, width).
+
+        A routed expert's neurons are added to at the tokens that are routed to it.
+        """
+
 
 Visit = Callable[[NeuronView], None]
 
@@ -82,6 +88,9 @@ class DenseView:
 
     def multiply(self, multipliers: Tensor) -> None:
         self.neurons = self.neurons * multipliers.to(self.neurons)[:, None, :]
+
+    def add(self, additions: Tensor) -> None:
+        self.neurons = self.neurons + additions.to(self.neurons)[:, None, :]
 
 
 @dataclass(frozen=True)
