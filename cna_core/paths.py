@@ -48,8 +48,8 @@ def written_beside(target: Path) -> Iterator[Path]:
 
 # --- What is in the cache folder --------------------------------------------------------------------------------------
 
-OWN_WORK = frozenset({"circuits", "prompts", "runs"})
-"""Folders of the cache that hold what people made or waited long for; trimming never touches them."""
+OWN_WORK = frozenset({"circuits", "pins", "prompts", "runs"})
+"""Folders of the cache that hold what people made, waited long for, or rely on; trimming never touches them."""
 
 ABANDONED_SECONDS = 3600.0
 """A draft that nobody has written to for so long belongs to a process that was killed."""

@@ -7,6 +7,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
+from cna_core.progress_words import duration_in_words
 from pages.common import charts, first_steps, jobs, session, style
 from pages.evaluating import order, results, shelf, work
 from pages.inspecting import panes
@@ -66,7 +67,7 @@ def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     pace = work.pace(circuit)
     about = f"{wanted.settings} settings × {answers} prompts"
     if pace is not None:
-        about += f" · about {jobs.spoken_seconds(wanted.seconds(pace))}"
+        about += f" · about {duration_in_words(wanted.seconds(pace))}"
         row.caption(about)
         return
     job = work.pace_job()

@@ -27,7 +27,7 @@ from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
@@ -39,15 +39,13 @@ BATCH_TOKENS = {"cpu": 640, "mps": 4_096, "cuda": 16_384}
 TREE_TOKENS = 2_048
 """Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
-_WORDS = "prompts recorded"
-_SHORT_OF_MEMORY = "prompts recorded; memory ran short, so the batches were halved"
 
 
 def capture(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     partial: Partial | None = None,
     batch_tokens: int | None = None,
@@ -89,7 +87,7 @@ def capture(
             keep_cached(key, found)
         processes.gather(None)  # whoever asks next finds it kept
     else:
-        progress(len(tokens), len(tokens), "prompts, recorded earlier")
+        tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
     if partial is not None:
         partial(found.delta, len(tokens))
     return found
@@ -103,7 +101,7 @@ class _Recording:
     tokens: Sequence[Sequence[int]]
     is_positive: NDArray[np.bool_]
     processes: Processes
-    progress: Progress
+    progress: Report | None
     stop: threading.Event | None
     partial: Partial | None
 
@@ -111,7 +109,7 @@ class _Recording:
         by_length = sorted(range(len(self.tokens)), key=lambda index: (len(self.tokens[index]), index))
         self.mine = self.processes.share(by_length)
         self.recorded: list[tuple[list[int], Tensor]] = []  # prompts, and their neurons (prompts, total) on the CPU
-        self.words = _WORDS
+        self.stage = Stage.CAPTURING
         self.sums: Tensor | None = None  # (2, total) float32 where the batches come from: negative, positive
         self.counts = np.zeros(2, dtype=np.int64)
 
@@ -178,7 +176,7 @@ class _Recording:
             self.partial(delta.cpu().numpy(), int(self.counts.sum()))
 
     def _halved(self, batches: list[list[int]]) -> list[list[int]]:
-        self.words = _SHORT_OF_MEMORY
+        self.stage = Stage.CAPTURING_IN_HALVES
         self._tell()
         limit = (len(batches[0]) + 1) // 2
         return [batch[start : start + limit] for batch in batches for start in range(0, len(batch), limit)]
@@ -190,7 +188,7 @@ class _Recording:
         )
 
     def _tell(self) -> None:
-        self.progress(sum(len(batch) for batch, _ in self.recorded), len(self.mine), self.words)
+        tell(self.progress, self.stage, sum(len(batch) for batch, _ in self.recorded), len(self.mine), "prompts")
 
 
 def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_tokens: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from cna_core.circuits.attribution import circuit_at, circuit_size, excluded_neu
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
 from cna_core.models.layout import NeuronLayout
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 Band = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """(low, mean, high), each (layers,) float64: the 95 % range over resamples."""
@@ -137,7 +137,7 @@ def permutation_null(
     resamples: int = 200,
     seed: int = 0,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> PermutationNull:
     """Select circuits with the circuit's own settings after shuffling which prompts are positive.
@@ -164,7 +164,7 @@ def permutation_null(
         layer_counts.append(torch.stack([(layer >= cutoffs).sum(1) for layer in largest], 1))
         chance.append(chance_part)
         masses.append(torch.stack(mass, 1))
-        progress(part.stop, resamples, "shuffled circuits")
+        tell(progress, Stage.CHECKING_SHUFFLED_LABELS, part.stop, resamples, "circuits")
     return PermutationNull(
         activations.model.layout, torch.cat(layer_counts).numpy(), torch.cat(chance).numpy(), torch.cat(masses).numpy()
     )
@@ -176,7 +176,7 @@ def stability(
     resamples: int = 50,
     seed: int = 0,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Stability:
     """Split the prompts of each set into random halves, select a circuit from either, and compare.
@@ -215,7 +215,7 @@ def stability(
             columns = torch.from_numpy(flat[mine] - layout.offsets[layer])
             frequency[mine] += (one[:, columns].sum(0) + other[:, columns].sum(0)).numpy()
         jaccards.append(common / union)
-        progress(part.stop, resamples, "random halves")
+        tell(progress, Stage.CHECKING_RANDOM_HALVES, part.stop, resamples, "splits")
     return Stability(np.concatenate(jaccards), frequency / len(halves))
 
 

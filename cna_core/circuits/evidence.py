@@ -21,7 +21,7 @@ from cna_core.circuits.controls import (
     permutation_null,
     stability,
 )
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def examine(
     circuit: Circuit,
     seed: int = 0,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Evidence:
     """Run every control of a circuit.

@@ -9,6 +9,7 @@ import typer
 from cna_core.cli.loading import load
 from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Quantization, TrustRemoteCode
 from cna_core.cli.terminal import working, write
+from cna_core.progress import Stage, tell
 
 
 def generate(
@@ -58,7 +59,8 @@ def generate(
         )
         for number, step in enumerate(steps):
             texts[step.lane] += step.text
-            watching["progress"](min(max_new_tokens, number // len(lanes) + 1), max_new_tokens, "Writing")
+            written = min(max_new_tokens, number // len(lanes) + 1)
+            tell(watching["progress"], Stage.WRITING_ANSWERS, written, max_new_tokens, "tokens")
     if as_json:
         answers = [
             {"strength": value, "multiplier": 1 - value, "text": text}

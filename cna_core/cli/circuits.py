@@ -1,21 +1,20 @@
 """Commands that find circuits: `attribute`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cna_core.cli.loading import contrast_set, load
-from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Out, PromptFile, Quantization, TrustRemoteCode
+from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Out, PromptSource, Quantization, TrustRemoteCode
 from cna_core.cli.terminal import is_first_process, working, write
 from cna_core.errors import CnaError
 
 
 def attribute(
     model: Model,
-    positive: Annotated[Path | None, PromptFile] = None,
-    negative: Annotated[Path | None, PromptFile] = None,
+    positive: PromptSource = None,
+    negative: PromptSource = None,
     fraction: Annotated[
         float | None, typer.Option(help="Share of all neurons in the circuit.  [default: 0.001]", show_default=False)
     ] = None,

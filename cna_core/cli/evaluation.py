@@ -14,7 +14,7 @@ from cna_core.cli.options import (
     Dtype,
     Model,
     Out,
-    PromptFile,
+    PromptSource,
     Quantization,
     TrustRemoteCode,
     numbers,
@@ -41,7 +41,7 @@ def evaluate(
         ),
     ] = None,
     positive: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="The positive prompts that the circuit was found with, where they were not the built-in ones: CAA's "
             "vectors and larger sizes come from them. Whether attribute took all prompts or --only-triggered ones is "
@@ -49,11 +49,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    negative: Annotated[Path | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
-    prompts: Annotated[Path | None, PromptFile] = None,
-    benign: Annotated[Path | None, PromptFile] = None,
+    negative: Annotated[str | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
+    prompts: PromptSource = None,
+    benign: PromptSource = None,
     borderline: Annotated[
-        str | None, typer.Option(help="File with prompts that only look unsafe, or none.", show_default="built-in")
+        str | None,
+        typer.Option(
+            help="Prompts that only look unsafe: a file, a public set like public:xstest-safe, or none.",
+            show_default="built-in",
+        ),
     ] = None,
     controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
     knowledge: Annotated[
@@ -99,7 +103,7 @@ def evaluate(
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
         activations = None
-        if sizes or "caa" in wanted or working_point:
+        if sizes or "caa" in wanted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
             raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")

@@ -5,8 +5,10 @@ Library modules are imported on first use, here and in every command, so that `-
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any
+
+from cna_core.cli.terminal import working
 
 if TYPE_CHECKING:
     from cna_core.models.loaded import LoadedModel
@@ -36,15 +38,26 @@ def load(
     )
 
 
-def prompt_set(file: str | Path | None, builtin: str) -> PromptSet:
-    """The prompts in `file`, or the built-in set of that name where no file was given."""
+def prompt_set(source: str | None, builtin: str) -> PromptSet:
+    """The prompts of a file or a public set, or the built-in set of that name where neither was given.
+
+    A public set's license and where it came from are written to stderr.
+    """
+    from cna_core.prompts.public import find_public
+    from cna_core.prompts.public_catalog import PREFIX
     from cna_core.prompts.sets import PromptSet
 
-    return PromptSet.from_file(file) if file else PromptSet.builtin(builtin)
+    if source is None:
+        return PromptSet.builtin(builtin)
+    with working() as watching:
+        prompts = PromptSet.named(source, **watching)
+    if source.startswith(PREFIX):
+        sys.stderr.write(f"{find_public(source).credit}\n")
+    return prompts
 
 
-def contrast_set(positive: Path | None, negative: Path | None) -> ContrastSet:
-    """The two sides of a contrast, each from its file or built in."""
+def contrast_set(positive: str | None, negative: str | None) -> ContrastSet:
+    """The two sides of a contrast, each from its file or public set, or built in."""
     from cna_core.prompts.sets import ContrastSet
 
     return ContrastSet(prompt_set(positive, "harmful"), prompt_set(negative, "benign"))

@@ -22,7 +22,14 @@ TrustRemoteCode = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="File to write; without it the result goes to stdout.", show_default=False)
 ]
-PromptFile = typer.Option(help=".txt (one a line), .csv or .jsonl; without it the built-in set.", show_default=False)
+PromptSource = Annotated[
+    str | None,
+    typer.Option(
+        help=".txt (one a line), .csv or .jsonl, or a public set like public:jbb-harmful; without it the built-in set.",
+        show_default=False,
+        metavar="FILE|public:NAME",
+    ),
+]
 
 
 def numbers(text: str, option: str) -> list[float]:

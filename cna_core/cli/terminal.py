@@ -3,50 +3,37 @@
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cna_core.errors import CnaError, StoppedError
+from cna_core.errors import CnaError
+from cna_core.progress import raise_if_stopped
 
-
-class Terminal:
-    """Progress on one line of stderr, redrawn at most ten times a second; plain lines where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self.started_at = self.drawn_at = 0.0
-        self.stage = ""
-        self.live = sys.stderr.isatty()
-
-    def __call__(self, done: int, total: int, words: str) -> None:
-        now = time.monotonic()
-        stage = words.split(" ", 1)[0]
-        if stage != self.stage:
-            self.stage, self.started_at = stage, now
-        elif now - self.drawn_at < (0.1 if self.live else 5.0) and done != total:
-            return
-        self.drawn_at = now
-        share = f" {100 * done // total:3d} %" if total else ""
-        sys.stderr.write(f"\r\x1b[K{words}{share}" if self.live else f"{words}{share}\n")
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        if self.live and self.stage:
-            sys.stderr.write("\r\x1b[K")
+_watching: dict[str, Any] = {}  # what the work under way was given; empty while there is none
 
 
 @contextlib.contextmanager
 def working() -> Iterator[dict[str, Any]]:
-    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order."""
-    terminal, stop = Terminal(), threading.Event()
-    try:
-        yield {"progress": terminal, "stop": stop}
-    except KeyboardInterrupt:
-        stop.set()
-        raise StoppedError("Stopped, as asked; what was finished is kept.") from None
-    finally:
-        terminal.close()
+    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order.
+
+    A part of the work that asks for them again gets the same ones: there is one line to draw on.
+    """
+    from cna_core.cli.progress_line import ProgressLine
+
+    if _watching:
+        yield dict(_watching)
+        return
+    stop = threading.Event()
+    with ProgressLine() as line:
+        _watching.update(progress=line.report, stop=stop)
+        try:
+            yield dict(_watching)
+        except KeyboardInterrupt:
+            stop.set()
+            raise_if_stopped(stop)
+        finally:
+            _watching.clear()
 
 
 def write(text: str, out: Path | None) -> None:

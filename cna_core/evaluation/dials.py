@@ -17,7 +17,7 @@ from cna_core.evaluation.fitting import fit
 from cna_core.evaluation.runs import BASELINE, Control, Setting
 from cna_core.interventions.intervention import Intervention
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
@@ -52,7 +52,7 @@ def dials_for(
     seed: int,
     contrast: ContrastSet | None,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
     """Circuits, random controls of each (drawn with `seed`), and, where CAA is among the controls, its vectors.

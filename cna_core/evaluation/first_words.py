@@ -21,7 +21,7 @@ from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import ContrastSet
 
@@ -57,7 +57,7 @@ def first_words(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> list[Opening]:
@@ -90,7 +90,7 @@ def read_openings(
     places: Sequence[int] | None = None,
     tokens: int = WORDS_TOKENS,
     rows: int = BATCH_ROWS,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     keep: Callable[[dict[int, Opening]], None] = lambda _batch: None,
 ) -> dict[int, Opening]:
@@ -109,7 +109,7 @@ def read_openings(
     prefixes, already = PrefixCaches(model), len(prompts) - len(order)
     for start in range(0, len(order), rows):
         raise_if_stopped(stop)
-        progress(already + start, len(prompts), "prompts begun to answer")
+        tell(progress, Stage.READING_FIRST_WORDS, already + start, len(prompts), "prompts")
         batch = order[start : start + rows]
         lanes = [Lane(as_messages(prompts[place])) for place in batch]
         distributions = torch.softmax(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop), dim=-1)
@@ -127,7 +127,7 @@ def read_openings(
         }
         keep(read)
         found |= read
-    progress(len(prompts), len(prompts), "prompts begun to answer")
+    tell(progress, Stage.READING_FIRST_WORDS, len(prompts), len(prompts), "prompts")
     return found
 
 

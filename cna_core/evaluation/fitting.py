@@ -26,7 +26,7 @@ from cna_core.interventions.intervention import Intervention, Material, TrialRes
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -42,7 +42,7 @@ def fit(
     contrast: ContrastSet | None = None,
     *,
     activations: Activations | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Intervention:
     """Fit a method to a model; what it needs is recorded now, or found in the cache folder.
@@ -74,7 +74,7 @@ def material(
     contrast: ContrastSet | None = None,
     activations: Activations | None = None,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Material:
     """What methods may be fitted from; arguments as for `fit`. Nothing is recorded before a method asks."""
@@ -129,7 +129,7 @@ def try_on_discovery_prompts(
     candidates: Sequence[Intervention],
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> TrialResult:
     """What candidates do at strength 1: the gate meter on positive prompts, KL divergence on negative ones.
@@ -150,11 +150,11 @@ def try_on_discovery_prompts(
         chances, divergences = [], []
         for done, candidate in enumerate(candidates):
             raise_if_stopped(stop)
-            progress(done, len(candidates), "candidates tried")
+            tell(progress, Stage.FITTING_METHOD, done, len(candidates), "candidates", subject=candidate.label)
             chances.append(float(openings.chance(_first_tokens(model, positive, candidate, stop)).mean()))
             after = torch.log_softmax(_first_tokens(model, negative, candidate, stop).double(), dim=-1)
             divergences.append(float((baseline.exp() * (baseline - after)).sum(-1).clamp(min=0).mean()))
-        progress(len(candidates), len(candidates), "candidates tried")
+        tell(progress, Stage.FITTING_METHOD, len(candidates), len(candidates), "candidates")
         found = TrialResult(np.array(chances), np.array(divergences))
         with written_beside(path) as draft:
             draft.write_text(json.dumps([chances, divergences]), encoding="utf-8")

@@ -36,7 +36,7 @@ from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
@@ -139,7 +139,7 @@ def calibrate_openings(
     model: LoadedModel,
     contrast: ContrastSet | None = None,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> RefusalOpenings:

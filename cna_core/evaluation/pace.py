@@ -16,7 +16,7 @@ from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.sweep_plan import SweepPlan
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report, Stage, tell
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import PromptSet
 
@@ -99,7 +99,7 @@ def measure_pace(
 
 
 def estimate(
-    model: LoadedModel, plan: SweepPlan, *, progress: Progress = silent, stop: threading.Event | None = None
+    model: LoadedModel, plan: SweepPlan, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> float:
     """Seconds that the rest of a planned sweep will take in this process, from one short batch that is measured now.
 
@@ -110,7 +110,7 @@ def estimate(
     left = [batch for batch in plan.batches if batch.number not in done]
     if not left:
         return 0.0
-    progress(0, 0, "Timing one batch")
+    tell(progress, Stage.TIMING)
     rows = max(2, max(len(batch.cells) for batch in left))
     pace = measure_pace(
         model, plan.circuits[max(plan.circuits)], rows, plan.run.settings.prompts["harmful"].texts, stop=stop

@@ -20,7 +20,7 @@ from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.intervals import Estimate, change_of_mean
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages
 
 RANDOM_CIRCUITS = 3
@@ -127,7 +127,7 @@ def causal_profile(
     random_circuits: int = RANDOM_CIRCUITS,
     seed: int = 0,
     partial: Callable[[CausalProfile], None] | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> CausalProfile:
     """Measure which layers' neurons change the refusal chance.
@@ -157,14 +157,14 @@ def causal_profile(
     profile = _profile(circuit, layers, random_circuits, strength, rows)
     for done, prompt in enumerate(prompts):
         raise_if_stopped(stop)
-        progress(done, len(prompts), "Layer profile: prompts")
+        tell(progress, Stage.LAYER_PROFILE, done, len(prompts), "prompts")
         messages = as_messages(prompt)
         lanes = [Lane(messages), *(Lane(messages, strength=strength, circuit=part) for part in parts)]
         rows.append(openings.chance(first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)))
         profile = _profile(circuit, layers, random_circuits, strength, rows)
         if partial is not None:
             partial(profile)
-    progress(len(prompts), len(prompts), "Layer profile: prompts")
+    tell(progress, Stage.LAYER_PROFILE, len(prompts), len(prompts), "prompts")
     return profile
 
 

@@ -24,7 +24,7 @@ from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 _NO_OPENINGS = RefusalOpenings(
@@ -44,7 +44,7 @@ def inputs_of(plan: SweepPlan) -> dict[str, Any]:
 
 
 def plan_of_stored(
-    model: LoadedModel, identity: str, *, progress: Progress = silent, stop: threading.Event | None = None
+    model: LoadedModel, identity: str, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> SweepPlan:
     """The plan of a stored run, the same as when it was started.
 
@@ -121,7 +121,7 @@ def _measures(
     model: LoadedModel,
     settings: RunSettings,
     questions: Sequence[Question],
-    progress: Progress,
+    progress: Report | None,
     stop: threading.Event | None,
 ) -> list[Measure]:
     metered = "refusal_chance" in settings.measures

@@ -24,7 +24,7 @@ from cna_core.evaluation.runs import BASELINE, Run
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -50,7 +50,7 @@ def evaluate(
     name: str = "",
     fresh: bool = False,
     partial: Callable[[Run], None] | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
     """Measure refusal and its costs at every setting; a run that was interrupted goes on where it was.
@@ -111,7 +111,7 @@ def run_plan(
     *,
     fresh: bool = False,
     partial: Callable[[Run], None] | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
     """Measure what is not measured yet; arguments and errors as for `evaluate`."""
@@ -137,14 +137,14 @@ def run_plan(
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:
             raise_if_stopped(stop)
-            progress(finished, total, _words(batch))
+            tell(progress, _stage(batch), finished, total, subject=batch.prompt_set)
             records = measured(model, plan, dials, batch, stop)
             journal.append(batch.number, records, processes.place)
             done[batch.number] = records
             finished = min(total, finished + weights[batch.number] * processes.count)
             if partial is not None:
                 partial(plan.run_so_far(_all_records(done), finished=False))
-        progress(total, total, "Measured")
+        tell(progress, _stage(todo[-1]), total, total, subject=todo[-1].prompt_set)
     for others in processes.gather(done):
         done.update(others)
     about = journal.about()[0]  # it may have been named meanwhile, and keeps when it was first started
@@ -160,7 +160,7 @@ def resume(
     identity: str,
     *,
     partial: Callable[[Run], None] | None = None,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
     """Go on with a run of the cache folder that was stopped or killed; `identity` as `stored_runs` has it.
@@ -250,6 +250,5 @@ def _weight(batch: Batch, plan: SweepPlan) -> int:
     return len(batch.cells) * (20 + (plan.run.settings.max_new_tokens if batch.reads == "answers" else 0))
 
 
-def _words(batch: Batch) -> str:
-    doing = "answers to" if batch.reads == "answers" else "first tokens on"
-    return f"Measuring: {doing} {batch.prompt_set} {'questions' if batch.prompt_set == 'knowledge' else 'prompts'}"
+def _stage(batch: Batch) -> Stage:
+    return Stage.SWEEP_ANSWERS if batch.reads == "answers" else Stage.SWEEP_FIRST_TOKENS

@@ -16,7 +16,7 @@ from cna_core.errors import CircuitError
 from cna_core.evaluation.first_words import first_words
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet
 
 FEWEST = 8
@@ -27,7 +27,7 @@ def triggered(
     model: LoadedModel,
     contrast: ContrastSet,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> NDArray[np.bool_]:
     """(prompts,) bool, positive prompts first: whether the unsteered model did what the prompt's set says.
@@ -59,7 +59,7 @@ def activations_of(
     circuit: Circuit,
     contrast: ContrastSet | None = None,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Activations | None:
     """The activations that a circuit was selected from: of a contrast set, or of those of its prompts that trigger.

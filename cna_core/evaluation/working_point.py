@@ -22,7 +22,7 @@ from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.sets import PromptSet
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.007, 0.01)
@@ -91,7 +91,7 @@ def search_working_point(
     activations: Activations | None = None,
     max_new_tokens: int = 32,
     rows_per_batch: int = ROWS_PER_BATCH,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> WorkingPoint | None:
     """Search fraction × strength for the gentlest setting that at least halves refusal; None where none does.
@@ -126,7 +126,7 @@ class _Search:
     """One search: ranked settings, and the refusals counted so far."""
 
     def __init__(
-        self, model: LoadedModel, plan: SweepPlan, dials: Dials, progress: Progress, stop: threading.Event | None
+        self, model: LoadedModel, plan: SweepPlan, dials: Dials, progress: Report | None, stop: threading.Event | None
     ) -> None:
         self.model, self.plan, self.dials, self.progress, self.stop = model, plan, dials, progress, stop
         self.prompts = len(plan.conversations["harmful"])
@@ -140,7 +140,7 @@ class _Search:
         allowed = int(HALVED * refused)
         ranked = sorted(divergences, key=lambda setting: (divergences[setting], setting.strength))
         for some in _parts(ranked, max(1, self.plan.run.settings.rows_per_batch // FEW_PROMPTS)):
-            self.progress(ranked.index(some[0]), len(ranked), "Working point: settings tried, gentlest first")
+            tell(self.progress, Stage.WORKING_POINT_SETTINGS, ranked.index(some[0]), len(ranked), "settings")
             counts = self._counted(some, allowed)
             for setting in some:
                 if counts[setting] is not None:
@@ -153,7 +153,7 @@ class _Search:
         totals = dict.fromkeys(self.plan.settings, 0.0)
         for done, batch in enumerate(batches):
             raise_if_stopped(self.stop)
-            self.progress(done, len(batches), "Working point: batches read for KL")
+            tell(self.progress, Stage.WORKING_POINT_DIVERGENCES, done, len(batches), "batches")
             for record in measured(self.model, self.plan, self.dials, batch, self.stop):
                 totals[record.setting] += record.observations["benign_kl"]["kl"]
         benign = len(self.plan.conversations["benign"])

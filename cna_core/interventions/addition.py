@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.interventions.change import RowChange
-from cna_core.interventions.intervention import Intervention, Material
+from cna_core.interventions.intervention import Colour, Intervention, Material
 from cna_core.interventions.registry import register
 from cna_core.models.layout import ModelIdentity
 
@@ -33,7 +33,7 @@ class Addition(Intervention):
     key = "caa"
     title = "Add steering vectors to the residual stream (CAA)"
     label = "CAA"
-    colour = "addition"
+    colour: ClassVar[Colour] = "addition"
     strength_words: ClassVar[Mapping[float, str]] = {
         -1.0: "towards refusal",
         0.0: "baseline",

@@ -6,7 +6,7 @@ Language Models Is Mediated by a Single Direction*, with the gate meter in place
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cna_core.errors import CircuitError
 from cna_core.interventions.addition import random_of_same_lengths
 from cna_core.interventions.change import DirectionChange, RowChange
-from cna_core.interventions.intervention import Intervention, Material
+from cna_core.interventions.intervention import Colour, Intervention, Material
 from cna_core.interventions.registry import register
 from cna_core.models.layout import ModelIdentity
 
@@ -47,7 +47,7 @@ class Direction(Intervention):
     key = "direction"
     title = "Ablate the refusal direction of the residual stream"
     label = "Direction"
-    colour = "direction"
+    colour: ClassVar[Colour] = "direction"
 
     @classmethod
     def fit(cls, material: Material) -> Self:
@@ -111,7 +111,7 @@ class Affine(Direction):
     key = "affine"
     title = "Set the refusal direction to its mean on negative prompts (ACE)"
     label = "Affine"
-    colour = "affine"
+    colour: ClassVar[Colour] = "affine"
 
     @property
     def offset(self) -> float:

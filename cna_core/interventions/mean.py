@@ -1,7 +1,7 @@
 """Mean ablation: the circuit's neurons move towards their mean on negative prompts."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.controls import random_circuit
 from cna_core.errors import CircuitError
 from cna_core.interventions.change import NeuronChange, RowChange
-from cna_core.interventions.intervention import Material
+from cna_core.interventions.intervention import Colour, Material
 from cna_core.interventions.registry import register
 from cna_core.interventions.scale import Scale, per_neuron
 
@@ -30,7 +30,7 @@ class Mean(Scale):
     key = "mean"
     title = "Move the circuit's neurons to their mean on negative prompts"
     label = "Mean"
-    colour = "mean"
+    colour: ClassVar[Colour] = "mean"
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.circuit.negative_mean).all():

@@ -1,7 +1,7 @@
 """The paper's method: the circuit's neurons are multiplied by 1 − strength at every token."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
 from cna_core.errors import CircuitError
 from cna_core.interventions.change import NeuronChange, RowChange
-from cna_core.interventions.intervention import Intervention, Material
+from cna_core.interventions.intervention import Colour, Intervention, Material
 from cna_core.interventions.registry import register
 from cna_core.models.layout import ModelIdentity
 
@@ -29,7 +29,7 @@ class Scale(Intervention):
     key = "scale"
     title = "Scale the circuit's neurons"
     label = "CNA"
-    colour = "steered"
+    colour: ClassVar[Colour] = "steered"
     uses_circuit = True
 
     @property

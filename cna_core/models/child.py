@@ -4,6 +4,7 @@ The child is one of this package's modules; it speaks in lines of JSON on its st
 nothing of what the work is. The child ends by itself when its parent is gone.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cna_core.errors import ModelError
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Progress, Report, Stage, raise_if_stopped
 
 START = """
 import runpy, sys, types
@@ -45,7 +46,7 @@ class ChildFailedError(Exception):
 def run_child(
     arguments: Sequence[str],
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Any:
@@ -56,7 +57,7 @@ def run_child(
         environment: variables to set for the child beside this process's own.
 
     Raises:
-        ModelError: with the sentence that the child gave.
+        ModelError: the one that the child raised, with its sentence and code.
         ChildFailedError: the child ended in a way it did not foresee.
         StoppedError: `stop` was set; the child is gone by then.
     """
@@ -78,7 +79,7 @@ def run_child(
         complaints.seek(0)
         tail = complaints.read()[-4000:].decode("utf-8", errors="replace").strip()
     if failure is not None:
-        raise ModelError(failure)
+        raise failure
     if child.returncode != 0:
         log.warning("%s ended with code %s: %s", arguments[0], child.returncode, tail)
         raise ChildFailedError(tail)
@@ -99,11 +100,14 @@ def end(child: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _listen(child: subprocess.Popen[bytes], progress: Progress, stop: threading.Event | None) -> tuple[Any, str | None]:
+def _listen(
+    child: subprocess.Popen[bytes], progress: Report | None, stop: threading.Event | None
+) -> tuple[Any, ModelError | None]:
     assert child.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
-    result, failure = None, None
+    result: Any = None
+    failure: ModelError | None = None
     while True:
         raise_if_stopped(stop)
         try:
@@ -119,9 +123,15 @@ def _listen(child: subprocess.Popen[bytes], progress: Progress, stop: threading.
         if not isinstance(message, dict):
             continue
         if "progress" in message:
-            progress(*message["progress"])
+            _pass_on(message["progress"], progress)
         result = message.get("result", result)
-        failure = message.get("error", failure)
+        if "error" in message:
+            failure = ModelError(message["error"], code=message["code"])
+
+
+def _pass_on(values: dict[str, Any], report: Report | None) -> None:
+    if report is not None:
+        report(Progress(**{**values, "stage": Stage(values["stage"])}))
 
 
 def _read_lines(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
@@ -133,17 +143,17 @@ def _read_lines(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
     lines.put(None)
 
 
-def report_from_child(work: Callable[[Progress], Any]) -> None:
-    """In the child: do `work`, and tell the parent its progress, its result, or the sentence of its `ModelError`."""
+def report_from_child(work: Callable[[Report], Any]) -> None:
+    """In the child: do `work`, and tell the parent its progress, its result, or its `ModelError`."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
-    def progress(done: int, total: int, words: str) -> None:
-        _say({"progress": [done, total, words]})
+    def progress(told: Progress) -> None:
+        _say({"progress": dataclasses.asdict(told)})
 
     try:
         _say({"result": work(progress)})
     except ModelError as error:
-        _say({"error": str(error)})
+        _say({"error": str(error), "code": error.code})
 
 
 def _leave_with_parent() -> None:

@@ -16,7 +16,7 @@ from cna_core.errors import ModelError
 from cna_core.models.child import ChildFailedError, report_from_child, run_child
 from cna_core.models.disk import one_at_a_time, require_free_space
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report, Stage, tell
 
 CONVERSION = 1
 """Version of what `convert` writes; a change makes every older folder be made again."""
@@ -28,7 +28,7 @@ BYTES_PER_PACKED_BYTE = 4
 """A file of 4-bit weights grows almost fourfold in bfloat16."""
 
 
-def convert(gguf: Path, sha256: str, *, progress: Progress = silent, stop: threading.Event | None = None) -> Path:
+def convert(gguf: Path, sha256: str, *, progress: Report | None = None, stop: threading.Event | None = None) -> Path:
     """The folder with the same model in bfloat16: from the cache, or converted now.
 
     Args:
@@ -48,7 +48,7 @@ def convert(gguf: Path, sha256: str, *, progress: Progress = silent, stop: threa
         if target.is_dir():
             return target
         require_free_space(target.parent, gguf.stat().st_size * BYTES_PER_PACKED_BYTE, f"converting {gguf.name}")
-        progress(0, 100, f"Converting {gguf.name} (once)")
+        tell(progress, Stage.CONVERTING, 0, 100, subject=gguf.name)
         with written_beside(target) as draft:
             try:
                 run_child([__name__, str(gguf), str(draft), sha256], progress=progress, stop=stop)
@@ -77,7 +77,7 @@ def _explain(gguf: Path, tail: str) -> str:
 # --- In the child process ---------------------------------------------------------------------------------------------
 
 
-def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = silent) -> None:
+def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None = None) -> None:
     """Convert in this process: read, de-quantise to bfloat16, write `folder`. Blocks the interpreter for seconds.
 
     Raises:
@@ -85,7 +85,7 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = sil
     """
     from cna_core.models.quick_gguf import hurry
 
-    progress(2, 100, f"Reading {gguf.name}")
+    tell(progress, Stage.CONVERTING_HEADER, 2, 100, subject=gguf.name)
     require_gguf(gguf)
     hurry()
     architecture = _read_architecture(gguf)
@@ -93,26 +93,26 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Progress = sil
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    _report_tensors(progress, first=15, last=85)
+    _report_tensors(progress, gguf.name, first=15, last=85)
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
-        progress(86, 100, "Converting the tokenizer")
+        tell(progress, Stage.CONVERTING_TOKENIZER, 86, 100, subject=gguf.name)
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (NotImplementedError, ValueError, KeyError) as error:
         raise ModelError(
             f"{gguf.name} holds a model of the architecture '{architecture}' that transformers cannot read from GGUF "
             f"({type(error).__name__}): use the same model's safetensors folder or Hub id instead."
         ) from error
-    progress(92, 100, "Writing the converted model")
+    tell(progress, Stage.CONVERTING_WRITE, 92, 100, subject=gguf.name)
     _forget_quantisation(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     origin = {"file": gguf.name, "sha256": sha256, "conversion": CONVERSION}
     (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
-    progress(100, 100, "Converted")
+    tell(progress, Stage.CONVERTING, 100, 100, subject=gguf.name)
 
 
 def require_gguf(gguf: Path) -> None:
@@ -132,7 +132,7 @@ def _read_architecture(gguf: Path) -> str:
         raise ModelError(f"{gguf.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
 
 
-def _report_tensors(progress: Progress, first: int, last: int) -> None:
+def _report_tensors(progress: Report | None, name: str, first: int, last: int) -> None:
     """Turn the bar that transformers draws while it de-quantises into progress."""
     import transformers.modeling_gguf_pytorch_utils as reading
 
@@ -143,7 +143,7 @@ def _report_tensors(progress: Progress, first: int, last: int) -> None:
             for count, tensor in enumerate(super().__iter__(), start=1):
                 if self.total and count % 8 == 0:
                     share = first + int((last - first) * count / self.total)
-                    progress(share, 100, f"Unpacking weights: {count} of {self.total}")
+                    tell(progress, Stage.CONVERTING_WEIGHTS, share, 100, subject=name)
                 yield tensor
 
     reading.tqdm = Reported

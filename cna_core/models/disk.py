@@ -14,16 +14,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cna_core.errors import ModelError
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import BYTES, Report, Stage, raise_if_stopped, tell
+from cna_core.progress_words import size_in_words
 
 CHUNK_BYTES = 4 << 20
+DISK_FULL = "disk-full"
+"""Code of the errors that say so: another source of the same file would not help."""
 SPARE_BYTES = 200 << 20
 """Left free on the disk beside what a job needs, so that the machine goes on working."""
-
-
-def in_words(size_bytes: float) -> str:
-    """A size as people say it: "93 MB", "1.3 GB" (decimal, as download pages count)."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
 
 
 def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
@@ -31,14 +29,13 @@ def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + SPARE_BYTES:
         raise ModelError(
-            f"The disk is full: {purpose} needs {in_words(needed_bytes + SPARE_BYTES)} and {in_words(free)} are free "
-            f"in {folder}, so free some space, or set CNA_HOME to a folder on a larger disk."
+            f"The disk is full: {purpose} needs {size_in_words(needed_bytes + SPARE_BYTES)} and {size_in_words(free)} "
+            f"are free in {folder}, so free some space, or set CNA_HOME to a folder on a larger disk.",
+            code=DISK_FULL,
         )
 
 
-def hash_file(
-    path: Path, *, progress: Progress = silent, stop: threading.Event | None = None, words: str = "Checking the file"
-) -> str:
+def hash_file(path: Path, *, progress: Report | None = None, stop: threading.Event | None = None) -> str:
     """Hexadecimal SHA-256 of a file; about a second for a gigabyte."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
@@ -46,12 +43,14 @@ def hash_file(
             raise_if_stopped(stop)
             digest.update(chunk)
             done += len(chunk)
-            progress(done, total, f"{words}: {in_words(done)} of {in_words(total)}")
+            tell(progress, Stage.CHECKING_FILE, done, total, BYTES, subject=path.name)
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def one_at_a_time(target: Path, *, progress: Progress = silent, stop: threading.Event | None = None) -> Iterator[None]:
+def one_at_a_time(
+    target: Path, *, progress: Report | None = None, stop: threading.Event | None = None
+) -> Iterator[None]:
     """Hold the only right, in this and every other process, to make `target`; waiting is told and can be stopped.
 
     The operating system drops the right with its process, so that a killed one blocks nobody.
@@ -64,7 +63,7 @@ def one_at_a_time(target: Path, *, progress: Progress = silent, stop: threading.
             lock.acquire(timeout=0.2)
             break
         except Timeout:
-            progress(0, 0, f"Waiting for another process that is making {target.name}")
+            tell(progress, Stage.WAITING_FOR_FILE, subject=target.name)
     try:
         _sweep(target)
         yield

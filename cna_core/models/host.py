@@ -18,17 +18,10 @@ import torch
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 POLL_SECONDS = 0.1
 """How often a waiting request looks whether it should stop."""
-
-Waiting = Callable[[int], None]
-"""Called with the number of requests before this one, again whenever a while has passed."""
-
-
-def nobody_waits(place: int) -> None:
-    """Waiting that nobody watches."""
 
 
 @dataclass(eq=False)
@@ -64,18 +57,16 @@ class ModelHost:
         self,
         name: str,
         *,
-        progress: Progress = silent,
+        progress: Report | None = None,
         stop: threading.Event | None = None,
-        waiting: Waiting = nobody_waits,
         **load_options: Any,
     ) -> Iterator[LoadedModel]:
         """Hold a model alone: `with host.acquire(name) as model: …`; loads it first where it is not in memory.
 
         Args:
             name, load_options: as `load_model`; the same name with other options is another model.
-            progress: of fetching and loading.
+            progress: of waiting (with the place in the queue, again and again), fetching and loading.
             stop: ends the waiting and the loading.
-            waiting: called with the number of requests before this one while it waits.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -83,7 +74,7 @@ class ModelHost:
         """
         slot, ticket = self._enter(name, load_options)
         try:
-            self._wait_for_turn(slot, ticket, stop, waiting)
+            self._wait_for_turn(slot, ticket, progress, stop)
             if slot.model is None:
                 self._fill(slot, load_options, progress, stop)
             assert slot.model is not None
@@ -127,7 +118,7 @@ class ModelHost:
             slot.queue.append(ticket)
         return slot, ticket
 
-    def _wait_for_turn(self, slot: Slot, ticket: object, stop: threading.Event | None, waiting: Waiting) -> None:
+    def _wait_for_turn(self, slot: Slot, ticket: object, progress: Report | None, stop: threading.Event | None) -> None:
         while True:
             raise_if_stopped(stop)
             with self._changed:
@@ -136,7 +127,9 @@ class ModelHost:
                 place = slot.queue.index(ticket)
             if place == 0:
                 return
-            waiting(place)  # outside the lock: it may draw, and may raise when its session has gone
+            tell(
+                progress, Stage.WAITING_FOR_MODEL, place=place
+            )  # outside the lock: it may draw, and may raise when its session has gone
 
     def _leave(self, slot: Slot, ticket: object) -> None:
         with self._changed:
@@ -150,11 +143,13 @@ class ModelHost:
 
     # --- the memory ---------------------------------------------------------------------------------------------------
 
-    def _fill(self, slot: Slot, load_options: dict[str, Any], progress: Progress, stop: threading.Event | None) -> None:
+    def _fill(
+        self, slot: Slot, load_options: dict[str, Any], progress: Report | None, stop: threading.Event | None
+    ) -> None:
         """Load the slot's model, one load at a time; only the holder of the slot comes here."""
         while not self._loading.acquire(timeout=POLL_SECONDS):
             raise_if_stopped(stop)
-            progress(0, 0, "Waiting for another model to be loaded")
+            tell(progress, Stage.WAITING_FOR_LOADING)
         try:
             self._make_room(self.budget - 1)
             try:

@@ -1,4 +1,4 @@
-"""Downloads single files and whole repositories from a model hub, by huggingface_hub in a process of its own.
+"""Downloads single files and whole repositories from the Hub, by huggingface_hub in a process of its own.
 
 A process, because huggingface_hub cannot be interrupted between its chunks; what it had is resumed next time. It goes
 by `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` as always. Knows nothing of the catalog.
@@ -19,9 +19,8 @@ from typing import Any
 
 from cna_core.errors import ModelError
 from cna_core.models.child import ChildFailedError, report_from_child, run_child
-from cna_core.models.disk import hash_file, require_free_space
-from cna_core.models.transfer import Meter
-from cna_core.progress import Progress, silent
+from cna_core.models.disk import DISK_FULL, hash_file, require_free_space
+from cna_core.progress import BYTES, Report, Stage, tell
 
 PROBE_SECONDS = 3.0
 ABSENCE_SECONDS = 60.0
@@ -34,6 +33,16 @@ CODE_FILES = re.compile(r".*\.py")
 
 class NoHubError(ModelError):
     """The model hub does not answer; a package index or the cache may."""
+
+    code = "hub-unreachable"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data set's file on this machine, and the commit it is of."""
+
+    path: Path
+    revision: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def download_file(
     name: str,
     folder: Path,
     *,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
     """One file of a repository, in `folder`; its hash is the caller's to check.
@@ -96,9 +105,42 @@ def download_file(
     Raises:
         NoHubError, ModelError, StoppedError.
     """
+    return _download_single("model", hub_id, revision, name, folder, progress, stop).path
+
+
+def download_data_file(
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    *,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+) -> DataFile:
+    """One file of a data set, in `folder`, and the commit that it is of; its hash is the caller's to check.
+
+    Args:
+        revision: a commit; None: the newest one of the main branch.
+
+    Raises:
+        NoHubError, ModelError, StoppedError.
+    """
+    return _download_single("dataset", hub_id, revision, name, folder, progress, stop)
+
+
+def _download_single(
+    kind: str,
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    folder: Path,
+    progress: Report | None,
+    stop: threading.Event | None,
+) -> DataFile:
     if not hub_answers():
         raise NoHubError(f"the model hub at {endpoint()} does not answer")
-    return Path(_in_child("file", hub_id, revision, progress, stop, name=name, folder=str(folder)))
+    found = _in_child("file", hub_id, revision, progress, stop, kind=kind, name=name, folder=str(folder))
+    return DataFile(Path(found["path"]), found["revision"])
 
 
 def download_repository(
@@ -106,7 +148,7 @@ def download_repository(
     revision: str | None = None,
     *,
     with_code: bool = False,
-    progress: Progress = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Snapshot:
     """A model's safetensors, configuration and tokenizer in huggingface_hub's own cache.
@@ -133,7 +175,8 @@ def download_repository(
     if found is None:
         raise ModelError(
             f"'{hub_id}' is not on this machine and the model hub at {endpoint()} does not answer: connect to the "
-            "network, or name a model that is here, a folder, or a .gguf file."
+            "network, or name a model that is here, a folder, or a .gguf file.",
+            code=NoHubError.code,
         )
     return Snapshot(Path(found["folder"]), found["revision"])
 
@@ -150,7 +193,7 @@ def _in_child(
     work: str,
     hub_id: str,
     revision: str | None,
-    progress: Progress,
+    progress: Report | None,
     stop: threading.Event | None,
     **options: Any,
 ) -> Any:
@@ -168,12 +211,13 @@ def _in_child(
 # --- In the child process ---------------------------------------------------------------------------------------------
 
 
-def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
+def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
     """Do one task, with the hub's own errors turned into sentences."""
     from huggingface_hub import errors
 
-    hub_id = task["hub_id"]
-    works: dict[str, Callable[[dict[str, Any], Progress], Any]] = {
+    hub_id, kind = task["hub_id"], task.get("kind", "model")
+    thing, page = ("data set", f"datasets/{hub_id}") if kind == "dataset" else ("model", hub_id)
+    works: dict[str, Callable[[dict[str, Any], Report | None], Any]] = {
         "file": _download_file,
         "repository": _download_repository,
         "cached": _find_in_cache,
@@ -182,26 +226,30 @@ def main(work: str, task: dict[str, Any], progress: Progress) -> Any:
         return works[work](task, progress)
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{hub_id}, then log in with "
-            "'hf auth login' or set HF_TOKEN."
+            f"'{hub_id}' is gated: ask for access on its page at {endpoint()}/{page}, then log in with "
+            "'hf auth login' or set HF_TOKEN.",
+            code=f"{kind}-gated",
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"There is no model '{hub_id}' on the hub, or it is private: check the name, or log in with "
-            "'hf auth login'."
+            f"There is no {thing} '{hub_id}' on the hub, or it is private: check the name, or log in with "
+            "'hf auth login'.",
+            code=f"{kind}-not-found",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"'{hub_id}' has no revision '{task['revision']}': leave it out, or name another.") from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
     except errors.EntryNotFoundError as error:
-        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another model.") from error
+        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another {thing}.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
         raise ModelError(f"The hub answered {status} for '{hub_id}': try again later.") from error
     except OSError as error:
         if error.errno == 28:
-            raise ModelError(f"The disk became full while '{hub_id}' was downloaded: free some space.") from error
+            raise ModelError(
+                f"The disk became full while '{hub_id}' was downloaded: free some space.", code=DISK_FULL
+            ) from error
         raise ModelError(_interrupted(hub_id, type(error).__name__)) from error
     except errors.HTTPError as error:  # the connection itself failed
         raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
@@ -211,19 +259,23 @@ def _interrupted(hub_id: str, reason: str) -> str:
     return f"The download of '{hub_id}' was interrupted ({reason}): try again; it goes on from there."
 
 
-def _download_file(task: dict[str, Any], progress: Progress) -> str:
+def _download_file(task: dict[str, Any], progress: Report | None) -> dict[str, str]:
     from huggingface_hub import hf_hub_download
 
-    hub_id, revision, name = task["hub_id"], task["revision"], task["name"]
-    sizes = {file.rfilename: file.size or 0 for file in _describe(hub_id, revision).siblings or []}
+    hub_id, kind, name = task["hub_id"], task.get("kind", "model"), task["name"]
+    info = _describe(hub_id, task["revision"], kind)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, sizes.get(name, 0), f"downloading {name}")
-    bar = _bar(Meter(progress, sizes.get(name, 0), f"Downloading {name}"), 0)
-    return hf_hub_download(hub_id, name, revision=revision, local_dir=folder, endpoint=endpoint(), tqdm_class=bar)
+    bar = _bar(lambda done: tell(progress, Stage.FETCHING, done, sizes.get(name, 0), BYTES, subject=name))
+    path = hf_hub_download(
+        hub_id, name, repo_type=kind, revision=info.sha, local_dir=folder, endpoint=endpoint(), tqdm_class=bar
+    )
+    return {"path": str(path), "revision": info.sha}
 
 
-def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, str]:
+def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[str, str]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -235,18 +287,20 @@ def _download_repository(task: dict[str, Any], progress: Progress) -> dict[str, 
     total = sum(files[name].size or 0 for name in missing)
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
     require_free_space(Path(HF_HUB_CACHE), total, f"downloading {hub_id}")
-    meter, done = Meter(progress, total, f"Downloading {hub_id}"), 0
-    folder = Path(HF_HUB_CACHE)
+    folder, done = Path(HF_HUB_CACHE), 0
+
+    def arrived(more: int) -> None:
+        tell(progress, Stage.FETCHING, done + more, total, BYTES, subject=hub_id)
+
     for name in wanted:
         # Asking for the first file by branch lets huggingface_hub note the branch's commit, for days without network.
         revision = task["revision"] if name == wanted[0] else info.sha
-        bar = _bar(meter, done)
-        path = Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint(), tqdm_class=bar))
+        path = Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint(), tqdm_class=_bar(arrived)))
         folder = path.parents[name.count("/")]
         if name in missing:
             _require_hash(hub_id, name, path, files[name])
             done += files[name].size or 0
-            meter.at(done)
+            arrived(0)
     return {"folder": str(folder), "revision": info.sha}
 
 
@@ -272,10 +326,11 @@ def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]
     return small + code + sorted(weights)
 
 
-def _describe(hub_id: str, revision: str | None) -> Any:
+def _describe(hub_id: str, revision: str | None, kind: str = "model") -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=endpoint()).model_info(hub_id, revision=revision, files_metadata=True, timeout=20)
+    api = HfApi(endpoint=endpoint())
+    return api.repo_info(hub_id, repo_type=kind, revision=revision, files_metadata=True, timeout=20)
 
 
 def _cached(hub_id: str, name: str, revision: str) -> Path | None:
@@ -293,7 +348,7 @@ def _require_hash(hub_id: str, name: str, path: Path, described: Any) -> None:
         raise ModelError(f"'{name}' of '{hub_id}' arrived with other bytes than the hub promised: try again.")
 
 
-def _find_in_cache(task: dict[str, Any], progress: Progress) -> dict[str, str] | None:
+def _find_in_cache(task: dict[str, Any], progress: Report | None) -> dict[str, str] | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -304,8 +359,8 @@ def _find_in_cache(task: dict[str, Any], progress: Progress) -> dict[str, str] |
     return {"folder": str(folder), "revision": folder.name} if (folder / "config.json").exists() else None
 
 
-def _bar(meter: Meter, before: int) -> Any:
-    """A bar class of the kind that huggingface_hub wants, which tells `meter` instead of drawing."""
+def _bar(arrived: Callable[[int], None]) -> Any:
+    """A bar class of the kind that huggingface_hub wants, which tells the bytes of its file instead of drawing."""
     from tqdm import tqdm
 
     class Reporting(tqdm):
@@ -318,7 +373,7 @@ def _bar(meter: Meter, before: int) -> Any:
         def update(self, n: float | None = 1) -> bool | None:
             if "reconstructing" not in self.described:
                 self.arrived += int(n or 0)
-                meter.at(before + self.arrived)
+                arrived(self.arrived)
             return None
 
     return Reporting

@@ -27,14 +27,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from cna_core.errors import ModelError
-from cna_core.models.disk import in_words
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError, free_memory_bytes, weights_bytes
 from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
 from cna_core.models.prepacked import prepack
 from cna_core.paths import cache_folder
-from cna_core.progress import Progress, raise_if_stopped, silent
+from cna_core.progress import Report, Stage, raise_if_stopped, tell
+from cna_core.progress_words import size_in_words
 
 __all__ = ["choose_device", "choose_dtype", "load_model"]
 
@@ -51,7 +51,7 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: str | Mapping[str, Any] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> LoadedModel:
     """Fetch a model where needed and load it, in evaluation mode and without gradients.
@@ -70,13 +70,12 @@ def load_model(
         ModelError: one sentence that says what to do.
         StoppedError: stopped.
     """
-    progress = progress or silent
     place = as_device(device)
     require_quantization(quantization, place)
     number_format = as_dtype(dtype, place)
     source = locate(name, progress=progress, stop=stop, trust_remote_code=trust_remote_code)
     raise_if_stopped(stop)
-    progress(0, 0, f"Loading {name}")
+    tell(progress, Stage.LOADING, subject=name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": number_format, "use_safetensors": True}
     if quantization is not None:
         options["quantization_config"] = _bitsandbytes(quantization, number_format)
@@ -91,6 +90,7 @@ def load_model(
     if "offload_folder" in options:
         weakref.finalize(loaded.network, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     if loaded.device.type == "cpu" and device_map is None and quantization is None:
+        tell(progress, Stage.PACKING_WEIGHTS, subject=name)
         prepack(loaded.network)
     raise_if_stopped(stop)
     return loaded
@@ -122,8 +122,8 @@ def require_memory(name: str, folder: Path, dtype: torch.dtype, device: torch.de
     if free is not None and needed > free:
         ways = "load it in 4bit, spread it with device_map='auto'" if device.type == "cuda" else "unload another model"
         raise NoRoomError(
-            f"'{name}' does not fit: its weights take {in_words(needed)} in {str(dtype).removeprefix('torch.')} and "
-            f"{in_words(free)} of memory are free on {device}; {ways}, or choose a smaller model."
+            f"'{name}' does not fit: its weights take {size_in_words(needed)} in {str(dtype).removeprefix('torch.')} "
+            f"and {size_in_words(free)} of memory are free on {device}; {ways}, or choose a smaller model."
         )
 
 
@@ -138,7 +138,7 @@ def _read_or_make_again(
     source: Source,
     options: dict[str, Any],
     device: torch.device,
-    progress: Progress,
+    progress: Report | None,
     stop: threading.Event | None,
 ) -> LoadedModel:
     """Read the folder; a converted folder that turns out to be damaged is thrown away and made again, once."""
@@ -148,7 +148,7 @@ def _read_or_make_again(
         if not source.made_here:
             raise ModelError(_explain(name, error)) from error
         log.warning("The converted model in %s is damaged (%s); it is made again.", source.folder, error)
-    progress(0, 0, f"The cached copy of {name} is damaged; making it again")
+    tell(progress, Stage.CONVERTING_AGAIN, subject=name)
     shutil.rmtree(source.folder, ignore_errors=True)
     source = locate(name, progress=progress, stop=stop)
     try:

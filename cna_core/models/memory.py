@@ -22,6 +22,8 @@ _RAN_OUT = ("out of memory", "can't allocate memory", "not enough memory", "cubl
 class NoRoomError(ModelError):
     """The model does not fit beside what is in memory already."""
 
+    code = "no-room"
+
 
 def free_memory_bytes(device: torch.device) -> int | None:
     """Memory that a model could still take on the device; None where the system does not tell."""

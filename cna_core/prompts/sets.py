@@ -1,41 +1,33 @@
-"""Prompt sets: read from files and pasted text, checked, compared by content.
+"""Prompt sets: built-in, public, read from files and pasted text; checked, compared by content.
 
 A prompt is one request in the user's words. This file knows nothing of models, chat templates or tokens; it is the
 place where text from outside comes in, so all that can be wrong with such text is said here, with the line it is on.
 """
 
-import csv
 import hashlib
-import io
 import json
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.errors import PromptError
+from cna_core.progress import Report
 from cna_core.prompts.builtin import builtin_set
-
-Kind = Literal["txt", "csv", "jsonl"]
-KINDS: tuple[str, ...] = get_args(Kind)
+from cna_core.prompts.public import find_public
+from cna_core.prompts.public_catalog import PREFIX, public_contrast
+from cna_core.prompts.reading import KINDS, Kind, entries_of, normalised
 
 MAXIMUM_SIZE_BYTES = 2_000_000
 MAXIMUM_PROMPTS = 5_000
 MAXIMUM_PROMPT_CHARACTERS = 8_000
 
-PROMPT_COLUMNS = ("prompt", "prompts", "goal", "request", "instruction", "question", "text")
-"""Column names that mark a CSV file's first line as its header; the first of them that occurs holds the prompts."""
-
-_LINE_END = re.compile(r"\r\n|\n|\r")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-Numbered = tuple[int, str]
-"""A line number, from 1, and the prompt that begins on it."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +35,10 @@ class PromptSet:
     """Prompts in order, none empty, none twice.
 
     Args:
-        name: what to call the set: a file's name, a built-in name, "pasted".
+        name: what to call the set: a file's name, a built-in or public name, "pasted".
         prompts: the requests; surrounding white space is dropped.
+        categories: what each prompt is about, in the same order; empty where that is not known. They count neither for
+            the hash nor for equality.
 
     Raises:
         PromptError: no prompts or too many, one that is empty or too long, or the same one twice (whatever its case and
@@ -53,11 +47,15 @@ class PromptSet:
 
     name: str
     prompts: tuple[str, ...]
+    categories: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        numbered = list(enumerate(map(_normalised, self.prompts), start=1))
+        numbered = list(enumerate(map(normalised, self.prompts), start=1))
         _check(numbered, self.name, "prompt")
+        if self.categories and len(self.categories) != len(numbered):
+            raise PromptError(f"{self.name} has {len(numbered)} prompts and {len(self.categories)} categories.")
         object.__setattr__(self, "prompts", tuple(text for _, text in numbered))
+        object.__setattr__(self, "categories", self.categories if any(self.categories) else ())
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -69,6 +67,37 @@ class PromptSet:
     def sha256(self) -> str:
         """Hash of the prompts in their order (64 hexadecimal digits); the name does not count."""
         return _hash(self.prompts)
+
+    def at(self, places: Sequence[int], name: str | None = None) -> "PromptSet":
+        """The prompts at these places (from 0), with their categories; raises `PromptError` where there are none."""
+        categories = tuple(self.categories[place] for place in places) if self.categories else ()
+        return PromptSet(name or self.name, tuple(self.prompts[place] for place in places), categories)
+
+    def spread(self, count: int) -> "PromptSet":
+        """`count` of the prompts, evenly spread over the set so that every category has its share; all if so few."""
+        if count >= len(self):
+            return self
+        places = [place * len(self) // count for place in range(count)]
+        return self.at(places, f"{self.name}, {count} of {len(self)}")
+
+    def places_in(self, others: Iterable[str]) -> list[int]:
+        """The places of the prompts that are among `others`, whatever their case, white space and punctuation."""
+        there = {_words(prompt) for prompt in others}
+        return [place for place, prompt in enumerate(self.prompts) if _words(prompt) in there]
+
+    @classmethod
+    def named(
+        cls,
+        source: str | Path,
+        *,
+        folder: str | Path | None = None,
+        progress: Report | None = None,
+        stop: threading.Event | None = None,
+    ) -> "PromptSet":
+        """A file, or a public set where `source` is `public:NAME`; errors as in `from_file` and `public`."""
+        if str(source).startswith(PREFIX):
+            return cls.public(str(source), folder=folder, progress=progress, stop=stop)
+        return cls.from_file(source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "PromptSet":
@@ -117,15 +146,44 @@ class PromptSet:
         if kind not in KINDS:
             raise PromptError(f"Prompts of the kind '{kind}' cannot be read: use txt, csv or jsonl.")
         _check_size(len(text.encode("utf-8", "surrogatepass")), name)
-        reader = {"txt": _read_txt, "csv": _read_csv, "jsonl": _read_jsonl}[kind]
-        numbered = [(line, _normalised(prompt)) for line, prompt in reader(text.removeprefix("\ufeff"), name)]
-        _check(numbered, name, "line")
-        return cls(name, tuple(prompt for _, prompt in numbered))
+        entries = list(entries_of(text, kind, name))
+        _check(((entry.line, entry.prompt) for entry in entries), name, "line")
+        return cls(name, tuple(entry.prompt for entry in entries), tuple(entry.category for entry in entries))
 
     @classmethod
     def builtin(cls, name: str) -> "PromptSet":
         """A set written for this project; `builtin.BUILTIN_SETS` has the names."""
-        return cls(name, cls.from_file(builtin_set(name).path).prompts)
+        found = cls.from_file(builtin_set(name).path)
+        return cls(name, found.prompts, found.categories)
+
+    @classmethod
+    def public(
+        cls,
+        name: str,
+        *,
+        folder: str | Path | None = None,
+        progress: Report | None = None,
+        stop: threading.Event | None = None,
+    ) -> "PromptSet":
+        """A public set, fetched the first time; `public_catalog.public_sets()` has the names.
+
+        Prompts that the set repeats are taken once.
+
+        Args:
+            name: as in the catalog, with or without "public:".
+            folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub, in this order.
+
+        Raises:
+            PromptError: no such set, it cannot be fetched, or its file cannot be used.
+            StoppedError: stopped.
+        """
+        copy = find_public(name, folder, progress=progress, stop=stop)
+        once: dict[str, tuple[str, str]] = {}
+        for prompt, category in copy.prompts():
+            once.setdefault(_key(normalised(prompt)), (prompt, category))
+        once.pop("", None)
+        prompts, categories = ([pair[part] for pair in once.values()] for part in (0, 1))
+        return cls(f"{PREFIX}{copy.known.id}", tuple(prompts), tuple(categories))
 
 
 @dataclass(frozen=True)
@@ -168,71 +226,18 @@ class ContrastSet:
         return _hash({"positive": self.positive.prompts, "negative": self.negative.prompts})
 
     @classmethod
+    def public(cls, name: str, **fetching: Any) -> "ContrastSet":
+        """A ready-made public contrast set, by the names of `public_catalog.public_contrasts()`.
+
+        Arguments and errors as for `PromptSet.public`.
+        """
+        known = public_contrast(name)
+        return cls(PromptSet.public(known.positive, **fetching), PromptSet.public(known.negative, **fetching))
+
+    @classmethod
     def builtin(cls) -> "ContrastSet":
         """The discovery set written for this project: harmful against benign, matched pair by pair."""
         return cls(PromptSet.builtin("harmful"), PromptSet.builtin("benign"))
-
-
-def _read_txt(text: str, name: str) -> Iterator[Numbered]:
-    for number, line in enumerate(_LINE_END.split(text), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line
-
-
-def _read_jsonl(text: str, name: str) -> Iterator[Numbered]:
-    for number, line in enumerate(_LINE_END.split(text), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-            raise PromptError(f"{name}, line {number}, is not JSON ({reason}): write one entry a line.") from error
-        prompt = entry.get("prompt") if isinstance(entry, dict) else entry
-        if not isinstance(prompt, str):
-            raise PromptError(f'{name}, line {number}, is neither a string nor an object with a "prompt" that is one.')
-        yield number, prompt
-
-
-def _read_csv(text: str, name: str) -> Iterator[Numbered]:
-    rows = _csv_rows(text, name)
-    if not rows:
-        return
-    width = len(rows[0][1])
-    header = [cell.strip().lower() for cell in rows[0][1]]
-    column = next((header.index(wanted) for wanted in PROMPT_COLUMNS if wanted in header), None)
-    for number, row in rows[0 if column is None else 1 :]:
-        # A prompt with an unquoted comma would otherwise be cut off at it, and nobody would notice.
-        if len(row) != width:
-            raise PromptError(
-                f"{name}, line {number}, has {len(row)} columns and the first line has {width}:"
-                " put prompts that contain commas in double quotes."
-            )
-        yield number, row[column or 0]
-
-
-def _csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line it begins on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_csv_delimiter(text), strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    number = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((number, row))
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise PromptError(f"{name}, line {number}, cannot be read as CSV: {error}.") from error
-    return rows
-
-
-def _csv_delimiter(text: str) -> str:
-    """What separates the columns: spreadsheets write semicolons or tabs in some countries, as a header shows."""
-    first = _LINE_END.split(text.lstrip(), maxsplit=1)[0]
-    for delimiter in (",", ";", "\t"):
-        if any(cell.strip(' "').lower() in PROMPT_COLUMNS for cell in first.split(delimiter)):
-            return delimiter
-    return ","
 
 
 def _check_size(size_bytes: int, name: str) -> None:
@@ -240,7 +245,7 @@ def _check_size(size_bytes: int, name: str) -> None:
         raise PromptError(f"{name} is larger than {MAXIMUM_SIZE_BYTES / 1e6:g} MB: split it or leave prompts out.")
 
 
-def _check(numbered: Iterable[Numbered], name: str, unit: str) -> None:
+def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
     """Raise `PromptError` for the first thing wrong with prompts that are numbered by line or by place."""
     seen: dict[str, int] = {}
     for number, prompt in numbered:
@@ -266,14 +271,14 @@ def _is_encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _normalised(prompt: str) -> str:
-    """One spelling for one text: composed characters, line feeds, no surrounding white space."""
-    return unicodedata.normalize("NFC", _LINE_END.sub("\n", prompt)).strip()
-
-
 def _key(prompt: str) -> str:
     """What two prompts that only differ in case and white space have in common."""
     return " ".join(prompt.casefold().split())
+
+
+def _words(prompt: str) -> str:
+    """What two prompts that only differ in case, white space and punctuation have in common."""
+    return " ".join(re.findall(r"\w+", prompt.casefold())) or _key(prompt)
 
 
 def _shortened(prompt: str, length: int = 60) -> str:

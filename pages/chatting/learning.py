@@ -48,8 +48,7 @@ def begin() -> jobs.Job:
     prompts, name, options = ContrastSet.builtin(), session.model_name(), session.load_options()
 
     def work(job: jobs.Job) -> None:
-        waiting = session.say_place(job.progress)
-        with host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting) as model:
+        with host.acquire(name, **options, progress=job.progress, stop=job.stop) as model:
             calibrate_openings(model, prompts, progress=job.progress, stop=job.stop)
 
     job = jobs.start(_key(), "Learning how refusals open", work)
@@ -72,8 +71,8 @@ def _key() -> str:
 def _watch(job: jobs.Job, name: str, place_markup: Callable[[str, float | None], str]) -> None:
     if job.finished or job.stop.is_set():
         st.rerun()
-    words = f"Learning how this model's refusals open · {job.line}" if job.total else job.words
-    st.html(place_markup(words, job.done / job.total if job.total else 0.0))
+    words = f"Learning how this model's refusals open · {job.line}" if job.latest.total else job.line
+    st.html(place_markup(words, job.latest.share))
     st.button("Not now", key="openings-pause", type="tertiary", on_click=_pause, args=(name,))
 
 

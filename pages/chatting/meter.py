@@ -21,6 +21,7 @@ from cna_core.errors import CnaError, PromptError, StoppedError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
 from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
 from cna_core.models.host import host
+from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import learning
 from pages.chatting.stream import prefix_caches
@@ -112,8 +113,13 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
         _say("The model is not in memory: the meter comes after your next message has loaded it.")
         return None
     stop, known = threading.Event(), prefix_caches()
+
+    def leave_the_queue(progress: Progress) -> None:
+        if progress.stage is Stage.WAITING_FOR_MODEL:
+            stop.set()
+
     try:
-        with host.acquire(name, **options, stop=stop, waiting=lambda _place: stop.set()) as model:
+        with host.acquire(name, **options, stop=stop, progress=leave_the_queue) as model:
             openings = cached_openings(model.identity)
             if openings is None:  # another model than the circuit's was loaded under this name
                 _say("How this model's refusals open is not known; find its gate first.")

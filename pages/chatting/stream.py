@@ -23,6 +23,8 @@ from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CnaError, StoppedError
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, Stage, tell
+from cna_core.progress_words import progress_in_words
 from pages.common import jobs
 
 PATIENCE_SECONDS = 2.0
@@ -117,16 +119,13 @@ def start(turn: Turn, request: Request) -> Stream:
 def _write(stream: Stream, request: Request, prefixes: Prefixes) -> None:
     turn = stream.turn
 
-    def say(_done: int, _total: int, words: str) -> None:
-        stream.words = words
+    def say(progress: Progress) -> None:
+        stream.words = progress_in_words(progress)
 
-    def say_place(place: int) -> None:
-        stream.words = f"Waiting for the model: {place} before you" if place else "Your turn comes next"
-
-    watching: dict[str, Any] = {"progress": say, "stop": stream.stop, "waiting": say_place}
+    watching: dict[str, Any] = {"progress": say, "stop": stream.stop}
     try:
         with host.acquire(request.model_name, **request.load_options, **watching) as model:
-            stream.words = "Reading the message"
+            tell(say, Stage.READING_MESSAGE)
             known = prefixes.setdefault(model, PrefixCaches(model))
             started_at = time.monotonic()
             measure = request.measure or model.dtype.itemsize == 2

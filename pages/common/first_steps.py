@@ -5,8 +5,8 @@ from collections.abc import Callable
 import streamlit as st
 
 from cna_core.models.catalog import CatalogEntry, catalog
-from cna_core.models.disk import in_words
 from cna_core.models.fetch import is_ready
+from cna_core.progress_words import size_in_words
 from cna_core.prompts.sets import ContrastSet
 from pages.common import jobs, session
 from pages.common.cards import Card
@@ -42,7 +42,7 @@ def time_it_takes(name: str) -> str:
     if is_ready(name):
         return "About 10 s for a small model on a laptop; recorded once, and kept."
     if entry is not None and entry.embedded is not None:
-        size = in_words(entry.embedded.size_bytes)
+        size = size_in_words(entry.embedded.size_bytes)
         return f"The first time its file is fetched ({size}) and converted; the prompts then take about 10 s."
     return "The first time its files come from the Hub; then the prompts go through."
 

@@ -15,6 +15,8 @@ from streamlit.runtime import get_instance
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cna_core.errors import CnaError, StoppedError
+from cna_core.progress import Progress, Report, Stage, with_seconds_left
+from cna_core.progress_words import progress_in_words
 
 
 @dataclass
@@ -23,9 +25,7 @@ class Job:
 
     key: str
     title: str
-    done: int = 0
-    total: int = 0
-    words: str = "Waiting to start"
+    latest: Progress = field(default_factory=lambda: Progress(Stage.STARTING))
     preview: Any = None
     result: Any = None
     error: str | None = None
@@ -34,16 +34,13 @@ class Job:
     started_at: float = field(default_factory=time.monotonic)
     finished_at: float | None = None
     watchers: set[str] = field(default_factory=set)
-    _stage: str = ""
-    _stage_started_at: float = 0.0
-    _stage_started_with: int = 0
 
-    def progress(self, done: int, total: int, words: str) -> None:
-        """The `Progress` callable to hand to the library."""
-        stage = words.split(" ", 1)[0]
-        if stage != self._stage or done < self.done:
-            self._stage, self._stage_started_at, self._stage_started_with = stage, time.monotonic(), done
-        self.done, self.total, self.words = done, total, words
+    def __post_init__(self) -> None:
+        self.progress: Report = with_seconds_left(self._keep)
+        """What to hand to the library."""
+
+    def _keep(self, progress: Progress) -> None:
+        self.latest = progress
 
     @property
     def succeeded(self) -> bool:
@@ -54,33 +51,9 @@ class Job:
         return (self.finished_at or time.monotonic()) - self.started_at
 
     @property
-    def seconds_left(self) -> float | None:
-        """Of this stage, from its own pace; None until there is one."""
-        advanced = self.done - self._stage_started_with
-        if advanced <= 0 or not self.total:
-            return None
-        return (time.monotonic() - self._stage_started_at) / advanced * (self.total - self.done)
-
-    @property
     def line(self) -> str:
         """What is being done, how far, and how long it will take."""
-        left, said = self.seconds_left, counted(self.done, self.total, self.words)
-        says_it_itself = self.words.endswith(" left")  # as downloads do
-        return said if left is None or left < 1 or says_it_itself else f"{said} · about {spoken_seconds(left)} left"
-
-
-def counted(done: int, total: int, words: str) -> str:
-    """The words with the count where it belongs: before a unit that they begin with, or that alone follows a colon."""
-    head, colon, unit = words.rpartition(": ")
-    named = unit[:1].islower() and (not colon or " " not in unit)
-    return f"{head}{colon}{done:,} of {total:,} {unit}" if named and total else words
-
-
-def spoken_seconds(seconds: float) -> str:
-    """A duration as people say it: "8 s", "3 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return progress_in_words(self.latest)
 
 
 class Registry:
@@ -171,7 +144,8 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
             st.rerun()
         stopping = job.stop.is_set()
         line, button = st.columns([6, 1], vertical_alignment="center")
-        line.progress(min(1.0, job.done / job.total) if job.total else 0.0, text="Stopping …" if stopping else job.line)
+        told = Progress(Stage.STOPPING) if stopping else job.latest
+        line.progress(job.latest.share, text=progress_in_words(told))
         button.button(
             "Stop",
             key=f"stop-{key}",
@@ -193,4 +167,4 @@ def tell_outcome(job: Job | None) -> None:
     if job.error:
         st.error(job.error, icon=":material/error:")
     elif job.stop.is_set():
-        st.info(f"{job.title}: stopped. What was finished is kept; start again to go on.", icon=":material/pause:")
+        st.info(f"{job.title}: stopped. Finished work is saved; start again to go on.", icon=":material/pause:")

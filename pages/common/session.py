@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
-from cna_core.progress import Progress, silent
+from cna_core.progress import Progress, Report, Stage
+from cna_core.progress_words import duration_in_words
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from pages.common import jobs
 
@@ -55,7 +56,7 @@ class Finding:
     @property
     def when(self) -> str:
         """ "in 38 s", or "earlier" where it was only read again."""
-        return "earlier" if self.seconds is None else f"in {jobs.spoken_seconds(self.seconds)}"
+        return "earlier" if self.seconds is None else f"in {duration_in_words(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def start_finding() -> None:
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
-        with host.acquire(name, **options, **watching, waiting=say_place(job.progress)) as loaded:
+        with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
             def show(delta: NDArray[np.float32], done: int) -> None:
@@ -173,10 +174,10 @@ def start_finding() -> None:
 
             started_at, now = time.monotonic(), threading.Event()
 
-            def recording(done: int, total: int, words: str) -> None:
-                if done < total:  # what was recorded earlier is all there at once
+            def recording(progress: Progress) -> None:
+                if progress.stage is not Stage.READING_KEPT:
                     now.set()
-                job.progress(done, total, words)
+                job.progress(progress)
 
             recorded = capture(loaded, prompts, progress=recording, stop=job.stop, partial=show)
             if leave_others_out:
@@ -189,15 +190,6 @@ def start_finding() -> None:
             findings.popitem(last=False)
 
     jobs.start(key, "Finding the gate", work)
-
-
-def say_place(progress: Progress) -> Callable[[int], None]:
-    """What to hand to `host.acquire(waiting=…)` so that `progress` says the place in the queue."""
-
-    def waiting(place: int) -> None:
-        progress(0, 0, f"Waiting for the model: {place} before you" if place else "Your turn comes next")
-
-    return waiting
 
 
 # --- the circuit ---
@@ -315,14 +307,13 @@ def write_address() -> None:
 
 
 @contextlib.contextmanager
-def model(progress: Progress = silent, stop: threading.Event | None = None) -> Iterator[LoadedModel]:
+def model(progress: Report | None = None, stop: threading.Event | None = None) -> Iterator[LoadedModel]:
     """The chosen model, for this request alone while the block runs; others wait their turn.
 
     Raises:
         CircuitError: the session's circuit belongs to another model.
     """
-    watching: dict[str, Any] = {"progress": progress, "stop": stop, "waiting": say_place(progress)}
-    with host.acquire(model_name(), **load_options(), **watching) as loaded:
+    with host.acquire(model_name(), **load_options(), progress=progress, stop=stop) as loaded:
         yield loaded
 
 

@@ -159,8 +159,7 @@ def stored_circuit(identity: str) -> Circuit:
 
 
 def _model(job: jobs.Job, name: str, options: dict[str, Any]) -> Any:
-    waiting = session.say_place(job.progress)
-    acquired: Any = host.acquire(name, **options, progress=job.progress, stop=job.stop, waiting=waiting)
+    acquired: Any = host.acquire(name, **options, progress=job.progress, stop=job.stop)
     return acquired
 
 

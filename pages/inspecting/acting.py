@@ -68,7 +68,7 @@ def _start(circuit: Circuit) -> None:
 
     def work(job: jobs.Job) -> CausalProfile:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
-        with host.acquire(name, **options, **watching, waiting=session.say_place(job.progress)) as model:
+        with host.acquire(name, **options, **watching) as model:
             openings = calibrate_openings(model, ContrastSet.builtin(), **watching)
 
             def show(profile: CausalProfile) -> None:

@@ -17,7 +17,8 @@ from cna_core.circuits.neurons import TokenPushes, activations_on_text, output_t
 from cna_core.errors import CnaError
 from cna_core.figures.neurons import prompt_strip, token_bars, token_strip
 from cna_core.figures.percents import percent
-from cna_core.progress import Progress
+from cna_core.progress import Progress, Report
+from cna_core.progress_words import progress_in_words
 from pages.common import charts, session, style
 
 EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
@@ -133,10 +134,10 @@ def _on_text(
     return cache[key]
 
 
-def _saying(said: DeltaGenerator) -> Progress:
+def _saying(said: DeltaGenerator) -> Report:
     """Progress that is written where `said` is: waiting for the model, or its loading."""
 
-    def progress(done: int, total: int, words: str) -> None:
-        said.caption(words)
+    def progress(told: Progress) -> None:
+        said.caption(progress_in_words(told))
 
     return progress

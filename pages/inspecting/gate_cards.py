@@ -4,9 +4,9 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
 from cna_core.figures.percents import percent
+from cna_core.progress_words import duration_in_words
 from pages.common import cards, session
 from pages.common.cards import Card
-from pages.common.jobs import spoken_seconds
 
 PENDING = "comparing …"
 
@@ -81,7 +81,7 @@ def _universal(finding: session.Finding, circuit: Circuit) -> Card:
 def _effort(finding: session.Finding) -> Card:
     used = finding.activations
     prompts = f"{len(used.positive)} + {len(used.negative)}"
-    took = "earlier" if finding.seconds is None else spoken_seconds(finding.seconds)
+    took = "earlier" if finding.seconds is None else duration_in_words(finding.seconds)
     return Card("Recorded", took, f"{prompts} prompts", f"Positive and negative prompts, in {used.model.dtype}.")
 
 

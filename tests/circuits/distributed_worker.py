@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 POSITIVE = ("how do i break the lock", "tell me what lock", "how do i break a lock to help cats")
@@ -27,14 +28,14 @@ def load(folder: Path) -> LoadedModel:
 
 def main(folder: Path, results: Path) -> None:
     model = load(folder)
-    told: list[tuple[int, int, str]] = []
-    activations = capture(model, contrast_set(), batch_tokens=16, progress=lambda *said: told.append(said))
+    told: list[Progress] = []
+    activations = capture(model, contrast_set(), batch_tokens=16, progress=told.append)
     kept = capture(model, contrast_set())  # now from the cache folder, in both
     assert torch.equal(kept.values, activations.values)
     state = PartialState(cpu=True)
     activations.save(results / f"{state.process_index}.safetensors")
     attribute(activations, top_k=10).save(results / f"{state.process_index}.json")
-    (results / f"{state.process_index}.txt").write_text(f"{state.num_processes} {told[-1][1]}")
+    (results / f"{state.process_index}.txt").write_text(f"{state.num_processes} {told[-1].total}")
 
 
 if __name__ == "__main__":

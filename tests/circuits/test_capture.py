@@ -16,6 +16,7 @@ from cna_core.circuits.capture import capture, classes_together, padded_batches
 from cna_core.circuits.processes import Processes
 from cna_core.errors import ModelError, PromptError, StoppedError
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress, Stage
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from tests.circuits.naive import naive_values
 
@@ -68,18 +69,19 @@ def test_delta_grows_while_prompts_pass_and_ends_as_the_result(tiny_model: Loade
 
 
 def test_progress_counts_the_prompts(tiny_model: LoadedModel, contrast: ContrastSet) -> None:
-    told: list[tuple[int, int, str]] = []
-    record(tiny_model, contrast, batch_tokens=12, progress=lambda *said: told.append(said))
-    assert told[0][:2] == (0, len(contrast)) and told[-1][:2] == (len(contrast), len(contrast))
+    told: list[Progress] = []
+    record(tiny_model, contrast, batch_tokens=12, progress=told.append)
+    assert told[0] == Progress(Stage.CAPTURING, 0, len(contrast), "prompts")
+    assert told[-1] == Progress(Stage.CAPTURING, len(contrast), len(contrast), "prompts")
 
 
 def test_capture_stops_between_batches_and_leaves_no_hooks(tiny_model: LoadedModel, contrast: ContrastSet) -> None:
     stop = threading.Event()
     done_when_stopped: list[int] = []
 
-    def stop_soon(done: int, total: int, words: str) -> None:
-        done_when_stopped.append(done)
-        if done:
+    def stop_soon(progress: Progress) -> None:
+        done_when_stopped.append(progress.done)
+        if progress.done:
             stop.set()
 
     with pytest.raises(StoppedError):
@@ -126,12 +128,11 @@ def test_memory_running_short_halves_the_batches_and_is_said_once(
     tiny_model: LoadedModel, contrast: ContrastSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = fail_from(tiny_model, monkeypatch, tokens=16)
-    told: list[str] = []
-    activations = record(tiny_model, contrast, progress=lambda done, total, words: told.append(words))
+    told: list[Stage] = []
+    activations = record(tiny_model, contrast, progress=lambda progress: told.append(progress.stage))
     torch.testing.assert_close(activations.values, naive_values(tiny_model, contrast.prompts), rtol=1e-4, atol=1e-6)
     assert max(sizes) > 2 * 16  # all prompts at once, at first
-    changes = [words for before, words in itertools.pairwise(told) if words != before]
-    assert len(changes) == 1 and "memory ran short" in changes[0]
+    assert [stage for stage, _ in itertools.groupby(told)] == [Stage.CAPTURING, Stage.CAPTURING_IN_HALVES]
     assert not hooks(tiny_model)
 
 

@@ -191,7 +191,7 @@ def test_progress_ends_at_the_number_of_resamples() -> None:
     seen: list[tuple[int, int]] = []
     activations = random_activations()
     permutation_null(
-        activations, attribute(activations), resamples=7, progress=lambda done, total, _: seen.append((done, total))
+        activations, attribute(activations), resamples=7, progress=lambda told: seen.append((told.done, told.total))
     )
     assert seen[-1] == (7, 7)
 

@@ -13,7 +13,7 @@ from cna_core.circuits.prefix import Prefix
 from cna_core.circuits.readers import Readers, readers_at_once
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models.loaded import LoadedModel
-from cna_core.progress import Progress, silent
+from cna_core.progress import Report, Stage
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from tests.circuits.naive import naive_values
 
@@ -48,7 +48,9 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return seen
 
 
-def record(model: LoadedModel, tokens: int, progress: Progress = silent, stop: threading.Event | None = None) -> Tensor:
+def record(
+    model: LoadedModel, tokens: int, progress: Report | None = None, stop: threading.Event | None = None
+) -> Tensor:
     return capture(model, CONTRAST, batch_tokens=tokens, use_cache=False, progress=progress, stop=stop).values
 
 
@@ -108,16 +110,16 @@ def test_the_prefix_is_read_once(tiny_model: LoadedModel, on_pass: Callable[...,
 
 
 def test_memory_running_short_halves_the_batches(tiny_model: LoadedModel, on_pass: Callable[..., None]) -> None:
-    told: list[str] = []
+    told: list[Stage] = []
 
     def fail(hidden: Tensor) -> None:
         if hidden.shape[1] >= 16:
             raise torch.OutOfMemoryError("out of memory")
 
     on_pass(fail)
-    values = record(tiny_model, LARGE, progress=lambda done, total, words: told.append(words))
+    values = record(tiny_model, LARGE, progress=lambda progress: told.append(progress.stage))
     torch.testing.assert_close(values, expected(tiny_model), rtol=1e-4, atol=1e-6)
-    assert "memory ran short" in told[-1]
+    assert told[-1] is Stage.CAPTURING_IN_HALVES
 
 
 @pytest.mark.parametrize("prompts", [1, 4], ids=["one-prompt-each", "several"])

@@ -11,6 +11,7 @@ from cna_core.evaluation import first_words as module
 from cna_core.evaluation.first_words import first_words, read_openings
 from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress
 from tests.evaluation.sweeping import CONTRAST, small_model
 
 
@@ -62,15 +63,15 @@ def test_a_stopped_reading_goes_on_where_it_was(
     monkeypatch.setattr(module.read_openings, "__kwdefaults__", {**read_openings.__kwdefaults__, "rows": 2})
     stop = threading.Event()
 
-    def stop_after_two(done: int, _total: int, _words: str) -> None:
-        if done == 2:
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 2:
             stop.set()
 
     with pytest.raises(StoppedError):
         first_words(model, CONTRAST, progress=stop_after_two, stop=stop)
     assert read == [2]
     told: list[int] = []
-    whole = first_words(model, CONTRAST, progress=lambda done, *_: told.append(done))
+    whole = first_words(model, CONTRAST, progress=lambda progress: told.append(progress.done))
     assert sum(read) == len(CONTRAST.prompts)
     assert told[0] == 2
     fresh = first_words(model, CONTRAST, use_cache=False)

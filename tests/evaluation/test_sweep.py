@@ -174,7 +174,7 @@ def test_another_seed_is_another_run_with_the_same_circuit_and_another_random_on
 
 def test_progress_grows_to_the_end(model: LoadedModel, empty_cache: Path) -> None:
     calls: list[tuple[int, int]] = []
-    small_sweep(model, controls=(), progress=lambda done, total, words: calls.append((done, total)))
+    small_sweep(model, controls=(), progress=lambda told: calls.append((told.done, told.total)))
     shares = [done / total for done, total in calls if total]
     assert shares == sorted(shares)
     assert shares[0] == 0

@@ -7,26 +7,26 @@ from typing import Any
 
 from cna_core.errors import ModelError
 from cna_core.models.child import report_from_child
-from cna_core.progress import Progress
+from cna_core.progress import Report, Stage, tell
 
 
-def work(progress: Progress) -> Any:
+def work(progress: Report) -> Any:
     sys.stdout.write("chatter of some library\n")
-    progress(1, 2, "half")
-    progress(2, 2, "whole")
+    tell(progress, Stage.FETCHING, 1, 2, "bytes", subject="half")
+    tell(progress, Stage.WAITING_FOR_MODEL, place=3)
     return {"parent": os.getppid()}
 
 
-def complain(progress: Progress) -> Any:
-    raise ModelError("This file is damaged: download it again.")
+def complain(progress: Report) -> Any:
+    raise ModelError("This file is damaged: download it again.", code="file-damaged")
 
 
-def crash(progress: Progress) -> Any:
+def crash(progress: Report) -> Any:
     return 1 // 0
 
 
-def hang(progress: Progress) -> Any:
-    progress(0, 0, str(os.getpid()))
+def hang(progress: Report) -> Any:
+    tell(progress, Stage.STARTING, subject=str(os.getpid()))
     threading.Event().wait()
 
 

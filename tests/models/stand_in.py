@@ -12,10 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import gguf
+import huggingface_hub.constants
 import numpy as np
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cna_core.models import hub as hub_client
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 COMMIT = "c" * 40
@@ -106,7 +109,7 @@ def write_wheel(folder: Path, package: str, member: str, data: bytes) -> Path:
 
 @dataclass
 class StandInHub:
-    """Repositories that the server offers, and what was asked of it."""
+    """Repositories that the server offers, a data set as "datasets/organisation/name", and what was asked of it."""
 
     address: str
     repositories: dict[str, Path] = field(default_factory=dict)
@@ -117,7 +120,7 @@ class StandInHub:
 
 @contextmanager
 def stand_in_hub() -> Iterator[StandInHub]:
-    """A hub's endpoints that huggingface_hub asks for: model facts, HEAD and GET of files, 401, 403, 404."""
+    """A hub's endpoints that huggingface_hub asks for: facts of repositories, HEAD and GET of files, 401, 404."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -138,6 +141,8 @@ def stand_in_hub() -> Iterator[StandInHub]:
                 self._send(200, b"[]", with_body)
             elif path.startswith("api/models/"):
                 self._send_facts("/".join(path.split("/")[2:4]), with_body)
+            elif path.startswith("api/datasets/"):
+                self._send_facts("/".join(path.split("/")[1:4]), with_body)
             else:
                 self._send_file(path, with_body)
 
@@ -194,3 +199,17 @@ def stand_in_hub() -> Iterator[StandInHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Let this process and its children take `address` for the Hub, with an empty cache at `cache`."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_HOME", str(cache))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    monkeypatch.setattr(hub_client, "_answers", {})

@@ -13,6 +13,7 @@ from cna_core.errors import ModelError, StoppedError
 from cna_core.models import convert as conversion
 from cna_core.models import quick_gguf
 from cna_core.models.convert import convert, convert_here, converted_folder
+from cna_core.progress import Progress
 from tests.models.stand_in import write_tiny_gguf
 
 
@@ -30,8 +31,8 @@ def nothing_half_made(home: Path) -> bool:
 
 
 def test_the_converted_model_is_the_unpacked_file(tiny_gguf: Path, empty_cache: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    folder = convert(tiny_gguf, sha256_of(tiny_gguf), progress=lambda *step: told.append(step))
+    told: list[Progress] = []
+    folder = convert(tiny_gguf, sha256_of(tiny_gguf), progress=told.append)
     converted = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     where = {"pretrained_model_name_or_path": tiny_gguf.parent, "gguf_file": tiny_gguf.name}
     unpacked = AutoModelForCausalLM.from_pretrained(
@@ -45,8 +46,8 @@ def test_the_converted_model_is_the_unpacked_file(tiny_gguf: Path, empty_cache: 
     assert tokenizers[0].encode("the path") == tokenizers[1].encode("the path")
     assert tokenizers[0].chat_template == tokenizers[1].chat_template
     assert converted.generation_config.eos_token_id == 2
-    assert [step[0] for step in told] == sorted(step[0] for step in told)
-    assert told[-1] == (100, 100, "Converted")
+    assert [step.done for step in told] == sorted(step.done for step in told)
+    assert (told[-1].done, told[-1].total) == (100, 100)
 
 
 def test_input_and_output_matrices_stay_apart_where_the_file_has_both(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -6,25 +6,23 @@ from pathlib import Path
 import pytest
 
 from cna_core.errors import ModelError, StoppedError
-from cna_core.models.disk import hash_file, in_words, one_at_a_time, require_free_space
-
-
-def test_sizes_are_said_in_words() -> None:
-    assert [in_words(size) for size in (93_000_000, 1_260_000_000)] == ["93 MB", "1.3 GB"]
+from cna_core.models.disk import hash_file, one_at_a_time, require_free_space
+from cna_core.progress import Progress, Stage
 
 
 def test_a_full_disk_is_told_with_what_is_needed_and_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 300_000_000))
-    with pytest.raises(ModelError, match=r"disk is full: downloading x needs 1\.2 GB and 300 MB are free"):
+    with pytest.raises(ModelError, match=r"disk is full: downloading x needs 1\.2 GB and 300 MB are free") as caught:
         require_free_space(tmp_path, 1_000_000_000, "downloading x")
+    assert caught.value.code == "disk-full"
 
 
 def test_the_hash_is_sha256_and_progress_ends_at_the_size(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"refusal" * 1_000_000)
-    told: list[tuple[int, int, str]] = []
-    assert hash_file(file, progress=lambda *step: told.append(step)) == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert told[-1][:2] == (7_000_000, 7_000_000)
+    told: list[Progress] = []
+    assert hash_file(file, progress=told.append) == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert told[-1] == Progress(Stage.CHECKING_FILE, 7_000_000, 7_000_000, "bytes", subject="file")
 
 
 def test_hashing_can_be_stopped(tmp_path: Path) -> None:
@@ -37,16 +35,16 @@ def test_hashing_can_be_stopped(tmp_path: Path) -> None:
 
 def test_a_second_worker_waits_and_can_be_stopped(tmp_path: Path) -> None:
     stop = threading.Event()
-    told: list[str] = []
+    told: list[Progress] = []
 
-    def tell(done: int, total: int, words: str) -> None:
-        told.append(words)
+    def tell(progress: Progress) -> None:
+        told.append(progress)
         stop.set()
 
     second = one_at_a_time(tmp_path / "model", progress=tell, stop=stop)
     with one_at_a_time(tmp_path / "model"), pytest.raises(StoppedError), second:
         pytest.fail("two workers at once")
-    assert told == ["Waiting for another process that is making model"]
+    assert told == [Progress(Stage.WAITING_FOR_FILE, subject="model")]
     with one_at_a_time(tmp_path / "model"):
         pass  # free again
 

@@ -7,6 +7,7 @@ import pytest
 from cna_core.errors import ModelError
 from cna_core.models import fetch as fetching
 from cna_core.models.catalog import SMALL_MODEL, CatalogEntry, Embedded, catalog
+from cna_core.models.disk import DISK_FULL
 from cna_core.models.fetch import embedded_file, fetch, fingerprint, is_ready, locate
 from cna_core.models.hub import NoHubError
 from cna_core.models.mirror import NoMirrorError
@@ -110,7 +111,7 @@ def test_a_full_disk_ends_the_search(entry: CatalogEntry, empty_cache: Path, mon
 
     def full(*_, **__) -> Path:
         seen.append("hub")
-        raise ModelError("The disk is full: free some space.")
+        raise ModelError("The disk is full: free some space.", code=DISK_FULL)
 
     monkeypatch.setattr(fetching, "download_file", full)
     with pytest.raises(ModelError, match="disk is full"):

@@ -13,6 +13,7 @@ import pytest
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models.host import ModelHost
 from cna_core.models.memory import NoRoomError
+from cna_core.progress import Progress, Report, Stage
 
 PATIENCE = 20
 """Seconds until a test that waits for a thread is given up."""
@@ -54,6 +55,17 @@ def host(loader: Loader) -> ModelHost:
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(16) as pool:
         yield pool
+
+
+def places(seen: "queue.Queue[int]") -> Report:
+    """A report that notes each place in the queue that it is told."""
+
+    def note(progress: Progress) -> None:
+        if progress.stage is Stage.WAITING_FOR_MODEL:
+            assert progress.place is not None
+            seen.put(progress.place)
+
+    return note
 
 
 def until_waiting(seen: "queue.Queue[int]", place: int) -> None:
@@ -107,7 +119,7 @@ def test_first_come_first_served_and_the_place_is_told(host: ModelHost, threads:
     seen: list[queue.Queue[int]] = [queue.Queue() for _ in range(4)]
 
     def use(number: int) -> None:
-        with host.acquire("a", waiting=seen[number].put):
+        with host.acquire("a", progress=places(seen[number])):
             order.append(number)
 
     with host.acquire("a"):
@@ -127,7 +139,7 @@ def test_a_waiting_request_can_be_stopped_and_those_behind_it_move_up(
     seen: list[queue.Queue[int]] = [queue.Queue(), queue.Queue()]
 
     def use(number: int, stop: threading.Event | None) -> str:
-        with host.acquire("a", stop=stop, waiting=seen[number].put) as model:
+        with host.acquire("a", stop=stop, progress=places(seen[number])) as model:
             return model.name
 
     with host.acquire("a"):
@@ -146,11 +158,11 @@ def test_a_session_that_dies_while_waiting_frees_its_place(host: ModelHost) -> N
     class SessionGone(BaseException):
         """As Streamlit ends a script."""
 
-    def die(place: int) -> None:
+    def die(_: Progress) -> None:
         raise SessionGone
 
     with host.acquire("a"):
-        with pytest.raises(SessionGone), host.acquire("a", waiting=die):
+        with pytest.raises(SessionGone), host.acquire("a", progress=die):
             pass
         assert host.in_use("a")
     assert not host.in_use("a")

