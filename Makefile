@@ -15,14 +15,22 @@ app: setup
 
 setup: $(VENV)/.installed
 
+# uv installs in seconds what takes pip a minute, so pip fetches uv. Only pip is asked for torch: it alone knows the places
+# named in its own configuration, where a build for CPUs may lie. Without uv, pip installs everything.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH = $(shell grep '^torch==' requirements.txt)
+
 $(VENV)/.installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: name one with make PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: name one with make PYTHON=/path/to/python3."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PIP) install --quiet uv && $(PIP) download --quiet --no-deps --dest $(VENV)/wheels "$(TORCH)" \
+	  && $(BIN)/uv pip install --quiet --python $(BIN)/python $(VENV)/wheels/torch-*.whl -r requirements.txt \
+	  || { echo "Not installed with uv, for the reason above; pip goes on, which takes longer."; $(PIP) install --quiet -r requirements.txt; }
+	rm -rf $(VENV)/wheels
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/requirements.txt || $(PIP) install --quiet -r tests/requirements.txt
 	touch $@
 
 browser:

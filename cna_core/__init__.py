@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cna_core.models.loaded import LoadedModel
     from cna_core.prompts.sets import ContrastSet, PromptSet
 
+__version__ = "0.2.0"
+
 _HOMES = {
     "Activations": "circuits.activations",
     "Circuit": "circuits.circuit",
@@ -56,6 +58,10 @@ __all__ = [
     "load_model",
     "steered",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import platformdirs
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_PACKAGE = Path(__file__).resolve().parent
+
+APP = _PACKAGE / "_app" if (_PACKAGE / "_app").is_dir() else _PACKAGE.parent
+"""The folder of the web app: `app.py`, `pages/`, `assets/`. A wheel holds it in the package, a checkout around it."""
+
+ASSETS = APP / "assets"
 """The project's own data files: catalog, prompts, patterns, questions."""
 
 

@@ -9,12 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from cna_core.errors import StoppedError
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """What a piece of work is doing. The values are stable: child processes and files may hold them."""
 
     STARTING = "starting"

@@ -5,7 +5,7 @@ One cna-circuit/1 file each; the file's name is the circuit's name. Knows nothin
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cna_core.circuits.circuit import Circuit
@@ -75,7 +75,7 @@ def saved_circuits(model: ModelIdentity | None = None) -> list[SavedCircuit]:
     entries = []
     for path in cache_folder("circuits").glob("*.json"):
         try:
-            saved = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+            saved = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except FileNotFoundError:  # deleted by another session in this moment
             continue
         entries.append(_entry(path, saved))

@@ -5,13 +5,16 @@ or to `--out`, progress to stderr. Exit codes: 0, done; 2, bad input, explained 
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
-from cna_core.cli import answering, circuits, evaluation, results, storage
+from cna_core import __version__
+from cna_core.cli import answering, circuits, evaluation, results, storage, web_app
 from cna_core.errors import CnaError
 
 COMMANDS = (
+    web_app.app,
     storage.models,
     storage.fetch,
     storage.cache,
@@ -32,6 +35,22 @@ command_line = typer.Typer(
 )
 for command in COMMANDS:
     command_line.command()(command)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave, where `--version` was given."""
+    if wanted:
+        sys.stdout.write(f"refusal-gate-explorer {__version__}\n")
+        raise typer.Exit
+
+
+@command_line.callback(no_args_is_help=True)
+def options_before_a_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Takes the options that need no command; the program's help is `command_line`'s."""
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ from cna_core.cli.options import (
 )
 from cna_core.cli.terminal import is_first_process, working, write
 from cna_core.errors import CnaError
+
+if TYPE_CHECKING:
+    from cna_core.evaluation.knowledge import Question
 
 
 def evaluate(
@@ -63,9 +67,13 @@ def evaluate(
     knowledge: Annotated[
         str | None,
         typer.Option(
-            help="Also measure knowledge: built-in, hub (cais/mmlu), or a folder of MMLU's CSV files.",
+            help="Also measure knowledge: built-in, public:mmlu, or a file or folder of questions.",
             show_default=False,
         ),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: all]", show_default=False),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     seed: int = 0,
@@ -93,7 +101,7 @@ def evaluate(
     chosen = Circuit.load(circuit)
     sizes = numbers(fractions, "--fractions") if fractions else None
     steps = numbers(strengths, "--strengths") if strengths else None
-    questions = _questions(knowledge) if knowledge else ()
+    asked_of = _questions(knowledge, questions) if knowledge else ()
     wanted = tuple(name for name in controls.split(",") if name and name != "none")
     asked: dict[str, Any] = {
         "prompts": prompt_set(prompts, "evaluation-harmful"),
@@ -120,7 +128,7 @@ def evaluate(
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 out=out,
-                knowledge=questions,
+                knowledge=asked_of,
                 activations=activations,
                 fresh=fresh,
                 **asked,
@@ -154,9 +162,17 @@ def _searched(
     return json.dumps(dataclasses.asdict(point) | {"setting": point.setting.model_dump()})
 
 
-def _questions(source: str) -> Any:
+def _questions(source: str, limit: int | None) -> "tuple[Question, ...]":
     from cna_core.evaluation import knowledge
+    from cna_core.prompts.public import find_public
+    from cna_core.prompts.public_catalog import PREFIX
 
     if source == "built-in":
-        return knowledge.builtin_questions()
-    return knowledge.hub_questions() if source == "hub" else knowledge.read_questions(source)
+        return knowledge.spread(knowledge.builtin_questions(), limit)
+    source = f"{PREFIX}{knowledge.MMLU}" if source == "hub" else source
+    if not source.startswith(PREFIX):
+        return knowledge.spread(knowledge.read_questions(source), limit)
+    with working() as watching:
+        found = knowledge.public_questions(source, limit=limit, **watching)
+    sys.stderr.write(f"{find_public(source).credit}\n")
+    return found

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,7 +186,7 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
 
 def now() -> str:
     """This moment in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def stored_runs() -> list[StoredRun]:

@@ -6,8 +6,11 @@ counting over settings, are `sweep.py`'s work.
 
 import csv
 import json
+import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
@@ -17,12 +20,16 @@ from cna_core.errors import ModelError, RunError
 from cna_core.evaluation.runs import Point
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import ASSETS
+from cna_core.progress import Report, silent
 from cna_core.prompts.chat_format import Message, as_messages
+from cna_core.prompts.public import find_public
 
 BUILTIN_QUESTIONS = ASSETS / "knowledge" / "questions.jsonl"
 LETTERS = "ABCDEFGHIJ"
-MMLU = "cais/mmlu"
+MMLU = "mmlu"
+"""Its name in the catalog of public sets."""
 FOUR_CHOICES = 0.25
+_CHOICE = re.compile(r"choice\d")
 
 
 class Question(BaseModel):
@@ -55,10 +62,11 @@ def builtin_questions() -> tuple[Question, ...]:
 
 
 def read_questions(path: str | Path) -> tuple[Question, ...]:
-    """Questions from a .jsonl file (one `Question` a line), an MMLU .csv file, or a folder of MMLU's test files.
+    """Questions from a .jsonl file (one `Question` a line), a .csv file, or a folder of MMLU's test files.
 
-    An MMLU file is CSV without a header: question, four choices, the right letter; its name is the subject. In a folder
-    only the files that end in _test.csv are read, those in its folders too.
+    A .csv file has a header with subject, question, choice0, choice1 … and answer, or it is one of MMLU's own: without
+    a header, question, four choices, the right letter; its name is the subject. In a folder only the files that end in
+    _test.csv are read, those in its folders too.
 
     Raises:
         RunError: the file is missing or holds no such questions.
@@ -79,37 +87,38 @@ def read_questions(path: str | Path) -> tuple[Question, ...]:
     return questions
 
 
-def hub_questions(subjects: Sequence[str] | None = None, limit: int | None = None) -> tuple[Question, ...]:
-    """MMLU's test questions from the Hub (`cais/mmlu`, 14,042 of them).
+def public_questions(
+    name: str = MMLU,
+    *,
+    folder: str | Path | None = None,
+    subjects: Sequence[str] | None = None,
+    limit: int | None = None,
+    progress: Report = silent,
+    stop: threading.Event | None = None,
+) -> tuple[Question, ...]:
+    """The questions of a public set, fetched the first time: `public:mmlu`, MMLU's 14,042 test questions.
 
     Args:
-        subjects: only these, named as MMLU names them; None: all 57.
-        limit: an even spread over them of at most so many.
+        name: as in the catalog of public sets, with or without "public:".
+        folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
+        subjects: only these, as the set names them; None: all.
+        limit: at most so many, evenly spread over them.
 
     Raises:
-        RunError: the Hub cannot be reached, or does not know a subject.
+        RunError: it holds no such questions, or does not know a subject.
+        PromptError: there is no such set, or it cannot be fetched.
+        StoppedError: stopped.
     """
-    import pandas as pd
-    from huggingface_hub import hf_hub_download
-
-    try:
-        file = hf_hub_download(MMLU, "all/test-00000-of-00001.parquet", repo_type="dataset")
-        table = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"MMLU cannot be fetched from the Hub ({type(error).__name__}); name a folder with its CSV files instead."
-        ) from error
-    known = set(table["subject"])
+    copy = find_public(name, folder, progress=progress, stop=stop)
+    if copy.known.role != "questions":
+        raise RunError(f"{copy.known.title} has no multiple-choice questions: use public:{MMLU}.")
+    questions = [_of_row(row, f"{copy.path.name}, entry {number}") for number, row in enumerate(copy.rows(), start=1)]
+    known = {question.subject for question in questions}
     if unknown := sorted(set(subjects or ()) - known):
-        raise RunError(f"MMLU has no subject {unknown[0]!r}; it has {', '.join(sorted(known)[:5])} and others.")
-    if subjects:
-        table = table[table["subject"].isin(list(subjects))]
-    rows = table.itertuples(index=False)
-    questions = [
-        Question(subject=row.subject, question=row.question, choices=tuple(row.choices), answer=int(row.answer))
-        for row in rows
-    ]
-    return spread(questions, limit)
+        raise RunError(
+            f"{copy.known.title} has no subject {unknown[0]!r}; it has {', '.join(sorted(known)[:5])} and others."
+        )
+    return spread([question for question in questions if not subjects or question.subject in subjects], limit)
 
 
 def spread(questions: Sequence[Question], limit: int | None) -> tuple[Question, ...]:
@@ -188,8 +197,13 @@ def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
 
 def _of_mmlu(text: str, path: Path) -> tuple[Question, ...]:
     subject = path.stem.removesuffix("_test")
+    rows = list(csv.reader(text.splitlines(keepends=True)))
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if {"subject", "question", "choice0", "answer"} <= set(header):
+        table = enumerate((dict(zip(header, row, strict=False)) for row in rows[1:] if row), start=1)
+        return tuple(_of_row(row, f"{path.name}, entry {number}") for number, row in table)
     questions = []
-    for number, row in enumerate(csv.reader(text.splitlines(keepends=True)), start=1):
+    for number, row in enumerate(rows, start=1):
         if not row:
             continue
         try:
@@ -199,3 +213,18 @@ def _of_mmlu(text: str, path: Path) -> tuple[Question, ...]:
                 f"{path.name}, entry {number}, is no MMLU question: it needs the question, its choices and a letter."
             ) from error
     return tuple(questions)
+
+
+def _of_row(row: dict[str, Any], place: str) -> Question:
+    """A question from a table's row: its choices as a list, or in the columns choice0, choice1 …"""
+    try:
+        listed = row["choices"] if "choices" in row else [row[name] for name in sorted(row) if _CHOICE.fullmatch(name)]
+        answer = str(row["answer"]).strip()
+        return Question(
+            subject=row["subject"],
+            question=row["question"],
+            choices=tuple(map(str, listed)),
+            answer=int(answer) if answer.isdecimal() else answer,  # type: ignore[arg-type]
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise RunError(f"{place}, is no question: it needs subject, question, choices and answer.") from error

@@ -4,17 +4,12 @@ This file knows the paper, no model in memory and no catalog; a model that the p
 """
 
 import functools
-import sys
+import tomllib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cna_core.paths import ASSETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A rate or a share, 0 to 1."""

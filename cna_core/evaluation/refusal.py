@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import re
-import sys
+import tomllib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cna_core.paths import ASSETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Part = Literal["development", "held-out"]
 

@@ -148,7 +148,7 @@ def run_plan(
     for others in processes.gather(done):
         done.update(others)
     about = journal.about()[0]  # it may have been named meanwhile, and keeps when it was first started
-    named = {"name": about.name, "created": about.created}
+    named = {"name": about.name, "created": about.created, "notes": about.notes}
     run = plan.run_so_far(_all_records(done), finished=True).model_copy(update=named)
     if processes.writes:
         journal.finish(run)

@@ -12,6 +12,7 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.batches import Batch, Reads, planned_batches
 from cna_core.evaluation.dials import circuits_by_fraction, settings_of
+from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.journal import Record, now, run_identity
 from cna_core.evaluation.knowledge import Question, question_messages
 from cna_core.evaluation.measures import Measure, default_measures
@@ -87,7 +88,8 @@ def plan_sweep(
     circuits = circuits_by_fraction(circuit, wanted.fractions, activations)
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
-    sets, chosen, knowledge = wanted.sets, cast(tuple[Control, ...], wanted.controls), wanted.knowledge
+    sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
+    chosen, knowledge = cast(tuple[Control, ...], wanted.controls), wanted.knowledge
     taken = wanted.measures if wanted.measures is not None else default_measures(list(sets), knowledge)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
@@ -115,7 +117,7 @@ def plan_sweep(
         circuit_sha256=largest.sha256,
         settings=details,
         versions=versions(),
-        notes=notes,
+        notes=left_out + notes,
         finished=False,
     )
     work = _work(model, taken, conversations)

@@ -5,17 +5,12 @@ Knows nothing of fetching; a model that is not here can still be named by Hub id
 
 import difflib
 import functools
-import sys
+import tomllib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cna_core.paths import ASSETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b-instruct"
 SMALL_MODEL = "smollm2-135m-instruct"

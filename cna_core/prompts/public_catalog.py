@@ -5,7 +5,7 @@ What they are, whose, under which license, and where; fetching and reading them 
 
 import difflib
 import functools
-import sys
+import tomllib
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -13,11 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cna_core.errors import PromptError
 from cna_core.paths import ASSETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PREFIX = "public:"
 """How a public set is told from a file where either can be named: `public:jbb-harmful`."""

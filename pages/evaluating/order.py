@@ -12,7 +12,7 @@ from cna_core.errors import CnaError, PromptError, RunError
 from cna_core.evaluation.dials import fraction_of
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.judge import KEY_VARIABLE, Judge, JudgedRefusalRate
-from cna_core.evaluation.knowledge import Question, builtin_questions, hub_questions, read_questions, spread
+from cna_core.evaluation.knowledge import Question, builtin_questions, public_questions, read_questions, spread
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.pace import Pace
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
@@ -53,16 +53,19 @@ class Order:
         curves = len(self.fractions) * (1 + ("random" in self.controls)) + ("caa" in self.controls)
         return 1 + away * curves
 
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self, **watching: Any) -> tuple[Question, ...]:
         """The knowledge questions; MMLU may have to be fetched.
 
+        Args:
+            watching: `progress` and `stop` of the fetching.
+
         Raises:
-            RunError: they cannot be had.
+            RunError, PromptError: they cannot be had.
         """
         if self.questions_from == "built-in":
             return spread(builtin_questions(), self.questions_count)
         if self.questions_from == "MMLU (Hub)":
-            return hub_questions(limit=self.questions_count)
+            return public_questions(limit=self.questions_count, **watching)
         if self.questions_from == "MMLU (folder)":
             return spread(read_questions(self.questions_folder), self.questions_count)
         return ()

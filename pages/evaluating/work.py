@@ -53,7 +53,7 @@ def start(order: Order, circuit: Circuit, activations: Activations | None) -> jo
     key = _key("evaluate", order, name, options, circuit.sha256)
 
     def work(job: jobs.Job) -> Run:
-        questions = order.questions()
+        questions = order.questions(progress=job.progress, stop=job.stop)
         with _model(job, name, options) as model:
             openings = calibrate_openings(model, progress=job.progress, stop=job.stop) if order.chance else None
             plan = plan_sweep(model, circuit, order.sweep_settings(questions, openings), activations)

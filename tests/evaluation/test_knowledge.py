@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from cna_core.evaluation.knowledge import (
     chance_of,
     chosen_places,
     letter_tokens,
+    public_questions,
     question_messages,
     read_questions,
     said_of_chance,
@@ -67,6 +69,34 @@ def test_a_file_that_holds_no_questions_is_refused_with_the_place(
     (tmp_path / name).write_text(text)
     with pytest.raises(RunError, match=said):
         read_questions(tmp_path / name)
+
+
+def test_a_table_with_a_header_is_read_by_its_columns(tmp_path: Path) -> None:
+    file = tmp_path / "q.csv"
+    file.write_text(
+        "subject,question,choice0,choice1,choice2,choice3,answer\nastronomy,Which is a star?,Moon,Sun,Mars,Io,1\n"
+    )
+    assert read_questions(file) == (QUESTION,)
+    file.write_text("subject,question,choice0,choice1,answer\nastronomy,Which is a star?,Moon,Sun,2\n")
+    with pytest.raises(RunError, match=r"q\.csv, entry 1, is no question"):
+        read_questions(file)
+
+
+def test_public_questions_are_those_of_the_sets_file(tmp_path: Path) -> None:
+    rows = [QUESTION.model_dump(), {**QUESTION.model_dump(), "subject": "pets"}]
+    (tmp_path / "all").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "all" / "test-00000-of-00001.parquet")
+    assert public_questions(folder=tmp_path)[0] == QUESTION
+    assert [question.subject for question in public_questions("public:mmlu", folder=tmp_path, limit=1)] == ["astronomy"]
+    assert [question.subject for question in public_questions(folder=tmp_path, subjects=["pets"])] == ["pets"]
+    with pytest.raises(RunError, match="MMLU, test has no subject 'law'; it has astronomy, pets"):
+        public_questions(folder=tmp_path, subjects=["law"])
+
+
+def test_a_public_set_of_prompts_has_no_questions(tmp_path: Path) -> None:
+    (tmp_path / "jbb_benign.csv").write_text("Goal,Category\nName a bird,a\n")
+    with pytest.raises(RunError, match="JBB-Behaviors, benign has no multiple-choice questions: use public:mmlu"):
+        public_questions("jbb-benign", folder=tmp_path)
 
 
 def test_a_missing_file_and_a_folder_without_questions_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The command `app`: start the web app in this process, from any folder."""
+
+import importlib.util
+import ipaddress
+import runpy
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from cna_core.errors import CnaError
+
+LOOPBACK = "127.0.0.1"
+WILDCARDS = ("0.0.0.0", "::")
+
+
+def app(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port to listen on.  [default: 8501, or the next free one]", show_default=False
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
+    ] = LOOPBACK,
+) -> None:
+    """Start the web app, and open it in a browser where this machine has a desktop."""
+    from cna_core.paths import APP
+
+    if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
+        raise CnaError("The web app is not installed: run pip install 'refusal-gate-explorer[app]'.")
+    if port is not None:
+        require_free(host, port)
+    if not is_loopback(host):
+        sys.stderr.write(
+            f"Listening on {host}: everyone who can reach this machine can use the app without a password. They can "
+            "load models, get answers from steered models, and read the prompts, circuits and runs saved here. Set "
+            "CNA_STRENGTH_LIMIT=0 so that nobody can make a model refuse less.\n"
+        )
+    sys.argv = ["streamlit", "run", str(APP / "app.py"), "--server.address", host]
+    if host in WILDCARDS:  # else Streamlit asks a server in the internet for this machine's public address
+        sys.argv += ["--browser.serverAddress", "localhost"]
+    if port is not None:
+        sys.argv += ["--server.port", str(port)]
+    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_free(host: str, port: int) -> None:
+    """Check that a server can listen there.
+
+    Raises:
+        CnaError: another program listens on the port, or the address is not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise CnaError(
+            f"Cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host."
+        ) from error
