@@ -1,9 +1,9 @@
 """Records every neuron at the last token of every prompt, fast: `capture`.
 
 What all prompts begin with (chat template, system prompt) is read once; what is left of them goes through in batches
-of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length; on a CPU several at once
-(readers.py). Batches are halved where memory runs short, and split over processes where there are several. The result
-is kept on disk. Knows nothing about scores or selection.
+of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where
+memory runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about
+scores or selection.
 
 The caller has the model to itself while this runs (models/host.py).
 """
@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations, find_cached, keep_cached
-from cna_core.circuits.last_tokens import reads_trees, run_prefix, shares_prefix
+from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
-from cna_core.circuits.readers import Readers, readers_at_once
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
@@ -120,36 +119,24 @@ class _Recording:
         rows = {index: self.tokens[index][shared:] for index in self.mine}
         self._tell()
         raise_if_stopped(self.stop)
-        tokens = sum(map(len, rows.values()))
-        count = readers_at_once(self.model, tokens)
+        prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared], self.stop)
+        if prefix is None:
+            raise self._too_little_memory()
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
-        prefix = None
-        if not shared or not as_tree or shared > batch_tokens:  # else the first tree brings it along
-            prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared])
-            if prefix is None:
-                raise self._too_little_memory()
-        if as_tree:
-            planned = tree_batches(rows, batch_tokens, count, shared if prefix is None else 0)
-        else:
-            planned = padded_batches(rows, shared, min(batch_tokens, -(-tokens // count)))
-        waiting = classes_together(planned, self.is_positive, kept=1)
-        with Readers(self.model, min(count, len(waiting)), shared, prefix, as_tree, self.stop) as readers:
-            self._read(waiting, readers)
-        return self._gathered()
-
-    def _read(self, waiting: list[list[int]], readers: Readers) -> None:
-        while waiting or readers.reading:
+        planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, shared, batch_tokens)
+        waiting = classes_together(planned, self.is_positive)
+        while waiting:
             raise_if_stopped(self.stop)
-            while waiting and readers.idle:
-                prompts = waiting.pop(0)
-                readers.begin(prompts, [self.tokens[index] for index in prompts])
-            batch, neurons = readers.next_read()
+            batch = waiting.pop(0)
+            suffixes = [rows[index] for index in batch]
+            neurons = if_memory_allows(last_token_neurons, self.model, suffixes, prefix, self.stop, as_tree)
             if neurons is not None:
-                self._take(batch.rows, neurons)
-            elif len(batch.rows) == 1 and batch.alone:
+                self._take(batch, neurons)
+            elif len(batch) == 1:
                 raise self._too_little_memory()
             else:
-                waiting = self._halved([batch.rows, *waiting])
+                waiting = self._halved([batch, *waiting])
+        return self._gathered()
 
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]
@@ -209,18 +196,16 @@ def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_
     return batches
 
 
-def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_], kept: int = 0) -> list[list[int]]:
+def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_]) -> list[list[int]]:
     """The batches in an order in which both classes advance together.
 
     Args:
         is_positive: (prompts,) bool.
-        kept: so many batches stay first.
     """
-    planned, left = list(batches[:kept]), list(batches[kept:])
+    planned, left = [], list(batches)
     everything = [index for batch in batches for index in batch]
     share = is_positive[everything].mean() if everything else 0
-    first = [index for batch in planned for index in batch]
-    positives, prompts = int(is_positive[first].sum()), len(first)
+    positives = prompts = 0
     while left:  # next comes the batch that brings the share of positives so far closest to the whole set's
         off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in left]
         planned.append(left.pop(int(np.argmin(off))))

@@ -1,9 +1,9 @@
 """Neurons and residual stream at the last token of each row of a batch; what rows begin with is computed once.
 
-Rows go through as one tree of tokens where the model can read one (token_tree.py): the first tree brings along the
-keys and values of the prefix that all rows share (prefix.py), and they serve every other one. Elsewhere the prefix runs
-alone, and what is left of the rows is padded on the right, which is exact for every kind of attention (MODEL_FACTS.md:
-left padding is not), and read at its own last token. The LM head never runs. Knows token ids; knows nothing about
+The tokens that all rows share run first, alone, and leave their keys and values (prefix.py). The rest of the rows goes
+through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, and
+each row is read at its own last token: exact for every kind of attention, unlike padding on the left, whose empty
+places between prefix and row count in a sliding window. The LM head never runs. Knows token ids; knows nothing about
 prompts, classes or statistics.
 """
 
@@ -12,9 +12,11 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from cna_core.circuits.prefix import Prefix
 from cna_core.circuits.token_tree import TokenTree
@@ -75,36 +77,21 @@ def last_token_neurons(
     """
     tree = TokenTree.of(rows) if as_tree else None
     if tree is not None and len(tree) > 1:  # a lone token in a lone row would take bfloat16's other kernels
-        return _of_tree(model, tree, _after(prefix, 1), prefix.length if prefix else 0, stop)
-    # bfloat16 uses other kernels for a single row than for two or more (MODEL_FACTS.md): compare only at two or more.
+        return _of_tree(model, tree, prefix, stop)
+    # bfloat16 uses other kernels for a single row than for two or more, which round differently.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
     last = torch.tensor([len(row) - 1 for row in padded])
     return _recorded(model, _padded_inputs(model, padded, prefix), last, len(padded), stop)[: len(rows)]
 
 
-def first_tree(
-    model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix, stop: threading.Event | None = None
-) -> Tensor:
-    """As `last_token_neurons` of whole rows as a tree, and brings the prefix, which is to come.
-
-    Args:
-        rows: token ids, which all begin with those of the prefix.
-    """
-    tree = TokenTree.of(rows)  # begins with the shared tokens, in order
-    neurons = _of_tree(model, tree, {"use_cache": True, "past_key_values": prefix.brought()}, 0, stop)
-    _expect(model, prefix)
-    return neurons
-
-
-def _of_tree(
-    model: LoadedModel, tree: TokenTree, caching: dict[str, object], before: int, stop: threading.Event | None
-) -> Tensor:
-    """(rows of the tree, total neurons), `before` tokens being in the cache already."""
+def _of_tree(model: LoadedModel, tree: TokenTree, prefix: Prefix | None, stop: threading.Event | None) -> Tensor:
+    """(rows of the tree, total neurons)."""
+    before = prefix.length if prefix else 0
     inputs = {
         "input_ids": tree.tokens[None],
         "attention_mask": tree.mask(before, model.network.dtype),
         "position_ids": before + tree.depths[None],
-        **caching,
+        **_after(prefix, 1),
     }
     with attention_by_blocks(model.network):
         return _recorded(model, inputs, tree.ends, 1, stop)
@@ -196,25 +183,26 @@ def _last_to_cut(model: LoadedModel) -> DenseLayer | None:
     return last if isinstance(last, DenseLayer) and last.up_projections and not moved else None
 
 
-def prefix_to_come(model: LoadedModel, length: int) -> Prefix:
-    """A prefix of so many tokens that a pass of the model will bring."""
-    return Prefix.to_come(length, len(decoder_layers(model.network)) if length else 0)
+def run_prefix(model: LoadedModel, tokens: Sequence[int], stop: threading.Event | None = None) -> Prefix:
+    """The keys and values of tokens that every row begins with; none for no tokens.
 
+    Args:
+        tokens: token ids.
+        stop: checked between layers.
 
-def run_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix:
-    """The keys and values of tokens that every row begins with; none for no tokens."""
-    prefix = prefix_to_come(model, len(tokens))
-    if tokens:
-        rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
-        inputs = {"input_ids": torch.tensor([list(tokens)] * rows), "use_cache": True}
-        _call(model, {**inputs, "past_key_values": prefix.brought()})
-        _expect(model, prefix)
-    return prefix
-
-
-def _expect(model: LoadedModel, prefix: Prefix) -> None:
-    if not prefix.is_here and not prefix.is_lost:
+    Raises:
+        ModelError: a layer keeps something else than keys and values.
+    """
+    if not tokens:
+        return Prefix()
+    rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
+    cache = DynamicCache()
+    inputs = {"input_ids": torch.tensor([list(tokens)] * rows), "use_cache": True, "past_key_values": cache}
+    _recorded(model, inputs, torch.full((rows,), len(tokens) - 1), rows, stop)
+    layers: list[Any] = cache.layers  # of a kind that has keys and values, where the check passes
+    if [layer.get_seq_length() for layer in layers] != [len(tokens)] * len(decoder_layers(model.network)):
         raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
+    return Prefix(len(tokens), tuple((layer.keys[:1], layer.values[:1]) for layer in layers))
 
 
 def _padded_inputs(model: LoadedModel, rows: Sequence[Sequence[int]], prefix: Prefix | None) -> dict[str, object]:

@@ -67,16 +67,12 @@ class TokenTree:
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
 
-def tree_batches(
-    rows: Mapping[int, Sequence[int]], budget: int, at_once: int = 1, before_first: int = 0
-) -> list[list[int]]:
+def tree_batches(rows: Mapping[int, Sequence[int]], budget: int) -> list[list[int]]:
     """As few batches of rows as the budget allows, alike in size; rows that begin alike come together.
 
     Args:
         rows: token ids by row number.
         budget: nodes of a batch's tree; a lone row may exceed it.
-        at_once: how many are read at once: the number of batches is a multiple of it, where the rows part so.
-        before_first: nodes that the first batch's tree has beside those of its rows.
     """
     order = sorted(rows, key=lambda number: (list(rows[number]), number))
     before: Sequence[int] = ()
@@ -85,23 +81,21 @@ def tree_batches(
         # In sorted order, what a row shares with the one before is all that it shares with the rows before it.
         sizes.append((len(row), len(row) - _shared(before, row)))
         before = row
-    fewest = -(-len(_cut(sizes, budget, before_first)) // at_once) * at_once
+    fewest = len(_cut(sizes, budget))
     # A small last batch reads the weights for few tokens.
-    limits = range(budget)
-    even = bisect.bisect_left(limits, True, key=lambda limit: len(_cut(sizes, limit, before_first)) <= fewest)
-    counts = _cut(sizes, even, before_first)
+    even = bisect.bisect_left(range(budget), True, key=lambda limit: len(_cut(sizes, limit)) <= fewest)
+    counts = _cut(sizes, even)
     return [order[end - count : end] for count, end in zip(counts, itertools.accumulate(counts), strict=True)]
 
 
-def _cut(sizes: Sequence[tuple[int, int]], budget: int, before_first: int) -> list[int]:
+def _cut(sizes: Sequence[tuple[int, int]], budget: int) -> list[int]:
     """How many rows each batch takes; of each row, its nodes as the first of a batch, and after the row before it."""
     counts: list[int] = []
     nodes = 0
     for alone, added in sizes:
         if not counts or nodes + added > budget:
-            nodes = before_first if not counts else 0
+            nodes, added = 0, alone
             counts.append(0)
-            added = alone
         counts[-1] += 1
         nodes += added
     return counts

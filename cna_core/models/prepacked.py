@@ -42,7 +42,7 @@ class Packed:
         return weight.data_ptr() == self.address and weight._version == self.version
 
     def __deepcopy__(self, _memo: object) -> None:
-        """None: a copied layer has a weight of its own, which is not packed (twin.py copies layers and no weights)."""
+        """None: a copied layer has a weight of its own, which is not packed."""
 
 
 class PrepackedLinear(nn.Linear):
@@ -87,12 +87,6 @@ def unpacked(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.in_use = True
-
-
-def packed_weights(network: nn.Module) -> list[Packed]:
-    """The packed weights of all the network's prepacked layers."""
-    layers = (module for module in network.modules() if isinstance(module, PrepackedLinear))
-    return [layer.packed for layer in layers if layer.packed is not None]
 
 
 def _can_be(layer: nn.Linear) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cna_core.circuits import tree_attention
-from cna_core.circuits.last_tokens import first_tree, last_token_neurons, prefix_to_come, reads_trees, run_prefix
+from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix
 from cna_core.circuits.token_tree import TokenTree, tree_batches
 from cna_core.errors import ModelError
 from cna_core.models.loaded import LoadedModel
@@ -63,9 +63,6 @@ def test_batches_are_alike_in_size_and_no_more_than_needed() -> None:
     assert [len(batch) for batch in tree_batches(rows, 40)] == [4, 3]
     assert [len(batch) for batch in tree_batches(rows, 60)] == [4, 3]
     assert tree_batches({}, 30) == []
-    assert [len(batch) for batch in tree_batches(rows, 100, at_once=2)] == [4, 3]
-    assert [len(batch) for batch in tree_batches(rows, 60, at_once=4)] == [2, 2, 2, 1]
-    assert [len(batch) for batch in tree_batches(rows, 100, at_once=2, before_first=30)] == [2, 5]
 
 
 def test_attention_leaves_out_what_no_token_of_a_block_sees(
@@ -93,20 +90,6 @@ def test_attention_leaves_out_what_no_token_of_a_block_sees(
     assert sum(scores) < 0.7 * tiny_model.identity.layers * heads * nodes**2
     torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
     assert tiny_model.network.config._attn_implementation == before
-
-
-def test_the_first_tree_brings_the_prefix_along(tiny_model: LoadedModel) -> None:
-    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
-    with torch.no_grad():
-        prefix = prefix_to_come(tiny_model, 2)
-        assert not prefix.is_here
-        neurons = first_tree(tiny_model, rows, prefix)
-        alone = run_prefix(tiny_model, rows[0][:2])
-        after = last_token_neurons(tiny_model, [row[2:] for row in rows], prefix, as_tree=True)
-    assert prefix.is_here and prefix.length == 2 and len(prefix.layers) == tiny_model.identity.layers
-    for pair, expected in zip(prefix.layers, alone.layers, strict=True):
-        torch.testing.assert_close(pair.result(), expected.result())
-    torch.testing.assert_close(after, neurons, rtol=1e-4, atol=1e-6)
 
 
 def test_the_last_layer_is_computed_where_it_is_read_and_no_further(tiny_model: LoadedModel) -> None:
@@ -161,8 +144,5 @@ def test_a_layer_that_leaves_no_keys_is_said(tiny_model: LoadedModel, monkeypatc
     rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
     attention = tiny_model.network.model.layers[1].self_attn
     monkeypatch.setattr(attention, "forward", lambda hidden_states, **_: (hidden_states, None))
-    with torch.no_grad():
-        with pytest.raises(ModelError, match="prompts cannot share"):
-            first_tree(tiny_model, rows, prefix_to_come(tiny_model, 2))
-        with pytest.raises(ModelError, match="prompts cannot share"):
-            run_prefix(tiny_model, rows[0][:2])
+    with torch.no_grad(), pytest.raises(ModelError, match="prompts cannot share"):
+        run_prefix(tiny_model, rows[0][:2])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from cna_core.circuits import readers, tree_attention
+from cna_core.circuits import tree_attention
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
 from cna_core.errors import ModelError
@@ -167,19 +167,6 @@ def test_capture_equals_the_naive_run(model: LoadedModel, monkeypatch: pytest.Mo
     expected = naive_values(model, contrast.prompts)
     assert values.shape == (5, model.layout.total) and expected.abs().max() > 0.01
     torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-5)
-
-
-def test_two_readers_record_what_one_does(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    contrast = ContrastSet(PromptSet("positive", POSITIVE), PromptSet("negative", NEGATIVE))
-    alone = capture(model, contrast, use_cache=False).values  # too few tokens for two
-    monkeypatch.setattr(readers, "FEWEST_TOKENS", 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert readers.readers_at_once(model, 100) == 2
-        torch.testing.assert_close(capture(model, contrast, use_cache=False).values, alone, rtol=1e-4, atol=1e-5)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_steering_with_multiplier_one_changes_nothing(model: LoadedModel) -> None:
