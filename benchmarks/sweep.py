@@ -30,6 +30,7 @@ from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.interventions.plan import steered_rows
+from cna_core.interventions.registry import DEFAULT_METHOD, DEFAULT_METHODS
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
@@ -55,14 +56,16 @@ def main() -> None:
     prompts = PromptSet("first", PromptSet.builtin("evaluation-harmful").prompts[: options.prompts])
     wanted = SweepSettings(
         prompts=prompts,
-        controls=("random", "caa") if options.caa else ("random",),
+        methods=DEFAULT_METHODS if options.caa else (DEFAULT_METHOD,),
+        strengths=tuple(round(-1 + 0.25 * step, 2) for step in range(13)),
         measures=(RefusalRate(),),
         max_new_tokens=options.tokens,
         contrast=contrast,
         rows_per_batch=options.rows,
     )
     plan = plan_sweep(model, circuit, wanted)
-    dials = dials_for(model, plan.circuits, plan.run.settings.controls, 0, plan.contrast)
+    treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
+    dials = dials_for(model, plan.circuits, treatments, 0, plan.contrast)
     print(
         f"{options.model} in {model.identity.dtype} on {model.device}, {torch.get_num_threads()} threads; "
         f"{len(prompts)} prompts, {len(plan.settings)} settings, {options.tokens} tokens, {len(plan.batches)} batches"

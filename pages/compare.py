@@ -70,13 +70,14 @@ def _runs() -> None:
 
 
 def _draw_runs(runs: list[Run], names: list[str]) -> None:
-    controls = st.pills(
+    every = list(dict.fromkeys(treatment for run in runs for treatment in run.treatments))
+    chosen = st.pills(
         "Curves",
-        ["cna", "random", "caa"],
-        default=["cna"],
+        every,
+        default=every[:1],
         selection_mode="multi",
-        key="compare-controls",
-        format_func={"cna": "CNA", "random": "random circuit", "caa": "CAA"}.__getitem__,
+        key="compare-curves",
+        format_func=lambda treatment: treatment.label,
         persist_state="session",
     )
 
@@ -86,12 +87,12 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
             for style_number, (run, name) in enumerate(zip(runs, names, strict=True))
             for curve in curves_of(run, measure, name=name, style=style_number)
         ]
-        return [curve for curve in found if curve.control in controls]
+        return [curve for curve in found if curve.treatment in chosen]
 
     panels = [(quantity, curves(quantity.measure)) for quantity in (REFUSAL, *COSTS)]
-    every = [strength for run in runs for strength in run.settings.strengths]
+    steps = [strength for run in runs for strength in run.settings.strengths]
     charts.show(
-        dose_response(panels, strengths=(min(every), max(every)), dark=style.is_dark()),
+        dose_response(panels, strengths=(min(steps), max(steps)), dark=style.is_dark()),
         "compare-dose",
         " ".join(f"{line}: {name}." for line, name in zip(LINES, names, strict=False))
         + " Bands are 95 % intervals; where they overlap widely, the runs may not differ.",
@@ -103,7 +104,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         other = st.selectbox(f"{names[0]} against", names[1:], key="compare-against")
     table = runs_beside(runs[0], runs[names.index(other)])
     if table.empty:
-        st.caption("The runs share no setting (control, size, strength).")
+        st.caption("The runs share no setting (method, size, strength).")
         return
     shares, changes = ["refused, first", "refused, second"], ["change", "change, low", "change, high"]
     qualities = ["quality, first", "quality, second"]

@@ -123,7 +123,7 @@ class _Recording:
             raise self._too_little_memory()
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
         planned = self._planned(rows, shared, batch_tokens, as_tree)
-        if len(planned) < self.processes.count:
+        if len(planned) < self.processes.count and self.model.device.type != "cpu":  # leave no GPU idle
             planned = self._planned(rows, shared, -(-sum(map(len, rows.values())) // self.processes.count), as_tree)
         # Batches are shared out, not prompts: the same ones whatever the number of processes, to the last bit.
         waiting = self.processes.share(classes_together(planned, self.is_positive))

@@ -63,7 +63,10 @@ def evaluate(
             show_default="built-in",
         ),
     ] = None,
-    controls: Annotated[str, typer.Option(help="random, caa, both separated by a comma, or none.")] = "random,caa",
+    methods: Annotated[
+        str | None, typer.Option(help="What is done, separated by commas.  [default: scale,caa]", show_default=False)
+    ] = None,
+    controls: Annotated[str, typer.Option(help="random: also measure each method's random twin; or none.")] = "random",
     knowledge: Annotated[
         str | None,
         typer.Option(
@@ -97,12 +100,13 @@ def evaluate(
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.triggers import activations_of
+    from cna_core.interventions.registry import method
 
     chosen = Circuit.load(circuit)
     sizes = numbers(fractions, "--fractions") if fractions else None
     steps = numbers(strengths, "--strengths") if strengths else None
     asked_of = _questions(knowledge, questions) if knowledge else ()
-    wanted = tuple(name for name in controls.split(",") if name and name != "none")
+    chosen_methods, twins = _methods(methods, controls)
     asked: dict[str, Any] = {
         "prompts": prompt_set(prompts, "evaluation-harmful"),
         "benign": prompt_set(benign, "evaluation-benign"),
@@ -111,7 +115,8 @@ def evaluate(
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
         activations = None
-        if sizes or "caa" in wanted or working_point or positive or negative:
+        fitted = any(not method(key).uses_circuit for key in chosen_methods)
+        if sizes or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
             raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")
@@ -124,7 +129,8 @@ def evaluate(
                 strengths=steps or (0, 0.5, 1),
                 fractions=sizes,
                 borderline=None if borderline == "none" else prompt_set(borderline, "borderline"),
-                controls=wanted,
+                methods=chosen_methods,
+                controls=twins,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 out=out,
@@ -137,6 +143,16 @@ def evaluate(
             text = run.to_json() if out is None else ""
     if text and is_first_process():
         write(text, out)
+
+
+def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods, and those of them whose twins are measured; "random,caa" is the spelling of earlier versions."""
+    from cna_core.evaluation.old_formats import methods_and_controls
+
+    named = tuple(part.strip() for part in methods.split(",")) if methods else None
+    asked = tuple(part.strip() for part in controls.split(","))
+    simple: dict[tuple[str, ...], bool] = {("random",): True, ("none",): False}
+    return methods_and_controls(named, simple.get(asked, asked))
 
 
 def _searched(
@@ -159,7 +175,7 @@ def _searched(
     )
     if point is None:
         raise CnaError("No setting of this grid halves refusal; offer larger --fractions or --strengths.")
-    return json.dumps(dataclasses.asdict(point) | {"setting": point.setting.model_dump()})
+    return json.dumps(dataclasses.asdict(point))
 
 
 def _questions(source: str, limit: int | None) -> "tuple[Question, ...]":

@@ -21,7 +21,7 @@ def compare(
 def table(
     run: Annotated[Path, typer.Argument(help="Run file that evaluate wrote.", metavar="RUN.json", show_default=False)],
 ) -> None:
-    """Print a run's figures as a Markdown table: a row for each control, circuit size and strength."""
+    """Print a run's figures as a Markdown table: a row for each method, circuit size and strength."""
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.tables import markdown_table
 

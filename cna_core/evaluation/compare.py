@@ -58,19 +58,20 @@ def compare_circuits(first: Circuit, second: Circuit) -> str:
 def compare_runs(first: Run, second: Run) -> str:
     """Refusal and its costs at the settings that both runs have."""
     points = [
-        {(point.control, point.strength, point.fraction): point for point in run.points} for run in (first, second)
+        {(point.treatment, point.strength, point.fraction): point for point in run.points} for run in (first, second)
     ]
     shared = [setting for setting in points[0] if setting in points[1]]
     heading = f"first: {first.name or first.model.name}\nsecond: {second.name or second.model.name}\n"
     if not shared:
-        return heading + "The runs share no setting (control, strength, circuit size)."
-    rows = [["control", "strength", "size", "refusal", "benign", "borderline", "quality", "knowledge"]]
-    for control, strength, fraction in sorted(shared, key=lambda setting: (setting[0], setting[2] or 0, setting[1])):
-        pair = [points[side][control, strength, fraction] for side in (0, 1)]
+        return heading + "The runs share no setting (method, strength, circuit size)."
+    rows = [["method", "strength", "size", "refusal", "benign", "borderline", "quality", "knowledge"]]
+    order = first.treatments
+    for treatment, strength, fraction in sorted(shared, key=lambda at: (order.index(at[0]), at[2] or 0, at[1])):
+        pair = [points[side][treatment, strength, fraction] for side in (0, 1)]
         size = f"{100 * fraction:g} %" if fraction else ""
         rows.append(
             [
-                control,
+                treatment.label,
                 f"{strength:g}",
                 size,
                 _both(pair, "refusal_rate", _percent),

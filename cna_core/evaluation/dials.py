@@ -1,4 +1,4 @@
-"""What a sweep can turn: circuits of several sizes, their random controls, CAA vectors; and a lane for each setting.
+"""What a sweep can turn: methods fitted to circuits of several sizes, their random twins; and a lane for each setting.
 
 Knows nothing about measures, batches or journals.
 """
@@ -14,14 +14,14 @@ from cna_core.decoding.lanes import Lane
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.fitting import fit
-from cna_core.evaluation.runs import BASELINE, Control, Setting
+from cna_core.evaluation.setting import Setting, Treatment
 from cna_core.interventions.intervention import Intervention
+from cna_core.interventions.registry import TWIN, method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
-STRENGTH_LIMIT = 100.0
 PREFIX_BYTES = 1 << 30
 """How much of what was read is kept: the template's beginning of an 8B model takes about 3 MB a setting."""
 
@@ -31,74 +31,52 @@ class Dials:
     """Everything that a setting may name.
 
     Args:
-        methods: by the setting's control and fraction (None for methods without a circuit).
+        fitted: each method and twin that is measured; by size where it acts on a circuit, else under None.
         prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
     """
 
-    methods: dict[tuple[str, float | None], Intervention]
+    fitted: dict[tuple[Treatment, float | None], Intervention]
     prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
         """The conversation, steered as the setting says."""
         if setting.is_baseline:
             return Lane(messages)
-        return Lane(messages, setting.strength, self.methods[setting.control, setting.fraction])
+        return Lane(messages, setting.strength, self.fitted[setting.treatment, setting.fraction])
 
 
 def dials_for(
     model: LoadedModel,
     circuits: dict[float, Circuit],
-    controls: Sequence[Control],
+    treatments: Sequence[Treatment],
     seed: int,
     contrast: ContrastSet | None,
     *,
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
-    """Circuits, random controls of each (drawn with `seed`), and, where CAA is among the controls, its vectors.
+    """Methods fitted to the circuits and the discovery prompts, and their random twins (drawn with `seed`).
+
+    Args:
+        circuits: by fraction.
+        contrast: the discovery prompts; None only where no method needs them.
 
     Raises:
-        CircuitError: a circuit belongs to another model, or a layer is too small for a random control.
-        RunError: CAA is asked for without the prompts to make its vectors from.
+        CircuitError: a circuit belongs to another model, or a layer is too small for a random twin.
+        RunError: a method needs the discovery prompts.
         StoppedError: `stop` was set.
     """
-    fitted: dict[tuple[str, float | None], Intervention] = {}
-    for fraction, circuit in circuits.items():
-        scale = fit(model, "scale", circuit, contrast, progress=progress, stop=stop)
-        fitted["cna", fraction] = scale
-        if "random" in controls:
-            fitted["random", fraction] = scale.twin(seed)
-    if "caa" in controls:
-        if contrast is None:
-            raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
-        fitted["caa", None] = fit(model, "caa", contrast=contrast, progress=progress, stop=stop)
+    fitted: dict[tuple[Treatment, float | None], Intervention] = {}
+    for key in dict.fromkeys(treatment.owner for treatment in treatments):
+        if contrast is None and method(key).uses_prompts:
+            raise RunError(f"{method(key).label} is fitted on the discovery prompts; give them, or leave it out.")
+        sizes = [*circuits.items()] if method(key).uses_circuit else [(None, None)]
+        for fraction, circuit in sizes:
+            mine = fit(model, key, circuit, contrast, progress=progress, stop=stop)
+            fitted[Treatment(key), fraction] = mine
+            if Treatment(TWIN, key) in treatments:
+                fitted[Treatment(TWIN, key), fraction] = mine.twin(seed)
     return Dials(fitted, PrefixCaches(model, PREFIX_BYTES))
-
-
-def settings_of(
-    strengths: Sequence[float], fractions: Sequence[float], controls: Sequence[Control]
-) -> tuple[Setting, ...]:
-    """Every setting once, the baseline first; strengths ascending, CNA of every fraction before its controls.
-
-    Raises:
-        RunError: there are no strengths, or one is out of range.
-    """
-    wanted = sorted({round(float(strength), 6) for strength in strengths})
-    if not wanted:
-        raise RunError("A sweep needs at least one strength.")
-    if not all(abs(strength) <= STRENGTH_LIMIT for strength in wanted):  # also refuses what is not a number
-        raise RunError(f"A strength lies between −{STRENGTH_LIMIT:g} and {STRENGTH_LIMIT:g}: 0 baseline, 1 ablated.")
-    away = [strength for strength in wanted if strength != 0]
-    steered = [
-        Setting(control=control, strength=strength, fraction=fraction)
-        for control in ("cna", "random")
-        if control == "cna" or control in controls
-        for fraction in fractions
-        for strength in away
-    ]
-    if "caa" in controls:
-        steered += [Setting(control="caa", strength=strength) for strength in away]
-    return (BASELINE, *steered)
 
 
 def circuits_by_fraction(

@@ -21,11 +21,15 @@ from pydantic import ValidationError
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, RunError
-from cna_core.evaluation.runs import Run, RunSettings, SetName, Setting
+from cna_core.evaluation.old_formats import setting_of_journal_1
+from cna_core.evaluation.runs import Run, RunSettings, SetName
+from cna_core.evaluation.setting import Setting
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import cache_folder, written_beside
 
-JOURNAL_FORMAT = "cna-run-journal/1"
+JOURNAL_FORMAT = "cna-run-journal/2"
+OLDER_FORMATS = ("cna-run-journal/1",)
+"""Read for ever; what is added to such a journal is written as today."""
 LONGEST_NAME = 80
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
@@ -47,13 +51,13 @@ class Record:
     text: str | None = None
 
     def to_list(self) -> list[Any]:
-        setting = [self.setting.control, self.setting.strength, self.setting.fraction]
+        setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
         return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
-        reads, prompt_set, prompt, (control, strength, fraction), observations, text = content
-        setting = Setting(control=control, strength=strength, fraction=fraction)
+        reads, prompt_set, prompt, given, observations, text = content
+        setting = Setting(*given) if len(given) == 4 else Setting(**setting_of_journal_1(*given))
         return cls(reads, prompt_set, int(prompt), setting, observations, text)
 
 
@@ -89,9 +93,13 @@ class Journal:
         self.folder = cache_folder("runs") / identity
 
     @classmethod
-    def start(cls, about: Run, batches: int) -> "Journal":
-        """The journal of this run: a new one, or the one that is there from an earlier, interrupted start."""
-        journal = cls(run_identity(about.model, about.circuit_sha256, about.settings))
+    def start(cls, about: Run, batches: int, identity: str | None = None) -> "Journal":
+        """The journal of this run: a new one, or the one that is there from an earlier, interrupted start.
+
+        Args:
+            identity: of a run that an earlier version started, which named folders otherwise; None: the run's own.
+        """
+        journal = cls(identity or run_identity(about.model, about.circuit_sha256, about.settings))
         try:
             journal.about()
         except RunError:  # new, or its head is damaged: write it; batches in the journal stay
@@ -125,7 +133,7 @@ class Journal:
         """
         try:
             content = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-            if content["format"] != JOURNAL_FORMAT:
+            if content["format"] not in (JOURNAL_FORMAT, *OLDER_FORMATS):
                 raise RunError(f"Run {self.identity} is of an unknown format, {content['format']!r}: delete it.")
             return Run.model_validate(content["run"]), int(content["batches"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -149,7 +157,7 @@ class Journal:
                 try:
                     batch, records = json.loads(line)
                     found[int(batch)] = [Record.from_list(record) for record in records]
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RunError):
                     continue
         return found
 

@@ -20,7 +20,7 @@ from cna_core.errors import ModelError, RunError
 from cna_core.evaluation.runs import Point
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import ASSETS
-from cna_core.progress import Report, silent
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.public import find_public
 
@@ -93,7 +93,7 @@ def public_questions(
     folder: str | Path | None = None,
     subjects: Sequence[str] | None = None,
     limit: int | None = None,
-    progress: Report = silent,
+    progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[Question, ...]:
     """The questions of a public set, fetched the first time: `public:mmlu`, MMLU's 14,042 test questions.

@@ -106,7 +106,7 @@ def estimate(
     Raises:
         StoppedError: `stop` was set.
     """
-    done = set(Journal.start(plan.run, len(plan.batches)).read())
+    done = set(Journal.start(plan.run, len(plan.batches), plan.identity).read())
     left = [batch for batch in plan.batches if batch.number not in done]
     if not left:
         return 0.0

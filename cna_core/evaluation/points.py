@@ -6,7 +6,8 @@ from typing import Any
 
 from cna_core.evaluation.journal import Record, cells
 from cna_core.evaluation.measures import Measure
-from cna_core.evaluation.runs import BASELINE, Control, Point, RunAnswer, Setting
+from cna_core.evaluation.runs import Point, RunAnswer
+from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 
 
 def points_of(
@@ -38,8 +39,15 @@ def points_of(
         if fields:
             prompts = len(harmful.get(setting, {}))
             points += [
-                Point(strength=setting.strength, fraction=fraction, control=control, prompts=prompts, **fields)
-                for control, fraction in _curves_through(setting, settings, fractions)
+                Point(
+                    method=treatment.method,
+                    twin_of=treatment.twin_of,
+                    strength=setting.strength,
+                    fraction=fraction,
+                    prompts=prompts,
+                    **fields,
+                )
+                for treatment, fraction in _curves_through(setting, settings, fractions)
             ]
     return tuple(points)
 
@@ -55,13 +63,12 @@ def answers_of(settings: Sequence[Setting], records: Iterable[Record]) -> tuple[
 
 def _curves_through(
     setting: Setting, settings: Sequence[Setting], fractions: Sequence[float]
-) -> list[tuple[Control, float | None]]:
+) -> list[tuple[Treatment, float | None]]:
+    """The curves that a setting is on: its own, and for the baseline every one."""
     if not setting.is_baseline:
-        return [(setting.control, setting.fraction)]
-    controls: dict[Control, None] = dict.fromkeys(["cna", *(other.control for other in settings)])
-    return [
-        (control, fraction) for control in controls for fraction in ([None] if control == "caa" else list(fractions))
-    ]
+        return [(setting.treatment, setting.fraction)]
+    every = dict.fromkeys((other.treatment, other.fraction) for other in settings if not other.is_baseline)
+    return list(every) or [(BASELINE.treatment, fraction) for fraction in fractions]
 
 
 def _answer(record: Record) -> RunAnswer:
@@ -70,8 +77,9 @@ def _answer(record: Record) -> RunAnswer:
     return RunAnswer(
         prompt=record.prompt,
         set=record.prompt_set,
+        method=record.setting.method,
+        twin_of=record.setting.twin_of,
         strength=record.setting.strength,
-        control=record.setting.control,
         fraction=record.setting.fraction,
         text=record.text or "",
         refused=bool(noted["refused"]) if "refused" in noted else None,

@@ -7,19 +7,20 @@ same arguments. Measures nothing.
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from cna_core.errors import RunError
-from cna_core.evaluation.dials import settings_of
 from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
-from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.journal import Journal, run_identity
 from cna_core.evaluation.judge import Judge, JudgedRefusalRate
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures import Knowledge, Measure, RefusalChance, default_measures
 from cna_core.evaluation.points import answers_of, points_of
 from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName
+from cna_core.evaluation.setting import settings_of
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.layout import ModelIdentity
@@ -66,6 +67,7 @@ def plan_of_stored(
         borderline=_prompts(settings.prompts.get("borderline")),
         strengths=settings.strengths,
         fractions=settings.fractions,
+        methods=settings.methods,
         controls=settings.controls,
         measures=tuple(_measures(model, settings, questions, progress, stop)),
         max_new_tokens=settings.max_new_tokens,
@@ -76,12 +78,12 @@ def plan_of_stored(
         name=about.name,
     )
     plan = plan_sweep(model, circuit, wanted)
-    if plan.identity != identity:
+    if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
         raise RunError(
             f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
         )
-    return plan
+    return replace(plan, stored_as=identity)
 
 
 def run_so_far(identity: str) -> Run:
@@ -98,7 +100,7 @@ def run_so_far(identity: str) -> Run:
     used = about.settings
     done = journal.read()
     records = [record for part in done.values() for record in part]
-    settings = settings_of(used.strengths, used.fractions, used.controls)
+    settings = settings_of(used.strengths, used.fractions, used.methods, used.controls)
     measures = [measure for name in used.measures if (measure := _for_summing_up(name)) is not None]
     found = {"points": points_of(settings, used.fractions, measures, records), "answers": answers_of(settings, records)}
     return about.model_copy(update=found | {"finished": bool(batches) and len(done) >= batches})

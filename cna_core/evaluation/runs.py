@@ -1,6 +1,7 @@
-"""The file of an evaluation run, cna-run/1: what was measured, under which settings, and every answer.
+"""The file of an evaluation run, cna-run/2: what was measured, under which settings, and every answer.
 
-Data and its file format; knows nothing about models in memory, journals or figures.
+Data and its file format; knows nothing about models in memory, journals or figures. Files of version 1 are read, too
+(old_formats.py).
 """
 
 import importlib.metadata
@@ -13,38 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate
+from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
+from cna_core.evaluation.setting import BASELINE, Setting, Treatment
+from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import written_beside
 
-FORMAT: Literal["cna-run/1"] = "cna-run/1"
+FORMAT: Literal["cna-run/2"] = "cna-run/2"
 LARGEST_FILE_BYTES = 200_000_000
 
-Control = Literal["cna", "random", "caa"]
 SetName = Literal["harmful", "benign", "borderline", "knowledge"]
-CONTROLS: tuple[Control, ...] = ("cna", "random", "caa")
-
-
-class Setting(BaseModel):
-    """One way in which the model is steered.
-
-    Args:
-        control: the circuit, a layer-matched random circuit of its size, or CAA vectors.
-        strength: 0 baseline, 1 ablated, 2 inverted; for CAA the factor of the vectors.
-        fraction: the circuit's share of all neurons; None for CAA, and for the baseline, which all share.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    control: Control = "cna"
-    strength: float = 0.0
-    fraction: float | None = None
-
-    @property
-    def is_baseline(self) -> bool:
-        return self.strength == 0
-
-
-BASELINE = Setting()
 
 
 class PromptsUsed(BaseModel):
@@ -59,13 +38,18 @@ class PromptsUsed(BaseModel):
 
 
 class RunSettings(BaseModel):
-    """Everything that decides what a run measures; two runs with equal settings, model and circuit are the same run."""
+    """Everything that decides what a run measures; two runs with equal settings, model and circuit are the same run.
+
+    `methods` are keys, `controls` those of them whose random twins were measured; `contrast_sha256` is of the prompts
+    that methods were fitted with, None where none needed any.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     strengths: tuple[float, ...]
     fractions: tuple[float, ...]
-    controls: tuple[Control, ...] = ()
+    methods: tuple[str, ...] = (DEFAULT_METHOD,)
+    controls: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
     measure_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     prompts: dict[SetName, PromptsUsed]
@@ -74,21 +58,46 @@ class RunSettings(BaseModel):
     seed: int = 0
     rows_per_batch: int = 64
     circuit: dict[str, Any] = Field(default_factory=dict)
-    caa_prompts_sha256: str | None = None
+    contrast_sha256: str | None = None
 
 
-class Point(BaseModel):
+class _AtSetting(BaseModel):
+    """What a point and an answer say of how the model was steered."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    method: str = DEFAULT_METHOD
+    twin_of: str | None = None
+    strength: float
+    fraction: float | None = None
+
+    @model_validator(mode="after")
+    def _twins_have_owners(self) -> "_AtSetting":
+        if (self.method == TWIN) != (self.twin_of is not None):
+            raise ValueError(
+                f"a control has the method {TWIN!r} and names its own method in twin_of; other points have none"
+            )
+        return self
+
+    @property
+    def treatment(self) -> Treatment:
+        return Treatment(self.method, self.twin_of)
+
+    @property
+    def setting(self) -> Setting:
+        """How the model was steered; the baseline is one setting, whichever curve it is on."""
+        if self.strength == 0:
+            return BASELINE
+        return Setting(self.method, self.strength, self.fraction, self.twin_of)
+
+
+class Point(_AtSetting):
     """What was measured at one setting; a measure that was not asked for is None, and absent from the file.
 
     Rates are shares; intervals are 95 %: Wilson's for rates, bootstrap over prompts for means, paired for changes.
     `knowledge_chance` is what guessing gives. Measures that are plugged in add fields of their own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    strength: float
-    fraction: float | None = None
-    control: Control
     prompts: int = 0
     refusal_rate: float | None = None
     refusal_interval: tuple[float, float] | None = None
@@ -112,12 +121,6 @@ class Point(BaseModel):
     knowledge_change: float | None = None
     knowledge_change_interval: tuple[float, float] | None = None
 
-    @property
-    def setting(self) -> Setting:
-        if self.strength == 0:
-            return BASELINE
-        return Setting(control=self.control, strength=self.strength, fraction=self.fraction)
-
     def estimate(self, measure: str) -> Estimate | None:
         """A measure's value with its interval (the value twice where there is none), or None if it was not taken."""
         value = getattr(self, measure, None)
@@ -127,24 +130,15 @@ class Point(BaseModel):
         return Estimate(value, low, high)
 
 
-class RunAnswer(BaseModel):
-    """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once, as CNA at 0."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+class RunAnswer(_AtSetting):
+    """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once."""
 
     prompt: int
     prompt_set: SetName = Field(alias="set")
-    strength: float
-    control: Control = "cna"
-    fraction: float | None = None
     text: str
     refused: bool | None = None
     quality: float | None = None
     perplexity: float | None = None
-
-    @property
-    def setting(self) -> Setting:
-        return Setting(control=self.control, strength=self.strength, fraction=self.fraction)
 
 
 class Run(BaseModel):
@@ -159,7 +153,7 @@ class Run(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal["cna-run/1"] = FORMAT
+    format: Literal["cna-run/2"] = FORMAT
     name: str = ""
     created: str = ""
     model: ModelIdentity
@@ -175,8 +169,10 @@ class Run(BaseModel):
     @classmethod
     def _known_format(cls, content: Any) -> Any:
         given = content.get("format", FORMAT) if isinstance(content, dict) else None
+        if given == RUN_1:
+            return run_of_version_1(content) | {"format": FORMAT}
         if given != FORMAT:
-            raise ValueError(f"its format is {given!r}, and {FORMAT} is what can be read")
+            raise ValueError(f"its format is {given!r}, and {FORMAT} and {RUN_1} are what can be read")
         return content
 
     @property
@@ -190,16 +186,24 @@ class Run(BaseModel):
         neurons = self.settings.circuit.get("top_k")
         return self.model.name + (f" · {neurons:,} neurons" if neurons else "")
 
-    def series(self, control: Control, fraction: float | None = None) -> tuple[Point, ...]:
-        """The points of one control by strength; of the largest fraction where none is named (CAA has none)."""
-        if control != "caa" and fraction is None and self.settings.fractions:
+    @property
+    def treatments(self) -> tuple[Treatment, ...]:
+        """The methods and twins that have points, in the order of the run."""
+        return tuple(dict.fromkeys(point.treatment for point in self.points))
+
+    def series(self, treatment: Treatment, fraction: float | None = None) -> tuple[Point, ...]:
+        """The points of one method or twin by strength.
+
+        Args:
+            fraction: the circuit's size, for methods that use one; None: the run's largest.
+        """
+        if fraction is None and self.settings.fractions:
             fraction = max(self.settings.fractions)
-        wanted = None if control == "caa" else fraction
-        chosen = [point for point in self.points if point.control == control and point.fraction == wanted]
+        chosen = [point for point in self.points if point.treatment == treatment and point.fraction in (None, fraction)]
         return tuple(sorted(chosen, key=lambda point: point.strength))
 
     def to_json(self) -> str:
-        """The run as cna-run/1; what was not measured is left out."""
+        """The run as cna-run/2; what was not measured is left out."""
         return self.model_dump_json(exclude_none=True, by_alias=True)
 
     def save(self, path: str | Path) -> Path:

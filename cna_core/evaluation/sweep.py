@@ -19,8 +19,10 @@ from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures import Measure, Reading
+from cna_core.evaluation.old_formats import methods_and_controls
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
-from cna_core.evaluation.runs import BASELINE, Run
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.setting import BASELINE
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
@@ -37,12 +39,13 @@ def evaluate(
     fractions: Sequence[float] | None = None,
     benign: PromptSet | None = None,
     borderline: PromptSet | None = None,
-    controls: Sequence[str] = ("random", "caa"),
+    controls: bool | Sequence[str] = True,
     measures: Sequence[Measure] | None = None,
     max_new_tokens: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
     *,
+    methods: Sequence[str] | None = None,
     knowledge: Sequence[Question] = (),
     activations: Activations | None = None,
     contrast: ContrastSet | None = None,
@@ -63,12 +66,14 @@ def evaluate(
         strengths: 0 is always measured too.
         fractions: circuit sizes as shares of all neurons; None: the circuit's own. Sizes above it need `activations`.
         benign, borderline: sets on which refusals are costs; None: not measured.
-        controls: "random" (layer-matched circuit of the same size) and "caa", or neither.
+        controls: whether the random twin of each method is measured too. The old spelling, "random" and "caa", is read
+            as it was meant: the circuit's twin, and CAA.
         measures: what to take; None: all that the sets allow. See `measures.py` for the contract.
-        seed: draws the random circuit.
-        out: where to write the run as cna-run/1, beside the cache folder's copy.
+        seed: draws the random twins.
+        out: where to write the run as cna-run/2, beside the cache folder's copy.
+        methods: keys of what is done to the model; None: the circuit scaled, and CAA.
         knowledge: multiple-choice questions; empty: not measured.
-        contrast: the prompts CAA's vectors are made from; None: the activations', else the built-in ones (then the run
+        contrast: the prompts that methods are fitted with; None: the activations', else the built-in ones (then the run
             says so where the circuit was found with others).
         rows_per_batch: rows that go through the model together.
         name: what to call the run in lists.
@@ -83,13 +88,15 @@ def evaluate(
         RunError: a setting cannot be used, or the file cannot be written.
         StoppedError: `stop` was set; what was finished is kept.
     """
+    chosen, twins = methods_and_controls(methods, controls)
     wanted = SweepSettings(
         prompts=prompts or PromptSet.builtin("evaluation-harmful"),
         strengths=tuple(strengths),
         fractions=tuple(fractions) if fractions else None,
         benign=benign,
         borderline=borderline,
-        controls=tuple(controls),
+        methods=chosen,
+        controls=twins,
         measures=None if measures is None else tuple(measures),
         max_new_tokens=max_new_tokens,
         seed=seed,
@@ -116,7 +123,7 @@ def run_plan(
 ) -> Run:
     """Measure what is not measured yet; arguments and errors as for `evaluate`."""
     processes = processes_for(model.device)
-    journal = Journal.start(plan.run, len(plan.batches))
+    journal = Journal.start(plan.run, len(plan.batches), plan.identity)
     if processes.writes:
         if fresh:
             journal.clear()
@@ -132,7 +139,8 @@ def run_plan(
     if todo:
         settings = plan.run.settings
         watching: dict[str, Any] = {"progress": progress, "stop": stop}
-        dials = dials_for(model, plan.circuits, settings.controls, settings.seed, plan.contrast, **watching)
+        treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
+        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, **watching)
         weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:

@@ -6,19 +6,20 @@ Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.batches import Batch, Reads, planned_batches
-from cna_core.evaluation.dials import circuits_by_fraction, settings_of
+from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.journal import Record, now, run_identity
 from cna_core.evaluation.knowledge import Question, question_messages
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.points import answers_of, points_of
-from cna_core.evaluation.runs import Control, PromptsUsed, Run, RunSettings, SetName, Setting, versions
+from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName, versions
+from cna_core.evaluation.setting import Setting, settings_of
 from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -42,12 +43,13 @@ class SweepPlan:
     Args:
         run: the run without figures.
         circuits: by fraction.
-        contrast: what CAA's vectors are made from; None where they are not needed.
+        contrast: what methods are fitted with; None where none needs anything but the circuit.
         settings: the baseline first.
         measures: what is taken.
         conversations: of each prompt set.
         batches: in the order they are done.
         knowledge: the questions asked.
+        stored_as: names the run in the cache folder where an earlier version did; "": by what decides what it measures.
     """
 
     run: Run
@@ -58,11 +60,12 @@ class SweepPlan:
     conversations: dict[SetName, list[list[Message]]]
     batches: tuple[Batch, ...]
     knowledge: tuple[Question, ...] = ()
+    stored_as: str = ""
 
     @property
     def identity(self) -> str:
         """Names the run in the cache folder."""
-        return run_identity(self.run.model, self.run.circuit_sha256, self.run.settings)
+        return self.stored_as or run_identity(self.run.model, self.run.circuit_sha256, self.run.settings)
 
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
         """The run with points and answers from what is measured."""
@@ -89,18 +92,19 @@ def plan_sweep(
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
     sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
-    chosen, knowledge = cast(tuple[Control, ...], wanted.controls), wanted.knowledge
+    knowledge = wanted.knowledge
     taken = wanted.measures if wanted.measures is not None else default_measures(list(sets), knowledge)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
     }
     conversations |= {"knowledge": [question_messages(question) for question in knowledge]} if knowledge else {}
-    caa, notes = _contrast_for_caa(largest, activations, wanted.contrast) if "caa" in chosen else (None, ())
-    settings = settings_of(wanted.strengths, list(circuits), chosen)
+    contrast, notes = _contrast_for_fitting(largest, activations, wanted)
+    settings = settings_of(wanted.strengths, list(circuits), wanted.methods, wanted.controls)
     details = RunSettings(
         strengths=tuple(sorted({setting.strength for setting in settings})),
         fractions=tuple(circuits),
-        controls=chosen,
+        methods=wanted.methods,
+        controls=wanted.controls,
         measures=tuple(measure.name for measure in taken),
         measure_settings={measure.name: measure.settings for measure in taken if measure.settings},
         prompts={kind: _described(prompt_set) for kind, prompt_set in sets.items()} | _described_questions(knowledge),
@@ -108,7 +112,7 @@ def plan_sweep(
         seed=wanted.seed,
         rows_per_batch=wanted.rows_per_batch,
         circuit=largest.settings.model_dump() | {"prompts": largest.prompts.model_dump()},
-        caa_prompts_sha256=caa.sha256 if caa else None,
+        contrast_sha256=contrast.sha256 if contrast else None,
     )
     run = Run(
         name=wanted.name,
@@ -122,19 +126,23 @@ def plan_sweep(
     )
     work = _work(model, taken, conversations)
     batches = planned_batches(work, len(settings), wanted.rows_per_batch)
-    return SweepPlan(run, circuits, caa, settings, taken, conversations, batches, knowledge)
+    return SweepPlan(run, circuits, contrast, settings, taken, conversations, batches, knowledge)
 
 
-def _contrast_for_caa(
-    circuit: Circuit, activations: Activations | None, contrast: ContrastSet | None
-) -> tuple[ContrastSet, tuple[str, ...]]:
-    """What CAA's vectors are made from, and what the run has to say about it."""
+def _contrast_for_fitting(
+    circuit: Circuit, activations: Activations | None, wanted: SweepSettings
+) -> tuple[ContrastSet | None, tuple[str, ...]]:
+    """What methods without a circuit are fitted with, and what the run has to say about it."""
+    fitted = [method(key).label for key in wanted.methods if method(key).uses_prompts]
+    if not fitted:
+        return None, ()
+    contrast = wanted.contrast
     if contrast is None and activations is not None:
         contrast = ContrastSet(PromptSet("positive", activations.positive), PromptSet("negative", activations.negative))
     contrast = contrast or ContrastSet.builtin()
     if contrast.sha256 == circuit.prompts.sha256:
         return contrast, ()
-    return contrast, ("CAA's vectors come from other prompts than the circuit.",)
+    return contrast, (f"{', '.join(fitted)}: fitted with other prompts than the circuit.",)
 
 
 def _described(prompts: PromptSet) -> PromptsUsed:

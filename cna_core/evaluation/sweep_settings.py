@@ -6,12 +6,13 @@ Data and its checks; knows no model in memory and runs nothing.
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures import Measure
-from cna_core.evaluation.runs import CONTROLS, SetName
+from cna_core.evaluation.runs import SetName
+from cna_core.interventions.registry import DEFAULT_METHODS, method
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 DEFAULT_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
@@ -38,15 +39,18 @@ class SweepSettings(BaseModel):
     )
     benign: PromptSet | None = Field(default=None, description="set on which refusals are costs; None: not measured")
     borderline: PromptSet | None = Field(default=None, description="set for over-refusal; None: not measured")
-    controls: tuple[str, ...] = Field(default=("random", "caa"), description="random, caa, both or neither")
+    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of what is done to the model")
+    controls: tuple[str, ...] = Field(
+        default=DEFAULT_METHODS, description="methods whose random twins are measured too; true: all, false: none"
+    )
     measures: tuple[Measure, ...] | None = Field(
         default=None, description="what to take; None: all that the sets allow"
     )
     max_new_tokens: int = Field(default=64, description="longest answer")
-    seed: int = Field(default=0, description="draws the random circuit")
+    seed: int = Field(default=0, description="draws the random twins")
     knowledge: tuple[Question, ...] = Field(default=(), description="multiple-choice questions; empty: not measured")
     contrast: ContrastSet | None = Field(
-        default=None, description="what CAA's vectors are made from; None: the circuit's"
+        default=None, description="what methods are fitted with; None: the circuit's prompts"
     )
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows that go through the model together")
     name: str = Field(default="", description="what to call the run in lists")
@@ -60,12 +64,31 @@ class SweepSettings(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             raise RunError(f"{'.'.join(map(str, first['loc']))} of a sweep cannot be used: {first['msg']}.") from error
 
+    @model_validator(mode="before")
+    @classmethod
+    def _controls_of_all_or_none(cls, content: Any) -> Any:
+        """`controls` may be true or false; where it is not said, every method has its twin."""
+        if not isinstance(content, dict) or not isinstance(content.get("controls", True), bool):
+            return content
+        methods = content.get("methods", DEFAULT_METHODS)
+        return {**content, "controls": methods if content.get("controls", True) else ()}
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods:
+            raise RunError("A sweep needs at least one method.")
+        for key in methods:
+            method(key)
+        return tuple(dict.fromkeys(methods))
+
     @field_validator("controls")
     @classmethod
-    def _known_controls(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [control for control in controls if control not in CONTROLS]:
-            raise RunError(f"{unknown[0]!r} is no control; choose from random and caa.")
-        return tuple(control for control in CONTROLS if control in controls and control != "cna")
+    def _twins_of_the_methods(cls, controls: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+        methods = others.data.get("methods", ())
+        if unknown := [key for key in controls if key not in methods]:
+            raise RunError(f"The random twin of {unknown[0]!r} is asked for, which is not among the methods.")
+        return tuple(key for key in methods if key in controls)
 
     @field_validator("measures")
     @classmethod

@@ -6,7 +6,8 @@ from typing import Literal
 import pandas as pd
 
 from cna_core.evaluation.intervals import Estimate, change_of_rate
-from cna_core.evaluation.runs import BASELINE, Control, Run, SetName, Setting
+from cna_core.evaluation.runs import Run, SetName
+from cna_core.evaluation.setting import BASELINE, Setting
 
 Direction = Literal["all", "answered now", "refused now"]
 
@@ -25,18 +26,15 @@ MEASURES = {
 """Measures of this project and what tables call them; those plugged in are called by their field."""
 
 
-CONTROL_TITLES: dict[Control, str] = {"cna": "CNA", "random": "random", "caa": "CAA"}
-
-
 def points_table(run: Run) -> pd.DataFrame:
-    """One row a point: control, size, strength, then each measure that was taken with the ends of its interval."""
+    """One row a point: method, size, strength, then each measure that was taken with the ends of its interval."""
     taken = [name for name in MEASURES if any(getattr(point, name) is not None for point in run.points)]
     extra = {name for point in run.points for name in point.model_extra or {}}
     taken += sorted(name for name in extra if not name.endswith("_interval"))
     rows = []
     for point in run.points:
         row: dict[str, object] = {
-            "control": CONTROL_TITLES[point.control],
+            "method": point.treatment.label,
             "circuit, %": None if point.fraction is None else 100 * point.fraction,
             "strength": point.strength,
             "prompts": point.prompts,
@@ -56,14 +54,14 @@ def markdown_table(run: Run) -> str:
     Knowledge is given as its change from the baseline in points, paired question by question.
     """
     taken = [name for name in _MARKDOWN if any(getattr(point, name) is not None for point in run.points)]
-    lines = [["control", "circuit", "strength", *(_MARKDOWN[name][0] for name in taken)]]
+    lines = [["method", "circuit", "strength", *(_MARKDOWN[name][0] for name in taken)]]
     lines.append(["---"] * len(lines[0]))
     baseline = run.baseline
     rows = [("baseline", "", "0", baseline)] if baseline else []
     for point in run.points:
         if point.strength != 0:
             size = "" if point.fraction is None else f"{100 * point.fraction:g} %"
-            rows.append((CONTROL_TITLES[point.control], size, _signed(f"{point.strength:g}"), point))
+            rows.append((point.treatment.label, size, _signed(f"{point.strength:g}"), point))
     for *words, point in rows:
         estimates = [point.estimate(name) for name in taken]
         cells = ["" if one is None else _MARKDOWN[name][1](one) for name, one in zip(taken, estimates, strict=True)]
@@ -116,18 +114,18 @@ def runs_beside(first: Run, second: Run) -> pd.DataFrame:
     Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty.
     Sizes are matched as shares of all neurons, so runs of two models can be compared.
     """
-    ours = {(point.control, point.fraction, point.strength): point for point in first.points}
-    theirs = {(point.control, point.fraction, point.strength): point for point in second.points}
+    ours = {(point.treatment, point.fraction, point.strength): point for point in first.points}
+    theirs = {(point.treatment, point.fraction, point.strength): point for point in second.points}
     same = _prompts_hash(first) is not None and _prompts_hash(first) == _prompts_hash(second)
     rows = []
-    order = list(CONTROL_TITLES)
+    order = first.treatments
     shared = sorted(ours.keys() & theirs.keys(), key=lambda at: (order.index(at[0]), at[1] or 0.0, at[2]))
-    for control, fraction, strength in shared:
-        before, after = ours[control, fraction, strength], theirs[control, fraction, strength]
+    for treatment, fraction, strength in shared:
+        before, after = ours[treatment, fraction, strength], theirs[treatment, fraction, strength]
         change = _paired_change(first, second, before.setting) if same else None
         rows.append(
             {
-                "control": CONTROL_TITLES[control],
+                "method": treatment.label,
                 "circuit, %": None if fraction is None else 100 * fraction,
                 "strength": strength,
                 "refused, first": before.refusal_rate,

@@ -17,10 +17,12 @@ from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.measures import BenignDivergence, RefusalRate
 from cna_core.evaluation.refusal import wilson_interval
-from cna_core.evaluation.runs import BASELINE, Run, Setting
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.setting import BASELINE, DEFAULT_TREATMENT, Setting
 from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
+from cna_core.interventions.registry import DEFAULT_METHOD
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.sets import PromptSet
@@ -62,7 +64,7 @@ def working_point_of(run: Run) -> WorkingPoint | None:
     if baseline is None or baseline.refusal_rate is None:
         raise RunError("This run did not measure the baseline's refusals; a working point needs them.")
     _check_refuses(baseline.refusal_rate)
-    rated = [point for point in run.points if point.control == "cna" and point.strength != 0]
+    rated = [point for point in run.points if point.method == DEFAULT_METHOD and point.strength != 0]
     if not any(point.benign_kl is not None for point in rated):
         raise RunError("This run did not measure KL on benign prompts; run it again with benign prompts.")
     enough = [
@@ -112,13 +114,14 @@ def search_working_point(
         strengths=tuple(strengths),
         fractions=tuple(fractions),
         benign=benign or PromptSet.builtin("evaluation-benign"),
+        methods=(DEFAULT_METHOD,),
         controls=(),
         measures=(BenignDivergence(), RefusalRate()),
         max_new_tokens=max_new_tokens,
         rows_per_batch=rows_per_batch,
     )
     plan = plan_sweep(model, circuit, wanted, activations)
-    search = _Search(model, plan, dials_for(model, plan.circuits, (), 0, None), progress, stop)
+    search = _Search(model, plan, dials_for(model, plan.circuits, [DEFAULT_TREATMENT], 0, None), progress, stop)
     return search.result()
 
 

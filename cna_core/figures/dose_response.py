@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
 from cna_core.figures.percents import logarithmic_axis, share_axis
-from cna_core.figures.sweep_curves import COLOURS, DASHES, SYMBOLS, Curve, PublishedMark, Quantity, published_trace
+from cna_core.figures.sweep_curves import DASHES, SYMBOLS, Curve, PublishedMark, Quantity, colour_of, published_trace
 
 MAIN_PIXELS, COST_PIXELS, GAP_PIXELS = 300, 78, 44
 """Heights of the first panel, of each further one, and of the gap above it, which holds its title."""
@@ -31,7 +31,7 @@ def dose_response(
 ) -> go.Figure:
     """The first quantity large, the others below it, over the same strengths, each curve with its interval as a band.
 
-    Traces' `meta` is "<measure>/<control>/<style>", with "/band" for bands and "published" for hollow marks.
+    Traces' `meta` is "<measure>/<method>/<style>", with "/band" for bands and "published" for hollow marks.
 
     Args:
         panels: what to draw, first the refusal rate as a rule. The first stays as an empty frame where it has no curves
@@ -87,7 +87,7 @@ def _strength_axes(
 
 
 def _add_curve(figure: go.Figure, quantity: Quantity, curve: Curve, row: int, marks: bool) -> None:
-    colour, meta = COLOURS[curve.control], f"{quantity.measure}/{curve.control}/{curve.style}"
+    colour, meta = colour_of(curve.treatment), f"{quantity.measure}/{curve.treatment.key}/{curve.style}"
     figure.add_trace(
         go.Scatter(
             meta=f"{meta}/band",
@@ -190,7 +190,7 @@ def _label_ends(figure: go.Figure, quantity: Quantity, curves: Sequence[Curve], 
             xanchor="left",
             yanchor="middle",
             showarrow=False,
-            font={"size": 12, "color": COLOURS[curve.control] if curve.control != "random" else palette.muted(dark)},
+            font={"size": 12, "color": palette.muted(dark) if curve.treatment.is_twin else colour_of(curve.treatment)},
         )
 
 

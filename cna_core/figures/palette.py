@@ -12,6 +12,15 @@ BASELINE = "#0072B2"
 STEERED = "#D55E00"
 RANDOM = "#8A8A8A"
 CAA = "#CC79A7"
+METHOD_COLOURS = {
+    "steered": STEERED,
+    "addition": CAA,
+    "mean": "#56B4E9",
+    "direction": "#009E73",
+    "affine": "#8F7A00",
+    "other": "#6B6B6B",
+}
+"""What each method is drawn in, by the role that it says of itself."""
 POSITIVE = "#E69F00"
 NEGATIVE = "#009E73"
 FINAL_FRAME = "#C9A227"

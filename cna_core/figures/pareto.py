@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from cna_core.figures import palette
 from cna_core.figures.percents import logarithmic_axis, share_axis
 from cna_core.figures.sweep_curves import (
-    COLOURS,
     DASHES,
     QUALITY,
     REFUSAL,
@@ -18,6 +17,7 @@ from cna_core.figures.sweep_curves import (
     Curve,
     PublishedMark,
     Quantity,
+    colour_of,
     published_trace,
 )
 
@@ -40,11 +40,11 @@ def refusal_against_quality(
     figure = go.Figure()
     for refusal, good in pairs:
         shared, mine, theirs = np.intersect1d(refusal.strengths, good.strengths, return_indices=True)
-        colour = COLOURS[refusal.control]
+        colour = colour_of(refusal.treatment)
         figure.add_trace(
             go.Scatter(
                 name=refusal.name,
-                meta=f"pareto/{refusal.control}/{refusal.style}",
+                meta=f"pareto/{refusal.treatment.key}/{refusal.style}",
                 x=good.values[theirs],
                 y=refusal.values[mine],
                 mode="lines+markers+text",

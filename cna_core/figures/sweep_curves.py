@@ -1,6 +1,6 @@
 """What the charts of a run are made of: measures as they are drawn, curves with their intervals, published marks.
 
-`curves_of` takes the curves out of a run. CNA vermilion, random grey, CAA purple everywhere; further runs of a
+`curves_of` takes the curves out of a run. A method has one colour everywhere, twins are grey; further runs of a
 comparison differ by their dashes.
 """
 
@@ -11,12 +11,12 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cna_core.evaluation.runs import Control, Run
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.setting import DEFAULT_TREATMENT, Treatment
 from cna_core.figures import palette
 from cna_core.figures.percents import percent, points
+from cna_core.interventions.registry import methods
 
-COLOURS: dict[Control, str] = {"cna": palette.STEERED, "random": palette.RANDOM, "caa": palette.CAA}
-NAMES: dict[Control, str] = {"cna": "CNA", "random": "random", "caa": "CAA"}
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
@@ -79,14 +79,14 @@ class Curve:
 
     Args:
         name: its direct label.
-        control: decides the colour.
+        treatment: decides the colour.
         strengths: float64.
         values, low, high: the measure and its 95 % interval.
         style: 0 for the first run, 1, 2 … for others in a comparison.
     """
 
     name: str
-    control: Control
+    treatment: Treatment
     strengths: NDArray[np.float64]
     values: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -101,42 +101,48 @@ class PublishedMark:
     strength: float
     refusal: float
     words: str
-    control: Control = "cna"
+    treatment: Treatment = DEFAULT_TREATMENT
     quality: float | None = None
 
 
 def curves_of(
     run: Run, measure: str, fraction: float | None = None, name: str | None = None, style: int = 0
 ) -> list[Curve]:
-    """The curves of a run for one measure, CNA first; those that did not measure it are left out.
+    """The curves of a run for one measure, in the order of its methods; those that did not measure it are left out.
 
     Args:
         fraction: circuit size; None: the run's largest.
-        name: the run's, for a comparison; None: curves are named by their control alone.
+        name: the run's, for a comparison; None: curves are named by their method alone.
     """
     curves = []
-    for control in ("cna", "random", "caa"):
-        taken = [(point.strength, point.estimate(measure)) for point in run.series(control, fraction)]
+    for treatment in run.treatments:
+        taken = [(point.strength, point.estimate(measure)) for point in run.series(treatment, fraction)]
         known = [(strength, *estimate) for strength, estimate in taken if estimate is not None]
         if known:
-            label = NAMES[control] if name is None else f"{name} {NAMES[control]}"
+            label = treatment.label if name is None else f"{name} {treatment.label}"
             strengths, values, low, high = np.array(known, dtype=np.float64).T
-            curves.append(Curve(label, control, strengths, values, low, high, style))
+            curves.append(Curve(label, treatment, strengths, values, low, high, style))
     return curves
+
+
+def colour_of(treatment: Treatment) -> str:
+    """A method's colour; grey for a random twin, and for methods that are not registered here."""
+    roles = {method.key: method.colour for method in methods()}
+    return palette.RANDOM if treatment.is_twin else palette.METHOD_COLOURS[roles.get(treatment.method, "other")]
 
 
 def published_trace(mark: PublishedMark, x: float) -> go.Scatter:
     """A hollow mark at `x`, on the height of its refusal rate."""
     return go.Scatter(
         name="published",
-        meta=f"published/{mark.control}",
+        meta=f"published/{mark.treatment.key}",
         x=[x],
         y=[mark.refusal],
         mode="markers",
         marker={
             "size": 12,
             "symbol": "circle-open",
-            "color": palette.BASELINE if mark.strength == 0 else COLOURS[mark.control],
+            "color": palette.BASELINE if mark.strength == 0 else colour_of(mark.treatment),
             "line": {"width": 2},
         },
         hovertemplate=f"published: {percent(mark.refusal)} refused, {mark.words}<extra></extra>",

@@ -39,6 +39,7 @@ class Intervention(ABC):
         label: its name on charts and buttons.
         colour: its role of colour.
         uses_circuit: whether it acts on a circuit's neurons, so that the circuit's size matters.
+        uses_prompts: whether fitting it needs the discovery prompts.
         strength_words: what its strengths mean.
         model: the model it is fitted to.
     """
@@ -48,6 +49,7 @@ class Intervention(ABC):
     label: ClassVar[str]
     colour: ClassVar[Colour] = "other"
     uses_circuit: ClassVar[bool] = False
+    uses_prompts: ClassVar[bool] = True
     strength_words: ClassVar[Mapping[float, str]] = STRENGTH_WORDS
 
     model: ModelIdentity

@@ -30,6 +30,7 @@ class Mean(Scale):
     key = "mean"
     title = "Move the circuit's neurons to their mean on negative prompts"
     label = "Mean"
+    uses_prompts = True
     colour: ClassVar[Colour] = "mean"
 
     def __post_init__(self) -> None:

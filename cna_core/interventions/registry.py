@@ -17,6 +17,8 @@ DEFAULT_METHOD = "scale"
 """The paper's."""
 TWIN = "random"
 """What files call the random twin of a method."""
+DEFAULT_METHODS = (DEFAULT_METHOD, "caa")
+"""What a sweep compares unless it is told otherwise: the paper's method, and the one it is compared with there."""
 
 _METHODS: dict[str, type[Intervention]] = {}
 _ORDER = ("scale", "mean", "caa", "direction", "affine")

@@ -31,6 +31,7 @@ class Scale(Intervention):
     label = "CNA"
     colour: ClassVar[Colour] = "steered"
     uses_circuit = True
+    uses_prompts = False
 
     @property
     def model(self) -> ModelIdentity:  # type: ignore[override]

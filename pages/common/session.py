@@ -32,6 +32,7 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Progress, Report, Stage
 from cna_core.progress_words import duration_in_words
+from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from pages.common import jobs
 
@@ -100,9 +101,11 @@ def contrast() -> ContrastSet:
     """The chosen contrast set.
 
     Raises:
-        PromptError: the session's own prompts are not there (any more).
+        PromptError: the session's own prompts are not there (any more), or a public set cannot be fetched.
     """
     chosen = str(st.session_state.get("prompts", "built-in"))
+    if chosen.startswith(PREFIX):
+        return ContrastSet.public(chosen)
     return ContrastSet.builtin() if chosen == "built-in" else _own_contrast(chosen)
 
 
@@ -293,6 +296,7 @@ def write_address() -> None:
     selected = selected_neuron()
     for name, value in {
         "model": model_name(),
+        "prompts": None if (chosen := st.session_state.get("prompts")) == "built-in" else chosen,
         "neuron": f"{selected[0]}.{selected[1]}" if selected else None,
         "circuit": st.session_state.get("opened_circuit_name"),
         "found": "1" if finding() else None,

@@ -12,8 +12,9 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.models.catalog import DEFAULT_MODEL, CatalogEntry, catalog
 from cna_core.models.host import host
+from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import PromptSet
-from pages.common import jobs, session
+from pages.common import jobs, public_sets, session
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
 """Circuit sizes that the slider offers, in per cent of all neurons."""
@@ -23,7 +24,11 @@ def draw() -> None:
     """Draw the sidebar; what is chosen in it is read through `session`."""
     with st.sidebar:
         _model()
-        _prompts()
+        problem = _prompts()
+    if problem is not None:
+        st.error(problem, icon=":material/error:")
+        st.stop()  # without prompts there is nothing to find or to show
+    with st.sidebar:
         session.restore_from_address()
         _find()
         st.divider()
@@ -74,18 +79,28 @@ def _facts(entry: CatalogEntry) -> str:
     return " · ".join(facts)
 
 
-def _prompts() -> None:
-    options = ["built-in", *session.own_prompts()]
-    linked = st.query_params.get("prompts")
-    if linked and linked not in options:
-        options.append(linked)
+def _prompts() -> str | None:
+    """Draw the choice of prompts, bound to the address by hand like the model; what is wrong with it, or None."""
+    public = public_sets.contrast_titles()
+    options = ["built-in", *public, *session.own_prompts()]
+    chosen = st.session_state.setdefault("prompts", st.query_params.get("prompts") or "built-in")
+    if chosen not in options:
+        options.append(chosen)
     st.selectbox(
         "Prompts",
         options,
         key="prompts",
-        bind="query-params",
+        format_func=lambda name: public.get(name, name),
+        persist_state="session",
         help="What δ is measured on: positive prompts, which the model refuses, against matched negative ones.",
     )
+    problem = None
+    try:
+        if str(chosen).startswith(PREFIX):
+            public_sets.show_contrast(str(chosen))
+        session.contrast()
+    except CnaError as error:
+        problem = str(error)
     st.checkbox(
         "Only prompts that trigger",
         key="triggered",
@@ -95,6 +110,7 @@ def _prompts() -> None:
     )
     with st.popover("Bring your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
         _own_prompts()
+    return problem
 
 
 def _own_prompts() -> None:

@@ -11,12 +11,17 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError, PromptError, RunError
 from cna_core.evaluation.dials import fraction_of
 from cna_core.evaluation.gate_meter import RefusalOpenings
+from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.judge import KEY_VARIABLE, Judge, JudgedRefusalRate
-from cna_core.evaluation.knowledge import Question, builtin_questions, public_questions, read_questions, spread
+from cna_core.evaluation.knowledge import MMLU, Question, builtin_questions, public_questions, read_questions, spread
 from cna_core.evaluation.measures import Measure, default_measures
 from cna_core.evaluation.pace import Pace
+from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
+from cna_core.interventions.registry import DEFAULT_METHODS, method, methods
+from cna_core.prompts.public_catalog import public_set
 from cna_core.prompts.sets import PromptSet
+from pages.common import public_sets
 from pages.inspecting import panes
 
 QUICK_STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -32,7 +37,8 @@ class Order:
 
     strengths: tuple[float, ...]
     fractions: tuple[float, ...]
-    controls: tuple[str, ...]
+    methods: tuple[str, ...]
+    controls: bool
     prompts: PromptSet
     benign: PromptSet | None
     borderline: PromptSet | None
@@ -50,8 +56,8 @@ class Order:
     def settings(self) -> int:
         """How many settings each prompt goes through."""
         away = len([strength for strength in self.strengths if strength != 0])
-        curves = len(self.fractions) * (1 + ("random" in self.controls)) + ("caa" in self.controls)
-        return 1 + away * curves
+        sizes = sum(len(self.fractions) if method(key).uses_circuit else 1 for key in self.methods)
+        return 1 + away * sizes * (1 + self.controls)
 
     def questions(self, **watching: Any) -> tuple[Question, ...]:
         """The knowledge questions; MMLU may have to be fetched.
@@ -85,7 +91,8 @@ class Order:
             fractions=self.fractions,
             benign=self.benign,
             borderline=self.borderline,
-            controls=self.controls,
+            methods=self.methods,
+            controls=self.methods if self.controls else (),
             measures=tuple(self.measures(questions, openings)),
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
@@ -115,25 +122,39 @@ def ask(circuit: Circuit, activations: Activations | None) -> Order | None:
     """
     try:
         strengths, fractions = _ask_dials(circuit, activations)
-        prompts, benign, borderline = _ask_prompts()
+        prompts, benign, borderline = _ask_prompts(circuit, activations)
         left, right = st.columns([3, 2], vertical_alignment="center")
-        controls = left.pills(
-            "Controls",
-            ["random", "caa"],
-            default=["random", "caa"],
-            selection_mode="multi",
-            key="evaluate-controls",
-            format_func={"random": "random circuit", "caa": "CAA"}.__getitem__,
-            help="The same with as many random neurons of the same layers, and with steering vectors in their place.",
-            **_KEEP,
-        )
+        chosen, twins = _ask_methods(left)
         name = right.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
         with st.expander("More settings", icon=":material/tune:"):
             more = _ask_more()
     except CnaError as error:
         st.error(str(error))
         return None
-    return Order(strengths, fractions, tuple(controls), prompts, benign, borderline, name=name.strip(), **more)
+    return Order(strengths, fractions, chosen, twins, prompts, benign, borderline, name=name.strip(), **more)
+
+
+def _ask_methods(place: Any) -> tuple[tuple[str, ...], bool]:
+    chosen = place.pills(
+        "Methods",
+        [one.key for one in methods()],
+        default=list(DEFAULT_METHODS),
+        selection_mode="multi",
+        key="evaluate-methods",
+        format_func=lambda key: method(key).label,
+        help="  \n".join(f"**{one.label}**: {one.title}." for one in methods()),
+        **_KEEP,
+    )
+    twins = place.toggle(
+        "Random twins",
+        True,
+        key="evaluate-controls",
+        help="The control of each method: the same done with other neurons of the same layers, or random vectors.",
+        **_KEEP,
+    )
+    if not chosen:
+        raise RunError("Choose at least one method.")
+    return tuple(chosen), twins
 
 
 def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -173,10 +194,16 @@ def _own_strengths() -> tuple[float, ...]:
         raise RunError("Strengths are numbers separated by commas, like 0, 0.5, 1.") from error
 
 
-def _ask_prompts() -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
+def _ask_prompts(
+    circuit: Circuit, activations: Activations | None
+) -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
     left, right = panes.side_by_side("order-prompts", [1, 1])
     upload = st.session_state.get("evaluate-own-prompts")
-    harmful = _uploaded(upload) if upload else PromptSet.builtin("evaluation-harmful")
+    harmful = (
+        _uploaded(upload)
+        if upload
+        else public_sets.choose(left, "Harmful prompts from", "harmful", "evaluation-harmful", "evaluate-harmful")
+    )
     count = left.slider(
         "Harmful prompts",
         1,
@@ -196,9 +223,16 @@ def _ask_prompts() -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
         help="As many benign prompts (refusals, KL), and as many that only look unsafe (over-refusal).",
         **_KEEP,
     )
-    benign = _first(PromptSet.builtin("evaluation-benign"), count) if "benign" in costs else None
-    borderline = _first(PromptSet.builtin("borderline"), count) if "borderline" in costs else None
-    return _first(harmful, count), benign, borderline
+    sets: dict[SetName, PromptSet] = {"harmful": harmful.spread(count)}
+    if "benign" in costs:
+        chosen = public_sets.choose(right, "Benign prompts from", "benign", "evaluation-benign", "evaluate-benign")
+        sets["benign"] = chosen.spread(count)
+    if "borderline" in costs:
+        chosen = public_sets.choose(right, "Over-refusal on", "borderline", "borderline", "evaluate-borderline")
+        sets["borderline"] = chosen.spread(count)
+    for note in held_out(sets, discovery_prompts(circuit, activations, None))[1]:
+        st.caption(f":material/info: {note}")
+    return sets["harmful"], sets.get("benign"), sets.get("borderline")
 
 
 def _ask_more() -> dict[str, Any]:
@@ -219,6 +253,8 @@ def _ask_more() -> dict[str, Any]:
     folder, count = "", 120
     if source == "MMLU (folder)":
         folder = third.text_input("Folder with MMLU's CSV files", key="evaluate-mmlu", **_KEEP)
+    if source == "MMLU (Hub)":
+        third.caption(public_set(MMLU).credit)
     if source != "none":
         count = third.number_input("How many questions", 1, 14_042, 120, 20, key="evaluate-questions", **_KEEP)
     first.file_uploader(
@@ -260,11 +296,3 @@ def _uploaded(upload: Any) -> PromptSet:
     if kind not in ("txt", "csv", "jsonl"):
         raise PromptError("Prompts come as .txt, .csv or .jsonl.")
     return PromptSet.from_bytes(upload.getvalue(), kind=kind, name=upload.name)
-
-
-def _first(prompts: PromptSet, count: int) -> PromptSet:
-    """`count` of the prompts, evenly spread over the set, so that every category has its share."""
-    if count >= len(prompts):
-        return prompts
-    chosen = tuple(prompts.prompts[place * len(prompts) // count] for place in range(count))
-    return PromptSet(f"{prompts.name}, {count} of {len(prompts)}", chosen)

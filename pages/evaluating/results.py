@@ -11,7 +11,8 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.knowledge import said_of_chance
 from cna_core.evaluation.published import published_model
-from cna_core.evaluation.runs import Point, Run, SetName, Setting
+from cna_core.evaluation.runs import Point, Run, SetName
+from cna_core.evaluation.setting import DEFAULT_TREATMENT, Setting, Treatment
 from cna_core.evaluation.tables import Direction, answers_beside, points_table, steered_settings
 from cna_core.evaluation.working_point import WorkingPoint, working_point_of
 from cna_core.figures.dose_response import dose_response
@@ -19,7 +20,6 @@ from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.percents import percent
 from cna_core.figures.sweep_curves import (
     COSTS,
-    NAMES,
     QUALITY,
     QUANTITIES,
     REFUSAL,
@@ -29,6 +29,7 @@ from cna_core.figures.sweep_curves import (
     curves_of,
 )
 from cna_core.figures.sweep_grid import grid_heatmap
+from cna_core.interventions.registry import DEFAULT_METHOD
 from pages.common import cards, charts, session, style
 from pages.evaluating import work
 from pages.inspecting import panes
@@ -106,8 +107,8 @@ def published_marks(run: Run) -> list[PublishedMark]:
     if entry.comparison:
         figures = entry.comparison
         marks += [
-            PublishedMark(1.0, figures.cna_refusal, "CNA, second experiment", "cna", figures.cna_quality),
-            PublishedMark(1.0, figures.caa_refusal, "CAA, second experiment", "caa", figures.caa_quality),
+            PublishedMark(1.0, figures.cna_refusal, "CNA, second experiment", quality=figures.cna_quality),
+            PublishedMark(1.0, figures.caa_refusal, "CAA, second experiment", Treatment("caa"), figures.caa_quality),
         ]
     return marks
 
@@ -165,16 +166,21 @@ def _cards(run: Run, fraction: float | None, point: WorkingPoint | None) -> None
     shown = []
     if baseline is not None and baseline.refusal_rate is not None:
         shown.append(cards.Card("Refused, baseline", percent(baseline.refusal_rate), _interval(baseline)))
-    for control in ("cna", "random", "caa"):
-        ablated = next((one for one in run.series(control, fraction) if one.strength == 1.0), None)
+    for treatment in run.treatments:
+        ablated = next((one for one in run.series(treatment, fraction) if one.strength == 1.0), None)
         if ablated is not None and ablated.refusal_rate is not None:
-            label = f"{NAMES[control]} at strength 1"
+            label = f"{treatment.label} at strength 1"
             shown.append(cards.Card(label, percent(ablated.refusal_rate), _interval(ablated)))
     if point is not None:
         words = f"{100 * (point.setting.fraction or 0):g} % at {point.setting.strength:g}"
         shown.append(cards.Card("Working point", words, f"{percent(point.refusal_rate)} refused", describe(point)))
     changed = next(
-        (one for one in run.series("cna", fraction) if one.strength == 1.0 and one.knowledge_change is not None), None
+        (
+            one
+            for one in run.series(DEFAULT_TREATMENT, fraction)
+            if one.strength == 1.0 and one.knowledge_change is not None
+        ),
+        None,
     )
     if changed is not None and changed.knowledge_change is not None and changed.knowledge_change_interval is not None:
         low, high = changed.knowledge_change_interval
@@ -234,22 +240,22 @@ def _pareto(run: Run, fraction: float | None) -> None:
 
 
 def _paired(first: Sequence[Curve], second: Sequence[Curve]) -> list[tuple[Curve, Curve]]:
-    others = {curve.control: curve for curve in second}
-    return [(curve, others[curve.control]) for curve in first if curve.control in others]
+    others = {curve.treatment: curve for curve in second}
+    return [(curve, others[curve.treatment]) for curve in first if curve.treatment in others]
 
 
 def _grid(run: Run, point: WorkingPoint | None) -> None:
     names = [name for name in QUANTITIES if run.baseline and getattr(run.baseline, name) is not None]
     left, right = st.columns(2)
     name = left.selectbox("Measure", names, key="evaluate-grid", format_func=lambda one: QUANTITIES[one].title)
-    controls = [control for control in ("cna", "random") if run.series(control)]
-    control = right.segmented_control(
-        "Circuit", controls, default="cna", required=True, key="evaluate-grid-of", format_func=NAMES.__getitem__
+    sized = list(dict.fromkeys(one.treatment for one in run.points if one.fraction is not None))
+    treatment = right.segmented_control(
+        "Method", sized, default=sized[0], required=True, key="evaluate-grid-of", format_func=lambda one: one.label
     )
     strengths, fractions = np.array(run.settings.strengths), np.array(run.settings.fractions)
     values = np.full((len(fractions), len(strengths)), np.nan)
     for one in run.points:
-        if one.control == control and one.fraction is not None and getattr(one, name) is not None:
+        if one.treatment == treatment and one.fraction is not None and getattr(one, name) is not None:
             values[run.settings.fractions.index(one.fraction), run.settings.strengths.index(one.strength)] = getattr(
                 one, name
             )
@@ -271,7 +277,7 @@ def _flipped(run: Run, fraction: float | None) -> None:
         return
     kind: SetName = first.selectbox("Prompts", sets, key="evaluate-flips-set")
     settings = list(steered_settings(run, kind))
-    wanted = Setting(control="cna", strength=1.0, fraction=fraction)
+    wanted = Setting(DEFAULT_METHOD, 1.0, fraction)
     ablated = settings.index(wanted) if wanted in settings else 0
     setting = second.selectbox("Baseline against", settings, index=ablated, format_func=_named, key="evaluate-flips-of")
     shown = third.selectbox(
@@ -313,7 +319,7 @@ def _flipped(run: Run, fraction: float | None) -> None:
 
 def _named(setting: Setting) -> str:
     size = f", {100 * setting.fraction:g} %" if setting.fraction else ""
-    return f"{NAMES[setting.control]}{size} at strength {setting.strength:g}"
+    return f"{setting.treatment.label}{size} at strength {setting.strength:g}"
 
 
 def _table(run: Run) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 from cna_core.errors import CnaError
 from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
-from cna_core.figures.sweep_curves import NAMES
+from cna_core.interventions.registry import label_of
 from pages.evaluating import work
 
 CHOSEN = "evaluate-chosen"
@@ -84,7 +84,7 @@ def _facts(run: StoredRun) -> list[str]:
     """Short lines: which model and circuit, what is measured, how far it is."""
     settings = run.about.settings
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
-    curves = ["CNA", *(NAMES[control] for control in settings.controls)]
+    curves = [label_of(key) for key in settings.methods] + ["random twins"] * bool(settings.controls)
     lines = [f"{Path(run.about.model.name).name} · {sizes} %"]
     lines.append(f"{settings.prompts['harmful'].count} prompts × {len(settings.strengths)} strengths")
     lines.append(", ".join(curves))

@@ -11,6 +11,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, stored_runs
 from cna_core.evaluation.published import PublishedModel, published, published_model
 from cna_core.evaluation.runs import Point, Run
+from cna_core.evaluation.setting import DEFAULT_TREATMENT
 from cna_core.figures.percents import percent
 from pages.common import session
 from pages.inspecting import evidence
@@ -170,7 +171,7 @@ def _measured_refusal(name: str) -> Measured:
             run = Run.load(Journal(stored.identity).folder / "run.json")
         except CnaError:  # damaged: the Evaluate page says so; an older run may do
             continue
-        ablated = [point for point in run.series("cna") if point.strength == 1]
+        ablated = [point for point in run.series(DEFAULT_TREATMENT) if point.strength == 1]
         if run.baseline is not None and ablated:
             size = f" at {100 * ablated[0].fraction:g} %" if ablated[0].fraction else ""
             quality = ablated[0].quality

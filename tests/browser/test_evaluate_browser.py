@@ -28,10 +28,10 @@ def set_up_a_short_sweep(page: Page, name: str) -> None:
     strengths = main.get_by_label("Strengths, separated by commas")
     strengths.fill("0, 1, 2")
     strengths.press("Enter")
-    # 2 strengths away from 0, of the circuit, its random control, and CAA
-    expect(main.get_by_text("7 settings × 96 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    # 2 strengths away from 0, of two methods and their random twins
+    expect(main.get_by_text("9 settings × 96 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_role("button", name="over-refusal", exact=True).click()
-    expect(main.get_by_text("7 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    expect(main.get_by_text("9 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_role("button", name="CAA", exact=True).click()
     expect(main.get_by_text("5 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     slider = main.get_by_role("slider", name="Harmful prompts")
@@ -81,10 +81,10 @@ def test_a_short_sweep_is_started_stopped_resumed_downloaded_and_opened_again(
     file = tmp_path / "run.json"
     begun.value.save_as(file)
     run = json.loads(file.read_text(encoding="utf-8"))
-    assert run["format"] == "cna-run/1"
+    assert run["format"] == "cna-run/2"
     assert run["finished"]
-    assert {(point["control"], point["strength"]) for point in run["points"]} == {
-        (control, strength) for control in ("cna", "random") for strength in (0, 1, 2)
+    assert {(point["method"], point.get("twin_of"), point["strength"]) for point in run["points"]} == {
+        (*treatment, strength) for treatment in (("scale", None), ("random", "scale")) for strength in (0, 1, 2)
     }
     assert all(point["prompts"] == 3 and "knowledge" in point for point in run["points"])
 

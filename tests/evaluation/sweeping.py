@@ -36,7 +36,7 @@ def small_circuit(model: LoadedModel, size: int = 12) -> Circuit:
 
 
 def small_sweep(model: LoadedModel, measures: Sequence[Measure] | None = None, **changes: object) -> Run:
-    """2 strengths beside the baseline, both controls, all three prompt sets."""
+    """2 strengths beside the baseline, two methods with their random twins, all three prompt sets."""
     arguments: dict[str, object] = {
         "prompts": HARMFUL,
         "strengths": (0.0, 1.0, 2.0),

@@ -22,12 +22,12 @@ def circuit_file(path: Path, neurons: list[int], delta: list[float], width: int 
 
 def run_file(path: Path, rate: float) -> Path:
     content = {
-        "format": "cna-run/1",
+        "format": "cna-run/2",
         "model": {"name": "tiny", "revision": "local", "layers": 4, "neurons_per_layer": 10, "dtype": "float32"},
         "circuit_sha256": "0",
         "settings": {"strengths": [0.0, 1.0], "fractions": [0.004], "prompts": {}},
         "versions": {},
-        "points": [{"strength": 1.0, "fraction": 0.004, "control": "cna", "refusal_rate": rate}],
+        "points": [{"strength": 1.0, "fraction": 0.004, "method": "scale", "refusal_rate": rate}],
         "answers": [],
     }
     path.write_text(json.dumps(content))

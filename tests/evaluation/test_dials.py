@@ -3,24 +3,11 @@ import pytest
 
 from cna_core.circuits.attribution import attribute
 from cna_core.errors import CircuitError, RunError
-from cna_core.evaluation.dials import circuits_by_fraction, dials_for, first_neurons, fraction_of, settings_of
-from cna_core.evaluation.runs import BASELINE, Setting
+from cna_core.evaluation.dials import circuits_by_fraction, dials_for, first_neurons, fraction_of
+from cna_core.evaluation.setting import BASELINE, Setting, Treatment
+from cna_core.interventions.scale import Scale
 from tests.circuits.samples import circuit_of, random_activations
 from tests.evaluation.sweeping import CONTRAST, small_circuit, small_model
-
-
-def test_settings_have_one_baseline_and_every_combination_once() -> None:
-    settings = settings_of([1, 0, 1.0, -0.5], [0.01, 0.02], ["random", "caa"])
-    assert settings[0] == BASELINE
-    assert len(set(settings)) == len(settings) == 1 + 2 * (2 + 2 + 1)
-    assert [setting.strength for setting in settings if setting.control == "caa"] == [-0.5, 1]
-    assert all(setting.fraction is None for setting in settings if setting.control == "caa")
-
-
-@pytest.mark.parametrize("strengths", [[], [float("nan")], [float("inf")], [101]])
-def test_strengths_that_cannot_be_used_are_refused(strengths: list[float]) -> None:
-    with pytest.raises(RunError):
-        settings_of(strengths, [0.01], [])
 
 
 def test_smaller_circuits_are_the_beginning_of_the_ranking_as_if_selected_anew() -> None:
@@ -61,22 +48,21 @@ def test_a_circuit_of_a_number_of_neurons_has_its_share_of_all() -> None:
 def test_lanes_are_steered_as_their_setting_says() -> None:
     model = small_model()
     circuit = small_circuit(model)
-    dials = dials_for(model, {0.125: circuit}, ["random", "caa"], 0, CONTRAST)
+    dials = dials_for(model, {0.125: circuit}, [Treatment("random", "scale"), Treatment("caa")], 0, CONTRAST)
     messages = [{"role": "user", "content": "cats"}]
-    assert dials.lane(messages, BASELINE).steering(None).is_neutral
-    mine = dials.lane(messages, Setting(control="cna", strength=1.5, fraction=0.125))
-    assert mine.circuit is circuit
+    assert dials.lane(messages, BASELINE).change(model, None).is_neutral
+    mine = dials.lane(messages, Setting("scale", 1.5, 0.125))
+    assert isinstance(mine.method, Scale) and mine.method.circuit is circuit
     assert mine.strength == 1.5
-    random = dials.lane(messages, Setting(control="random", strength=1.0, fraction=0.125))
-    assert random.circuit is not None
-    assert not set(random.circuit.flat.tolist()) & set(circuit.flat.tolist())
-    np.testing.assert_array_equal(random.circuit.layer_counts, circuit.layer_counts)
-    caa = dials.lane(messages, Setting(control="caa", strength=0.5)).steering(None)
-    assert caa.adds
-    assert not caa.multiplies
+    random = dials.lane(messages, Setting("random", 1.0, 0.125, twin_of="scale"))
+    assert isinstance(random.method, Scale)
+    assert not set(random.method.circuit.flat.tolist()) & set(circuit.flat.tolist())
+    np.testing.assert_array_equal(random.method.circuit.layer_counts, circuit.layer_counts)
+    caa = dials.lane(messages, Setting("caa", 0.5)).change(model, None)
+    assert caa.additions is not None and caa.neurons is None
 
 
 def test_caa_without_prompts_is_refused() -> None:
     model = small_model()
     with pytest.raises(RunError, match="discovery prompts"):
-        dials_for(model, {0.125: small_circuit(model)}, ["caa"], 0, None)
+        dials_for(model, {0.125: small_circuit(model)}, [Treatment("caa")], 0, None)

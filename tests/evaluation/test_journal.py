@@ -13,10 +13,10 @@ from cna_core.evaluation.journal import (
     run_identity,
     stored_runs,
 )
-from cna_core.evaluation.runs import BASELINE, Setting
+from cna_core.evaluation.setting import BASELINE, Setting
 from tests.evaluation.test_runs import a_run
 
-STEERED = Setting(control="random", strength=1.5, fraction=0.001)
+STEERED = Setting(method="random", strength=1.5, fraction=0.001, twin_of="scale")
 
 
 def a_record(prompt: int = 0, setting: Setting = STEERED, text: str | None = "Sure, “ok”\n") -> Record:

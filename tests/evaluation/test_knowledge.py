@@ -157,7 +157,7 @@ def test_chance_follows_from_the_number_of_choices() -> None:
 def test_knowledge_that_guessing_would_give_is_told(
     right: tuple[float, float, float], chance: float | None, told: bool
 ) -> None:
-    point = Point(strength=0, control="cna", knowledge=right[0], knowledge_interval=right[1:], knowledge_chance=chance)
+    point = Point(strength=0, knowledge=right[0], knowledge_interval=right[1:], knowledge_chance=chance)
     said = said_of_chance(point)
     assert bool(said) == told
     if told:
@@ -166,4 +166,4 @@ def test_knowledge_that_guessing_would_give_is_told(
 
 
 def test_nothing_is_said_of_chance_where_knowledge_was_not_measured() -> None:
-    assert said_of_chance(Point(strength=0, control="cna")) == ""
+    assert said_of_chance(Point(strength=0)) == ""

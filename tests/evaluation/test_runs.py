@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from cna_core.errors import RunError
-from cna_core.evaluation.runs import BASELINE, Point, PromptsUsed, Run, RunAnswer, RunSettings, Setting, versions
+from cna_core.evaluation.runs import Point, PromptsUsed, Run, RunAnswer, RunSettings, versions
+from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from tests.circuits.samples import identity
 
 
@@ -13,14 +14,15 @@ def a_run(**changes: object) -> Run:
     settings = RunSettings(
         strengths=(0.0, 1.0),
         fractions=(0.001, 0.004),
-        controls=("random", "caa"),
+        methods=("scale", "caa"),
+        controls=("scale",),
         prompts={"harmful": PromptsUsed(name="mine", count=2, sha256="ab", texts=("one", "two"))},
     )
     points = (
-        Point(strength=0, fraction=0.001, control="cna", prompts=2, refusal_rate=1.0, refusal_interval=(0.3, 1.0)),
-        Point(strength=1, fraction=0.004, control="cna", prompts=2, refusal_rate=0.5, quality=0.9),
-        Point(strength=0, fraction=0.004, control="cna", prompts=2, refusal_rate=1.0),
-        Point(strength=1, control="caa", prompts=2, refusal_rate=0.0),
+        Point(strength=0, fraction=0.001, method="scale", prompts=2, refusal_rate=1.0, refusal_interval=(0.3, 1.0)),
+        Point(strength=1, fraction=0.004, method="scale", prompts=2, refusal_rate=0.5, quality=0.9),
+        Point(strength=0, fraction=0.004, method="scale", prompts=2, refusal_rate=1.0),
+        Point(strength=1, method="caa", prompts=2, refusal_rate=0.0),
     )
     answers = (RunAnswer(prompt=0, set="harmful", strength=1, fraction=0.004, text="Sure", refused=False),)
     fields = {"model": identity(), "circuit_sha256": "cd", "settings": settings, "points": points, "answers": answers}
@@ -34,12 +36,12 @@ def test_a_run_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
 
 def test_the_file_has_the_documented_fields_and_nothing_that_was_not_measured() -> None:
     content = json.loads(a_run().to_json())
-    assert content["format"] == "cna-run/1"
+    assert content["format"] == "cna-run/2"
     assert {"model", "circuit_sha256", "settings", "versions", "points", "answers"} <= content.keys()
     assert content["points"][0] == {
+        "method": "scale",
         "strength": 0.0,
         "fraction": 0.001,
-        "control": "cna",
         "prompts": 2,
         "refusal_rate": 1.0,
         "refusal_interval": [0.3, 1.0],
@@ -52,9 +54,12 @@ def test_the_file_has_the_documented_fields_and_nothing_that_was_not_measured() 
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "no run of format cna-run/1"),
-        ('{"format": "cna-run/2"}', "its format is 'cna-run/2'"),
+        ("[]", "no run of format cna-run/2"),
+        ('{"format": "cna-run/3"}', "its format is 'cna-run/3', and cna-run/2 and cna-run/1 are what can be read"),
+        ('{"format": "cna-run/2"}', "model: Field required"),
         ('{"format": "cna-run/1"}', "model: Field required"),
+        ('{"format": "cna-run/1", "points": [{"control": "magic"}]}', "control 'magic' is none of cna, random, caa"),
+        ('{"format": "cna-run/1", "settings": {"controls": 3}}', "settings.controls: not a list"),
         ("[" * 100_000, "is not JSON"),
     ],
 )
@@ -74,10 +79,10 @@ def test_a_missing_file_and_one_that_cannot_be_written_are_told(tmp_path: Path) 
 
 def test_a_series_is_one_curve_by_strength() -> None:
     run = a_run()
-    assert [point.strength for point in run.series("cna")] == [0, 1]
-    assert {point.fraction for point in run.series("cna")} == {0.004}
-    assert [point.refusal_rate for point in run.series("caa")] == [0.0]
-    assert run.series("random") == ()
+    assert [point.strength for point in run.series(Treatment("scale"))] == [0, 1]
+    assert {point.fraction for point in run.series(Treatment("scale"))} == {0.004}
+    assert [point.refusal_rate for point in run.series(Treatment("caa"))] == [0.0]
+    assert run.series(Treatment("random", "scale")) == ()
 
 
 def test_a_point_tells_a_measure_with_its_interval_or_that_it_was_not_taken() -> None:
@@ -89,14 +94,17 @@ def test_a_point_tells_a_measure_with_its_interval_or_that_it_was_not_taken() ->
 
 def test_the_baseline_is_one_setting_whatever_curve_it_is_on() -> None:
     assert a_run().points[0].setting == a_run().points[2].setting == BASELINE
-    assert a_run().points[1].setting == Setting(control="cna", strength=1, fraction=0.004)
+    assert a_run().points[1].setting == Setting(method="scale", strength=1, fraction=0.004)
 
 
 def test_measures_from_outside_may_add_fields() -> None:
-    point = Point(strength=1, control="cna", politeness=0.7, politeness_interval=(0.6, 0.8))  # type: ignore[call-arg]
+    point = Point(strength=1, method="scale", politeness=0.7, politeness_interval=(0.6, 0.8))  # type: ignore[call-arg]
     assert point.estimate("politeness") == (0.7, 0.6, 0.8)
 
 
-def test_an_unknown_control_is_refused() -> None:
-    with pytest.raises(ValidationError):
-        Point(strength=1, control="magic")  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", [{"method": "random"}, {"method": "caa", "twin_of": "scale"}])
+def test_a_twin_names_its_method_and_a_method_is_no_twin(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="twin_of"):
+        Point(strength=1, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="twin_of"):
+        Setting(**wrong)  # type: ignore[arg-type]

@@ -40,10 +40,12 @@ def without_time(run: Run) -> Run:
 def test_a_sweep_measures_every_curve_and_every_answer(model: LoadedModel, empty_cache: Path) -> None:
     run = small_sweep(model)
     assert run.finished
-    assert {(point.control, point.strength) for point in run.points} == {
-        (control, strength) for control in ("cna", "random", "caa") for strength in (0, 1, 2)
+    assert {(*point.treatment, point.strength) for point in run.points} == {
+        (*treatment, strength)
+        for treatment in (("scale", None), ("random", "scale"), ("caa", None), ("random", "caa"))
+        for strength in (0, 1, 2)
     }
-    settings = 1 + 3 * 2
+    settings = 1 + 4 * 2
     assert len(run.answers) == settings * (3 + 2 + 1)
     assert all(point.prompts == 3 for point in run.points)
     for point in run.points:
@@ -65,13 +67,13 @@ def test_the_baseline_is_the_same_point_on_every_curve_and_has_no_divergence(
     model: LoadedModel, empty_cache: Path
 ) -> None:
     baselines = [point for point in small_sweep(model).points if point.strength == 0]
-    assert len(baselines) == 3
-    assert len({point.model_dump_json(exclude={"control", "fraction"}) for point in baselines}) == 1
+    assert len(baselines) == 4
+    assert len({point.model_dump_json(exclude={"method", "twin_of", "fraction"}) for point in baselines}) == 1
     assert baselines[0].benign_kl == 0
 
 
 def test_answers_are_those_of_each_setting_alone(model: LoadedModel, empty_cache: Path) -> None:
-    run = small_sweep(model, controls=())
+    run = small_sweep(model, methods=("scale",), controls=False)
     answers = [answer for answer in run.answers if answer.prompt_set == "harmful"]
     assert len({answer.text for answer in answers}) > 1
     for answer in answers:
@@ -81,7 +83,7 @@ def test_answers_are_those_of_each_setting_alone(model: LoadedModel, empty_cache
 
 
 def test_divergence_worked_by_hand(model: LoadedModel, empty_cache: Path) -> None:
-    run = small_sweep(model, [BenignDivergence()], controls=(), borderline=None)
+    run = small_sweep(model, [BenignDivergence()], methods=("scale",), controls=False, borderline=None)
     divergences = []
     for prompt in BENIGN:
         tokens = torch.tensor([encode(model, prompt)] * 2)
@@ -162,19 +164,24 @@ def test_the_file_is_written_where_it_was_asked_for(model: LoadedModel, empty_ca
 def test_another_seed_is_another_run_with_the_same_circuit_and_another_random_one(
     model: LoadedModel, empty_cache: Path
 ) -> None:
-    first, second = (small_sweep(model, seed=seed, controls=("random",)) for seed in (0, 1))
+    first, second = (small_sweep(model, seed=seed, methods=("scale",)) for seed in (0, 1))
     assert len(stored_runs()) == 2
 
-    def texts(run: Run, control: str) -> list[str]:
-        return [answer.text for answer in run.answers if answer.control == control]
+    def texts(run: Run, method: str) -> list[str]:
+        return [answer.text for answer in run.answers if answer.method == method]
 
-    assert texts(first, "cna") == texts(second, "cna")
+    assert texts(first, "scale") == texts(second, "scale")
     assert texts(first, "random") != texts(second, "random")
 
 
 def test_progress_grows_to_the_end(model: LoadedModel, empty_cache: Path) -> None:
     calls: list[tuple[int, int]] = []
-    small_sweep(model, controls=(), progress=lambda told: calls.append((told.done, told.total)))
+    small_sweep(
+        model,
+        methods=("scale",),
+        controls=False,
+        progress=lambda told: calls.append((told.done, told.total)),
+    )
     shares = [done / total for done, total in calls if total]
     assert shares == sorted(shares)
     assert shares[0] == 0
@@ -184,7 +191,13 @@ def test_progress_grows_to_the_end(model: LoadedModel, empty_cache: Path) -> Non
 def test_a_sweep_is_estimated_before_it_starts_and_costs_nothing_when_done(
     model: LoadedModel, empty_cache: Path
 ) -> None:
-    arguments = {"prompts": HARMFUL, "strengths": (0.0, 1.0), "controls": (), "max_new_tokens": 4}
+    arguments = {
+        "prompts": HARMFUL,
+        "strengths": (0.0, 1.0),
+        "methods": ("scale",),
+        "controls": (),
+        "max_new_tokens": 4,
+    }
     plan = plan_sweep(model, small_circuit(model), SweepSettings(**arguments))  # type: ignore[arg-type]
     assert estimate(model, plan) > 0
     evaluate(model, small_circuit(model), **arguments)  # type: ignore[arg-type]
@@ -243,7 +256,7 @@ class Length(Quality):
 
 
 def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> None:
-    run = small_sweep(model, [RefusalRate(), Length()], controls=())
+    run = small_sweep(model, [RefusalRate(), Length()], methods=("scale",), controls=False)
     estimate = run.points[0].estimate("length")
     assert estimate is not None
     assert estimate.value > 1

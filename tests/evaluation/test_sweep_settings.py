@@ -12,18 +12,22 @@ def test_without_a_word_it_is_the_issues_sweep_on_the_built_in_prompts() -> None
     settings = SweepSettings()
     assert settings.prompts == PromptSet.builtin("evaluation-harmful")
     assert settings.strengths == DEFAULT_STRENGTHS
-    assert settings.controls == ("random", "caa")
+    assert settings.methods == settings.controls == ("scale", "caa")
     assert list(settings.sets) == ["harmful"]
 
 
-def test_controls_come_in_one_order_whatever_was_typed() -> None:
-    assert SweepSettings(controls=("caa", "cna", "random")).controls == ("random", "caa")
+def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
+    assert SweepSettings(methods=("caa", "scale")).controls == ("caa", "scale")
+    assert SweepSettings(methods=("caa",), controls=True).controls == ("caa",)  # type: ignore[arg-type]
+    assert SweepSettings(controls=False).controls == ()  # type: ignore[arg-type]
+    assert SweepSettings(controls=("caa", "scale")).controls == ("scale", "caa")
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"controls": ("magic",)}, "no control"),
+        ({"controls": ("magic",)}, "twin of 'magic' is asked for"),
+        ({"methods": ()}, "at least one method"),
         ({"rows_per_batch": 1}, "at least two rows"),
         ({"measures": (RefusalRate("benign"),)}, "benign prompts; give them"),
         ({"measures": (RefusalRate(), RefusalRate())}, "name of its own"),

@@ -1,10 +1,11 @@
 import pytest
 
-from cna_core.evaluation.runs import Point, RunAnswer, Setting
+from cna_core.evaluation.runs import Point, RunAnswer
+from cna_core.evaluation.setting import Setting
 from cna_core.evaluation.tables import answers_beside, markdown_table, points_table, runs_beside, steered_settings
 from tests.evaluation.test_runs import a_run
 
-ABLATED = Setting(control="cna", strength=1.0, fraction=0.004)
+ABLATED = Setting(method="scale", strength=1.0, fraction=0.004)
 
 
 def an_answer(prompt: int, refused: bool, setting: Setting | None = None) -> RunAnswer:
@@ -13,7 +14,8 @@ def an_answer(prompt: int, refused: bool, setting: Setting | None = None) -> Run
         prompt=prompt,
         set="harmful",
         strength=chosen.strength,
-        control=chosen.control,
+        method=chosen.method,
+        twin_of=chosen.twin_of,
         fraction=chosen.fraction,
         text="sorry" if refused else "sure",
         refused=refused,
@@ -28,7 +30,7 @@ RUN = a_run(
         an_answer(0, False, ABLATED),
         an_answer(1, True, ABLATED),
         an_answer(2, True, ABLATED),
-        an_answer(0, True, Setting(control="caa", strength=1.0)),
+        an_answer(0, True, Setting(method="caa", strength=1.0)),
     )
 )
 
@@ -53,17 +55,17 @@ def test_a_row_has_the_request_and_both_answers() -> None:
 
 def test_prompts_whose_verdict_stayed_are_shown_on_demand() -> None:
     assert answers_beside(RUN, ABLATED, only_flipped=False)["prompt"].tolist() == [0, 1, 2]
-    assert answers_beside(RUN, Setting(control="random", strength=1.0, fraction=0.001)).empty
+    assert answers_beside(RUN, Setting("random", 1.0, 0.001, twin_of="scale")).empty
 
 
 def test_settings_with_answers_are_listed_once_without_the_baseline() -> None:
-    assert steered_settings(RUN) == [ABLATED, Setting(control="caa", strength=1.0)]
+    assert steered_settings(RUN) == [ABLATED, Setting(method="caa", strength=1.0)]
 
 
 def test_the_table_has_a_row_a_point_and_columns_for_what_was_measured() -> None:
     points = (
-        Point(strength=1, fraction=0.004, control="cna", prompts=9, refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
-        Point(strength=1, control="caa", prompts=9, refusal_rate=0.1, knowledge=0.3, politeness=0.5),  # type: ignore[call-arg]
+        Point(strength=1, fraction=0.004, method="scale", prompts=9, refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
+        Point(strength=1, method="caa", prompts=9, refusal_rate=0.1, knowledge=0.3, politeness=0.5),  # type: ignore[call-arg]
     )
     table = points_table(a_run(points=points))
     assert table["refused"].tolist() == [0.5, 0.1]
@@ -75,16 +77,16 @@ def test_the_table_has_a_row_a_point_and_columns_for_what_was_measured() -> None
 
 def test_two_runs_stand_side_by_side_with_paired_changes() -> None:
     points = (
-        Point(strength=1, control="caa", refusal_rate=1.0),
-        Point(strength=1, fraction=0.004, control="cna", refusal_rate=2 / 3),
+        Point(strength=1, method="caa", refusal_rate=1.0),
+        Point(strength=1, fraction=0.004, method="scale", refusal_rate=2 / 3),
     )
     other_answers = (an_answer(0, False, ABLATED), an_answer(1, False, ABLATED), an_answer(2, True, ABLATED))
     first = RUN.model_copy(update={"points": points})
     second = a_run(
-        answers=other_answers, points=(Point(strength=1, fraction=0.004, control="cna", refusal_rate=1 / 3),)
+        answers=other_answers, points=(Point(strength=1, fraction=0.004, method="scale", refusal_rate=1 / 3),)
     )
     [row] = runs_beside(first, second).to_dict("records")
-    assert (row["control"], row["circuit, %"], row["strength"]) == ("CNA", 0.4, 1.0)
+    assert (row["method"], row["circuit, %"], row["strength"]) == ("CNA", 0.4, 1.0)
     assert row["change"] == pytest.approx(-1 / 3)
     assert row["change, low"] < -1 / 3 < row["change, high"]
 
@@ -99,21 +101,21 @@ def test_runs_on_other_prompts_are_not_paired() -> None:
 def test_the_markdown_table_has_the_baseline_once_and_a_row_for_each_other_point() -> None:
     base = {"refusal_rate": 0.5, "refusal_interval": (0.4, 0.6), "knowledge_change": 0.0}
     points = (
-        Point(strength=0, fraction=0.001, control="cna", **base),  # type: ignore[arg-type]
-        Point(strength=0, fraction=0.004, control="cna", **base),  # type: ignore[arg-type]
+        Point(strength=0, fraction=0.001, method="scale", **base),  # type: ignore[arg-type]
+        Point(strength=0, fraction=0.004, method="scale", **base),  # type: ignore[arg-type]
         Point(
             strength=-1,
             fraction=0.004,
-            control="cna",
+            method="scale",
             refusal_rate=0.75,
             refusal_interval=(0.6, 0.9),
             knowledge_change=-0.02,
             knowledge_change_interval=(-0.05, 0.01),
         ),
-        Point(strength=1, control="caa", refusal_rate=0.0, refusal_interval=(0.0, 0.1)),
+        Point(strength=1, method="caa", refusal_rate=0.0, refusal_interval=(0.0, 0.1)),
     )
     assert markdown_table(a_run(points=points)).splitlines() == [
-        "| control | circuit | strength | refused | knowledge, change in points |",
+        "| method | circuit | strength | refused | knowledge, change in points |",
         "| --- | --- | --- | --- | --- |",
         "| baseline |  | 0 | 50 % (40–60) | +0.0 (+0.0 to +0.0) |",
         "| CNA | 0.4 % | −1 | 75 % (60–90) | −2.0 (−5.0 to +1.0) |",

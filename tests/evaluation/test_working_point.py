@@ -5,7 +5,8 @@ import pytest
 from cna_core.errors import RunError
 from cna_core.evaluation import measures
 from cna_core.evaluation.refusal import Verdict
-from cna_core.evaluation.runs import Point, Setting
+from cna_core.evaluation.runs import Point
+from cna_core.evaluation.setting import Setting
 from cna_core.evaluation.working_point import search_working_point, working_point_of
 from cna_core.models.loaded import LoadedModel
 from tests.evaluation.sweeping import BENIGN, HARMFUL, small_circuit, small_model, small_sweep
@@ -17,8 +18,12 @@ def model() -> LoadedModel:
     return small_model()
 
 
-def a_point(strength: float, refusal: float, kl: float | None, fraction: float = 0.001, control: str = "cna") -> Point:
-    return Point(strength=strength, fraction=fraction, control=control, prompts=10, refusal_rate=refusal, benign_kl=kl)  # type: ignore[arg-type]
+def a_point(
+    strength: float, refusal: float, kl: float | None, fraction: float = 0.001, twin_of: str | None = None
+) -> Point:
+    method = "random" if twin_of else "scale"
+    at = {"method": method, "twin_of": twin_of, "strength": strength, "fraction": fraction}
+    return Point(**at, prompts=10, refusal_rate=refusal, benign_kl=kl)  # type: ignore[arg-type]
 
 
 def test_the_gentlest_point_that_halves_refusal_is_chosen() -> None:
@@ -28,11 +33,11 @@ def test_the_gentlest_point_that_halves_refusal_is_chosen() -> None:
         a_point(1.0, 0.4, 0.05),
         a_point(0.5, 0.2, 0.03, fraction=0.004),
         a_point(1.0, 0.0, 0.9, fraction=0.004),
-        a_point(1.0, 0.0, 0.001, control="random"),  # controls are no circuits to work with
+        a_point(1.0, 0.0, 0.001, twin_of="scale"),  # controls are no circuits to work with
     )
     found = working_point_of(a_run(points=points))
     assert found is not None
-    assert found.setting == Setting(control="cna", strength=0.5, fraction=0.004)
+    assert found.setting == Setting(method="scale", strength=0.5, fraction=0.004)
     assert (found.refusal_rate, found.baseline_rate, found.benign_kl) == (0.2, 0.8, 0.03)
 
 
@@ -57,12 +62,25 @@ def test_a_run_that_does_not_say_enough_is_refused(points: tuple[Point, ...], sa
 def test_the_search_finds_what_a_whole_sweep_would_choose(
     model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = small_sweep(model, controls=(), max_new_tokens=4, strengths=(0, 0.5, 1, 1.5, 2, 3), fractions=(0.05, 0.125))
+    run = small_sweep(
+        model,
+        methods=("scale",),
+        controls=False,
+        max_new_tokens=4,
+        strengths=(0, 0.5, 1, 1.5, 2, 3),
+        fractions=(0.05, 0.125),
+    )
     # The tiny model never refuses: call the baseline's answers refusals, so that whatever changes them "halves" them.
     refusals = {answer.text for answer in run.answers if answer.strength == 0}
     monkeypatch.setattr(measures, "detect_refusal", lambda text: Verdict(text in refusals, "because"))
     whole = small_sweep(
-        model, controls=(), max_new_tokens=4, strengths=(0, 0.5, 1, 1.5, 2, 3), fractions=(0.05, 0.125), fresh=True
+        model,
+        methods=("scale",),
+        controls=False,
+        max_new_tokens=4,
+        strengths=(0, 0.5, 1, 1.5, 2, 3),
+        fractions=(0.05, 0.125),
+        fresh=True,
     )
     expected = working_point_of(whole)
     assert expected is not None

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 from cna_core.evaluation.runs import Point
+from cna_core.evaluation.setting import Treatment
 from cna_core.figures import palette
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.figures.dose_response import dose_response
@@ -18,9 +19,10 @@ from tests.evaluation.test_runs import a_run
 STRENGTHS = np.array([-1.0, 0.0, 1.0, 2.0])
 
 
-def a_curve(control: str = "cna", values: tuple[float, ...] = (0.9, 0.8, 0.4, 0.1), style: int = 0) -> Curve:
+def a_curve(label: str = "CNA", values: tuple[float, ...] = (0.9, 0.8, 0.4, 0.1), style: int = 0) -> Curve:
     middle = np.array(values)
-    return Curve(control, control, STRENGTHS, middle, middle - 0.05, middle + 0.05, style)  # type: ignore[arg-type]
+    treatment = {"CNA": Treatment("scale"), "CAA": Treatment("caa"), "twin": Treatment("random", "scale")}[label]
+    return Curve(label, treatment, STRENGTHS, middle, middle - 0.05, middle + 0.05, style)
 
 
 def trace(figure: go.Figure, meta: str) -> go.Figure:
@@ -30,7 +32,7 @@ def trace(figure: go.Figure, meta: str) -> go.Figure:
 
 def test_a_curve_is_drawn_with_its_interval_as_a_band_in_its_colour() -> None:
     figure = dose_response([(REFUSAL, [a_curve()])])
-    line, band = trace(figure, "refusal_rate/cna/0"), trace(figure, "refusal_rate/cna/0/band")
+    line, band = trace(figure, "refusal_rate/scale/0"), trace(figure, "refusal_rate/scale/0/band")
     np.testing.assert_array_equal(line.x, STRENGTHS)
     np.testing.assert_allclose(line.y, [0.9, 0.8, 0.4, 0.1])
     assert line.line.color == palette.STEERED
@@ -39,7 +41,7 @@ def test_a_curve_is_drawn_with_its_interval_as_a_band_in_its_colour() -> None:
 
 
 def test_costs_stand_below_over_the_same_strengths() -> None:
-    curves = [a_curve("cna"), a_curve("random"), a_curve("caa")]
+    curves = [a_curve("CNA"), a_curve("twin"), a_curve("CAA")]
     figure = dose_response([(REFUSAL, curves), *((cost, curves) for cost in COSTS)], prompts=64)
     assert len(figure.data) == 2 * 3 * (1 + len(COSTS))
     ranges = {tuple(figure.layout[name].range) for name in figure.layout if name.startswith("xaxis")}
@@ -83,8 +85,8 @@ def test_panels_keep_their_heights_and_titles_have_room() -> None:
 
 
 def test_labels_at_the_ends_do_not_overlap() -> None:
-    figure = dose_response([(REFUSAL, [a_curve("cna"), a_curve("random"), a_curve("caa")])])
-    places = sorted(note.y for note in figure.layout.annotations if note.text in ("cna", "random", "caa"))
+    figure = dose_response([(REFUSAL, [a_curve("CNA"), a_curve("twin"), a_curve("CAA")])])
+    places = sorted(note.y for note in figure.layout.annotations if note.text in ("CNA", "twin", "CAA"))
     assert len(places) == 3
     assert min(np.diff(places)) > 0.05
 
@@ -92,25 +94,25 @@ def test_labels_at_the_ends_do_not_overlap() -> None:
 def test_published_figures_are_hollow_marks() -> None:
     mark = PublishedMark(1.0, 0.34, "ablated")
     figure = dose_response([(REFUSAL, [a_curve()])], published=[mark])
-    drawn = trace(figure, "published/cna")
+    drawn = trace(figure, "published/scale")
     assert (drawn.x, drawn.y, drawn.marker.symbol) == ((1.0,), (0.34,), "circle-open")
 
 
 def test_a_second_run_differs_by_its_dashes_not_by_its_colour() -> None:
     figure = dose_response([(REFUSAL, [a_curve(), a_curve(style=1)])])
-    first, second = trace(figure, "refusal_rate/cna/0"), trace(figure, "refusal_rate/cna/1")
+    first, second = trace(figure, "refusal_rate/scale/0"), trace(figure, "refusal_rate/scale/1")
     assert first.line.color == second.line.color
     assert first.line.dash != second.line.dash
 
 
 def test_the_pareto_view_pairs_refusal_and_quality_of_the_same_strength() -> None:
-    quality = Curve("cna", "cna", STRENGTHS[1:], *(np.array([1.0, 0.9, 0.7]),) * 3)
+    quality = Curve("CNA", Treatment("scale"), STRENGTHS[1:], *(np.array([1.0, 0.9, 0.7]),) * 3)
     figure = refusal_against_quality([(a_curve(), quality)], published=[PublishedMark(1, 0.2, "x", quality=0.97)])
-    drawn = trace(figure, "pareto/cna/0")
+    drawn = trace(figure, "pareto/scale/0")
     np.testing.assert_allclose(drawn.x, [1.0, 0.9, 0.7])
     np.testing.assert_allclose(drawn.y, [0.8, 0.4, 0.1])
     np.testing.assert_allclose(drawn.customdata, [0, 1, 2])
-    assert trace(figure, "published/cna").x == (0.97,)
+    assert trace(figure, "published/scale").x == (0.97,)
 
 
 def test_the_grid_says_its_numbers_and_frames_the_working_point() -> None:
@@ -154,7 +156,7 @@ def test_a_perplexity_of_twenty_is_called_twenty() -> None:
 
 def test_a_long_name_of_a_run_is_said_whole_beside_its_curve() -> None:
     name = "qwen2.5-coder-0.5b-instruct CNA"
-    curves = [a_curve(), Curve(name, "cna", STRENGTHS, *(np.array([0.9, 0.8, 0.4, 0.1]),) * 3, style=1)]
+    curves = [a_curve(), Curve(name, Treatment("scale"), STRENGTHS, *(np.array([0.9, 0.8, 0.4, 0.1]),) * 3, style=1)]
     notes = [note.text for note in dose_response([(REFUSAL, curves)]).layout.annotations]
     assert name in [note.replace("-<br>", "-").replace("<br>", " ") for note in notes]
 
@@ -162,8 +164,10 @@ def test_a_long_name_of_a_run_is_said_whole_beside_its_curve() -> None:
 def test_shares_and_changes_are_said_as_elsewhere_in_the_app() -> None:
     (change,) = [cost for cost in COSTS if cost.signed]
     figure = dose_response([(REFUSAL, [a_curve()]), (change, [a_curve(values=(0.0, 0.0, -0.1, 0.1))])])
-    assert trace(figure, "refusal_rate/cna/0").hovertext[2] == "cna, strength 1: refused 40 % (95 %: 35 % to 45 %)"
-    assert "change from baseline −10 pp (95 %: −15 pp to −5 pp)" in trace(figure, "knowledge_change/cna/0").hovertext[2]
+    assert trace(figure, "refusal_rate/scale/0").hovertext[2] == "CNA, strength 1: refused 40 % (95 %: 35 % to 45 %)"
+    assert (
+        "change from baseline −10 pp (95 %: −15 pp to −5 pp)" in trace(figure, "knowledge_change/scale/0").hovertext[2]
+    )
     assert "40 %" in figure.layout.yaxis.ticktext
     assert "+10 pp" in figure.layout.yaxis2.ticktext
 
@@ -185,10 +189,10 @@ def test_the_causal_profile_shows_both_curves_and_the_random_band() -> None:
 
 def test_curves_come_out_of_a_run_with_what_it_measured_alone() -> None:
     points = (
-        Point(strength=1, fraction=0.004, control="cna", refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
-        Point(strength=0, fraction=0.004, control="cna", refusal_rate=0.9, refusal_interval=(0.8, 1.0)),
-        Point(strength=1, fraction=0.001, control="cna", refusal_rate=0.7, refusal_interval=(0.6, 0.8)),
-        Point(strength=1, control="caa", refusal_rate=0.1, refusal_interval=(0.0, 0.2), knowledge=0.3),
+        Point(strength=1, fraction=0.004, method="scale", refusal_rate=0.5, refusal_interval=(0.4, 0.6)),
+        Point(strength=0, fraction=0.004, method="scale", refusal_rate=0.9, refusal_interval=(0.8, 1.0)),
+        Point(strength=1, fraction=0.001, method="scale", refusal_rate=0.7, refusal_interval=(0.6, 0.8)),
+        Point(strength=1, method="caa", refusal_rate=0.1, refusal_interval=(0.0, 0.2), knowledge=0.3),
     )
     run = a_run(points=points)
     cna, caa = curves_of(run, "refusal_rate")
@@ -196,7 +200,7 @@ def test_curves_come_out_of_a_run_with_what_it_measured_alone() -> None:
     np.testing.assert_allclose(cna.values, [0.9, 0.5])
     np.testing.assert_allclose(caa.high, [0.2])
     np.testing.assert_allclose(curves_of(run, "refusal_rate", 0.001)[0].values, [0.7])
-    assert [curve.control for curve in curves_of(run, "knowledge", name="base")] == ["caa"]
+    assert [curve.treatment for curve in curves_of(run, "knowledge", name="base")] == [Treatment("caa")]
     assert curves_of(run, "perplexity") == []
 
 

@@ -23,7 +23,7 @@ def a_run(name: str, refused_at_one: float = 0.25, circuit: str = "ab") -> Run:
         Point(
             strength=strength,
             fraction=0.004,
-            control="cna",
+            method="scale",
             prompts=4,
             refusal_rate=rate,
             refusal_interval=(max(0, rate - 0.2), min(1, rate + 0.2)),
@@ -113,8 +113,8 @@ def test_the_run_that_is_looked_at_stands_out_in_the_list(empty_cache: Path) -> 
 
 def test_no_card_stands_alone_in_a_second_row(empty_cache: Path) -> None:
     run = a_run("full")
-    more = [run.points[1].model_copy(update={"control": "random"})]
-    more.append(run.points[1].model_copy(update={"control": "caa", "fraction": None}))
+    more = [run.points[1].model_copy(update={"method": "random", "twin_of": "scale"})]
+    more.append(run.points[1].model_copy(update={"method": "caa", "fraction": None}))
     known = {"knowledge_change": 0.0, "knowledge_change_interval": (-0.1, 0.1)}
     points = (run.points[0], run.points[1].model_copy(update=known), *more)
     app = opened("pages/evaluate.py", **{"evaluate-chosen": keep_run(run.model_copy(update={"points": points}))})
@@ -195,7 +195,8 @@ def test_an_order_counts_its_settings() -> None:
     order = Order(
         strengths=(0.0, 1.0, 2.0),
         fractions=(0.001, 0.004),
-        controls=("random", "caa"),
+        methods=("scale", "caa"),
+        controls=True,
         prompts=PromptSet("p", ("one",)),
         benign=None,
         borderline=None,
@@ -209,5 +210,5 @@ def test_an_order_counts_its_settings() -> None:
         seed=0,
         name="",
     )
-    assert order.settings == 1 + 2 * (2 * 2 + 1)
+    assert order.settings == 1 + 2 * (2 + 1) * 2
     assert [measure.name for measure in order.measures((), None)] == ["refusal_rate", "quality", "perplexity"]

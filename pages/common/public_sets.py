@@ -1,0 +1,63 @@
+"""Choosing between the built-in prompts and public sets: one widget, with the license of what is chosen below it."""
+
+from typing import Any
+
+import streamlit as st
+
+from cna_core.prompts.public import find_public, is_public_here
+from cna_core.prompts.public_catalog import PREFIX, Role, public_contrast, public_contrasts, public_set, sets_of
+from cna_core.prompts.sets import PromptSet
+
+BUILT_IN = "built-in"
+
+
+def choose(place: Any, label: str, role: Role, builtin: str, key: str) -> PromptSet:
+    """Draw the choice of a prompt set in `place`, with the license of a public one below it.
+
+    Args:
+        role: which public sets are offered.
+        builtin: the built-in set of this role.
+        key: of the widget, kept for the session.
+
+    Raises:
+        PromptError: the chosen set is not here and cannot be fetched.
+        StoppedError: fetching was stopped.
+    """
+    known = {each.id: each.title for each in sets_of(role)}
+    chosen = place.selectbox(
+        label,
+        [BUILT_IN, *known],
+        key=key,
+        format_func=lambda name: known.get(name, "built-in: written for this project"),
+        persist_state="session",
+    )
+    if chosen == BUILT_IN:
+        return PromptSet.builtin(builtin)
+    prompts = fetched(chosen)
+    place.caption(find_public(chosen).credit)
+    return prompts
+
+
+def fetched(name: str) -> PromptSet:
+    """A public set; while it is fetched the page says so. Errors as in `choose`."""
+    if is_public_here(name):
+        return PromptSet.public(name)
+    with st.spinner(f"Fetching {public_set(name).title} …"):
+        return PromptSet.public(name)
+
+
+def contrast_titles() -> dict[str, str]:
+    """The ready-made public contrast sets: what an address and the session call them → their titles."""
+    return {f"{PREFIX}{name}": known.title for name, known in public_contrasts().items()}
+
+
+def show_contrast(name: str) -> None:
+    """Fetch a public contrast set where it is not here, and show each side's license and origin.
+
+    Raises:
+        PromptError: a side is not here and cannot be fetched.
+    """
+    known = public_contrast(name)
+    for side in (known.positive, known.negative):
+        fetched(side)
+        st.caption(find_public(side).credit)
