@@ -20,17 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cna_core.cached import ResultCache
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import cache_folder, written_beside
+from cna_core.paths import written_beside
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FORMAT = "cna-activations/2"
 TOP_FRACTION = 0.02
 """How far down each prompt's ranking is kept: the share of all neurons in `Activations.top`."""
-CACHE_LIMIT_BYTES = 8 << 30
-"""How much activations may take on disk before the oldest go."""
-
 _COLUMNS_AT_ONCE = 1 << 13  # the float64 copies stay in the processor's cache
 
 
@@ -332,34 +330,8 @@ def largest(values: Tensor, count: int) -> NDArray[np.int32]:
     return found
 
 
-def cache_path(key: str) -> Path:
-    """Where activations that depend on exactly `key` are kept."""
-    return cache_folder("activations") / f"{key}.safetensors"
-
-
-def find_cached(key: str) -> Activations | None:
-    """The activations kept under `key`; a damaged file is thrown away, so that it is made again."""
-    path = cache_path(key)
-    if not path.exists():
-        return None
-    try:
-        found = Activations.load(path)
-    except CircuitError:
-        path.unlink(missing_ok=True)
-        return None
-    path.touch()  # recently used files go last
-    return found
-
-
-def keep_cached(key: str, activations: Activations, limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
-    """Keep activations under `key`, and let the oldest go until all fit in `limit_bytes`."""
-    newest = activations.save(cache_path(key))
-    files = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    used = 0
-    for path in [newest, *(file for file in files if file != newest)]:
-        used += path.stat().st_size
-        if used > limit_bytes and path != newest:
-            path.unlink(missing_ok=True)
+CACHE = ResultCache("activations", ".safetensors", Activations.load, Activations.save, limit_bytes=8 << 30)
+"""Activations of earlier captures, by all that they depend on."""
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -9,7 +9,6 @@ The caller has the model to itself while this runs (models/host.py).
 """
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cna_core.circuits.activations import Activations, find_cached, keep_cached
+from cna_core.circuits.activations import CACHE, FORMAT, Activations
 from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
@@ -67,8 +66,8 @@ def capture(
     """
     processes = processes_for(model.device)
     tokens = [encode(model, prompt) for prompt in contrast.prompts]
-    key = _cache_key(model, tokens, contrast.sha256) if use_cache else ""
-    found = find_cached(key) if use_cache else None
+    depends_on = _depends_on(model, tokens, contrast.sha256)
+    found = CACHE.find(*depends_on) if use_cache else None
     everywhere = all(processes.gather(found is not None))
     if found is None or not everywhere:
         recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
@@ -83,7 +82,7 @@ def capture(
             residual.reshape(len(residual), 2, model.layout.layers, -1),
         )
         if use_cache and processes.writes:
-            keep_cached(key, found)
+            CACHE.keep(found, *depends_on)
         processes.gather(None)  # whoever asks next finds it kept
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
@@ -227,10 +226,10 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
 
 
-def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:
-    """Hash of all that the activations depend on: model, a sample of its weights, tokens (the template is in them)."""
-    about = [model.identity.model_dump(mode="json"), list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:
+    """All that activations depend on: model, a sample of its weights, tokens (the template is in them)."""
+    identity = model.identity.model_dump(mode="json")
+    return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
 
 
 def _weights_sample(model: LoadedModel) -> str:

@@ -24,6 +24,7 @@ from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.intervention import Intervention, Material
 from cna_core.interventions.plan import SteeringPlan
 from cna_core.interventions.registry import DEFAULT_METHOD, method
+from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
 
@@ -40,12 +41,18 @@ class Lane:
         strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one a neuron in rank order.
         method: how it is steered: a fitted intervention, or the key of a method that acts on a circuit.
         circuit: for a key: instead of the circuit that `generate` is given.
+
+    Raises:
+        StrengthError: the strength is not allowed here (`cna_core.limits`).
     """
 
     messages: str | Sequence[Message]
     strength: float | NDArray[np.floating] = 0.0
     method: str | Intervention = DEFAULT_METHOD
     circuit: Circuit | None = None
+
+    def __post_init__(self) -> None:
+        require_allowed(self.strength)
 
     @property
     def is_steered(self) -> bool:

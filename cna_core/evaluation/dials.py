@@ -113,8 +113,7 @@ def fraction_of(circuit: Circuit) -> float:
 def first_neurons(circuit: Circuit, size: int) -> Circuit:
     """The circuit of its first `size` neurons in rank order: what the same selection would give at that size."""
     settings = circuit.settings.model_copy(update={"top_k": size, "fraction": None})
-    arrays = ("layers", "neurons", "delta", "positive_mean", "negative_mean", "effect_size")
-    return replace(circuit, settings=settings, **{name: getattr(circuit, name)[:size] for name in arrays})
+    return replace(circuit.part(slice(size)), settings=settings)
 
 
 def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | None) -> Circuit:
@@ -123,7 +122,7 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
         return circuit
     if size < len(circuit):
         return first_neurons(circuit, size)
-    if activations is None:
+    if activations is None or circuit.settings.score == "attribution-patching":  # which activations do not hold
         raise CircuitError(
             f"A circuit of {len(circuit):,} neurons has no {size:,} to offer for {100 * fraction:g} %; "
             "find a larger circuit, or leave that size out."

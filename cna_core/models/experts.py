@@ -53,8 +53,12 @@ class ExpertsView:
         found = chosen.new_zeros(self.shape[0] * self.shape[1], len(neurons))
         return found.index_add_(0, self.tokens, chosen).reshape(*self.shape, -1)
 
-    def multiply(self, multipliers: Tensor) -> None:
-        self.neurons = self.neurons * self._of_pairs(multipliers)
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        multiplied = self.neurons * self._of_pairs(multipliers)
+        if positions is not None:
+            here = positions.to(self.tokens.device)[self.tokens // self.shape[1]] == self.tokens % self.shape[1]
+            multiplied = torch.where(here[:, None], multiplied, self.neurons)
+        self.neurons = multiplied
 
     def add(self, additions: Tensor) -> None:
         self.neurons = self.neurons + self._of_pairs(additions)
@@ -179,8 +183,8 @@ class _PartView:
         found = self.part.of(torch.where(inside, neurons - self.start, 0))
         return found * inside.to(found.device)
 
-    def multiply(self, multipliers: Tensor) -> None:
-        self.part.multiply(multipliers[:, self.start : self.end])
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        self.part.multiply(multipliers[:, self.start : self.end], positions)
 
     def add(self, additions: Tensor) -> None:
         self.part.add(additions[:, self.start : self.end])

@@ -19,6 +19,7 @@ from cna_core.evaluation.pace import Pace
 from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
 from cna_core.interventions.registry import DEFAULT_METHODS, method, methods
+from cna_core.limits import allowed, require_allowed
 from cna_core.prompts.public_catalog import public_set
 from cna_core.prompts.sets import PromptSet
 from pages.common import public_sets
@@ -169,7 +170,8 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple
             format_func={"quick": "0 … 2 by 0.5", "full": "−1 … 2 by 0.25", "own": "own"}.__getitem__,
             **_KEEP,
         )
-        strengths = STRENGTHS.get(chosen or "full") or _own_strengths()
+        named = STRENGTHS.get(chosen or "full")
+        strengths = allowed(named) if named else _own_strengths()
     own = fraction_of(circuit)
     sizes = [own, *(size for size in OTHER_SIZES if size != own and (activations is not None or size < own))]
     with right:
@@ -189,9 +191,11 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple
 def _own_strengths() -> tuple[float, ...]:
     text = st.text_input("Strengths, separated by commas", "0, 1, 2", key="evaluate-own-strengths", **_KEEP)
     try:
-        return tuple(float(part) for part in text.replace(";", ",").split(",") if part.strip())
+        strengths = tuple(float(part) for part in text.replace(";", ",").split(",") if part.strip())
     except ValueError as error:
         raise RunError("Strengths are numbers separated by commas, like 0, 0.5, 1.") from error
+    require_allowed(strengths)
+    return strengths
 
 
 def _ask_prompts(
