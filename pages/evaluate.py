@@ -9,6 +9,7 @@ from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
 from pages.common import charts, first_steps, jobs, session, style
+from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, work
 from pages.inspecting import panes
 
@@ -34,7 +35,7 @@ def draw() -> None:
 def _set_up() -> None:
     circuit, activations = session.circuit(), session.activations()
     job = jobs.get(st.session_state.get(STARTED, ""))
-    if work.is_running(job) and job is not None:
+    if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.0)
         return
     jobs.tell_outcome(job)
@@ -70,20 +71,21 @@ def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
         about += f" · about {duration_in_words(wanted.seconds(pace))}"
         row.caption(about)
         return
-    job = work.pace_job()
-    if work.is_running(job):
+    timing = work.pace_job()
+    if timing is not None:
         with row:
             st.caption(f"{about} · timing one batch …")
-            _await(job)
+            _await(timing)
         return
     row.caption(f"{about} · the time is known once the model is in memory")
 
 
 @st.fragment(run_every=1.0)
-def _await(job: jobs.Job | None) -> None:
+def _await(job: jobs.Job) -> None:
     """Draw the page again when the job has ended."""
-    if not work.is_running(job):
+    if job.finished:
         st.rerun()
+    job.stop.look(this_session())
 
 
 def _follow_started() -> None:
@@ -96,7 +98,7 @@ def _follow_started() -> None:
 
 def _look_at(identity: str) -> None:
     job = work.job_of(identity)
-    if work.is_running(job) and job is not None:
+    if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.5)
         return
     try:
@@ -150,10 +152,10 @@ def _search(circuit: Circuit) -> None:
             "ranked by it, then answers are written, gentlest first, until refusals are halved."
         )
         key = work.search_key(circuit)
-        job = jobs.get(key)
-        if work.is_running(job):
+        if jobs.running(key):
             jobs.watch(key)
             return
+        job = jobs.get(key)
         activations = session.activations()
         own = order.fraction_of(circuit)
         sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
@@ -181,10 +183,10 @@ def _profile(circuit: Circuit) -> None:
             "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
         )
         key = work.profile_key(circuit)
-        job = jobs.get(key)
-        if work.is_running(job):
+        if jobs.running(key):
             jobs.watch(key, _draw_profile, every_seconds=1.5)
             return
+        job = jobs.get(key)
         st.button(
             "Measure the layers",
             icon=":material/layers:",

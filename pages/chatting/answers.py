@@ -38,7 +38,7 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
         parted_at = min((place for place in theirs if place is not None), default=None)
     ended = answer.finish_reason is not None or waits_for is None
     begun = bool(answer.token_ids) or ended
-    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')} …</i>"
+    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')}</i>"
     return (
         f'<section class="chat-answer" style="--lane: {COLOURS[answer.kind]}" aria-label="{NAMES[answer.kind]}">'
         f'<header><span class="lane-name">{NAMES[answer.kind]}</span>'

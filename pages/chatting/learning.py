@@ -12,6 +12,7 @@ from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.models.host import host
 from cna_core.prompts.sets import ContrastSet
 from pages.common import jobs, session
+from pages.common.watching import this_session
 
 DRAW_SECONDS = 0.5
 _JOB, _PAUSED = "openings-learning", "openings-paused"
@@ -60,7 +61,7 @@ def make_way() -> None:
     """Stop learning, if this session does: an answer is wanted now."""
     job = st.session_state.get(_JOB)
     if job is not None and not job.finished:
-        jobs.registry().stop(job.key, jobs.this_session())
+        job.stop.leave(this_session())
 
 
 def _key() -> str:
@@ -71,6 +72,7 @@ def _key() -> str:
 def _watch(job: jobs.Job, name: str, place_markup: Callable[[str, float | None], str]) -> None:
     if job.finished or job.stop.is_set():
         st.rerun()
+    job.stop.look(this_session())
     words = f"Learning how this model's refusals open · {job.line}" if job.latest.total else job.line
     st.html(place_markup(words, job.latest.share))
     st.button("Not now", key="openings-pause", type="tertiary", on_click=_pause, args=(name,))

@@ -14,8 +14,7 @@ from pages.common.cards import Card
 
 def under_way() -> jobs.Job | None:
     """The job that finds the gate for the present choices, until it has ended or stopped."""
-    job = jobs.get(session.finding_key())
-    return job if job is not None and not job.finished else None
+    return jobs.running(session.finding_key())
 
 
 def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from cna_core.progress_words import duration_in_words
 from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from pages.common import jobs
+from pages.common.recent import Recent
 
 OWN_PROMPTS = "own"
 FINDINGS_KEPT = 6
@@ -70,8 +70,8 @@ class Preview:
 
 
 @st.cache_resource(show_spinner=False)
-def _findings() -> "OrderedDict[str, Finding]":
-    return OrderedDict()
+def _findings() -> Recent[Finding]:
+    return Recent(FINDINGS_KEPT)
 
 
 # --- choices ---
@@ -150,10 +150,7 @@ def finding_key() -> str:
 
 def finding() -> Finding | None:
     """The finding of the present choices, or None while there is none."""
-    found = _findings().get(finding_key())
-    if found is not None:
-        _findings().move_to_end(finding_key())
-    return found
+    return _findings().get(finding_key())
 
 
 def activations() -> Activations | None:
@@ -165,7 +162,7 @@ def activations() -> Activations | None:
 def start_finding() -> None:
     """Start recording activations for the present choices in the background, or join it where it already runs."""
     key, name, options, prompts = finding_key(), model_name(), load_options(), contrast()
-    leave_others_out = only_triggered()
+    leave_others_out, findings = only_triggered(), _findings()
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
@@ -187,10 +184,7 @@ def start_finding() -> None:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at if now.is_set() else None
             note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
-        findings = _findings()
-        findings[key] = Finding(recorded, seconds, note)
-        while len(findings) > FINDINGS_KEPT:
-            findings.popitem(last=False)
+        findings.put(key, Finding(recorded, seconds, note))
 
     jobs.start(key, "Finding the gate", work)
 

@@ -96,7 +96,7 @@ def _facts(run: StoredRun) -> list[str]:
 def _state(run: StoredRun) -> str:
     if run.finished:
         return "done"
-    if work.is_running(work.job_of(run.identity)):
+    if work.is_running(run.identity):
         return "running"
     return f"stopped at {100 * run.done // max(1, run.batches)} %"
 
@@ -116,7 +116,7 @@ def _rename(identity: str, name: str) -> None:
 
 
 def _delete(run: StoredRun) -> None:
-    if work.is_running(work.job_of(run.identity)):
+    if work.is_running(run.identity):
         st.toast("This run is running; stop it first.")
         return
     delete_run(run.identity)

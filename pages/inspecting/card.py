@@ -20,7 +20,10 @@ from cna_core.figures.percents import percent
 from cna_core.progress import Progress, Report
 from cna_core.progress_words import progress_in_words
 from pages.common import charts, session, style
+from pages.common.recent import Recent
 
+KEPT = 256
+"""How many neurons' tokens, and texts, a session keeps."""
 EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
 
 
@@ -112,26 +115,32 @@ def _numbers(facts: NeuronFacts) -> str:
 
 
 def _pushes(identity: str, layer: int, neuron: int, said: DeltaGenerator) -> TokenPushes:
-    cache = st.session_state.setdefault("_neuron_tokens", {})
+    kept: Recent[TokenPushes] = st.session_state.setdefault("_neuron_tokens", Recent(KEPT))
     key = (identity, layer, neuron)
-    if key not in cache:
+    pushes = kept.get(key)
+    if pushes is None:
         with session.model(progress=_saying(said)) as model:
-            cache[key] = output_tokens(model, layer, neuron)
+            pushes = output_tokens(model, layer, neuron)
+        kept.put(key, pushes)
         said.empty()
-    return cache[key]
+    return pushes
 
 
 def _on_text(
     identity: str, text: str, layer: int, neuron: int, said: DeltaGenerator
 ) -> tuple[list[str], NDArray[np.float32]]:
-    cache = st.session_state.setdefault("_neuron_text_values", {})
+    kept: Recent[tuple[list[str], NDArray[np.float32]]] = st.session_state.setdefault(
+        "_neuron_text_values", Recent(KEPT)
+    )
     key = (identity, text, layer, neuron)
-    if key not in cache:
+    found = kept.get(key)
+    if found is None:
         with session.model(progress=_saying(said)) as model:
             tokens, values = activations_on_text(model, text, [layer], [neuron])
-        cache[key] = (tokens, values[:, 0])
+        found = tokens, values[:, 0]
+        kept.put(key, found)
         said.empty()
-    return cache[key]
+    return found
 
 
 def _saying(said: DeltaGenerator) -> Report:

@@ -12,7 +12,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.evidence import examine
 from cna_core.circuits.projection import held_out_auc
 from cna_core.errors import CircuitError
-from cna_core.progress import Progress, Stage
+from cna_core.progress import Progress, Stage, raise_if_stopped
 from pages.common import jobs, session
 from pages.inspecting import picking, verdict
 from tests.circuits.samples import circuit_of, identity, random_activations
@@ -159,11 +159,14 @@ def test_an_opened_circuit_of_another_model_leaves_a_way_back(found: pytest.Monk
 
 
 def test_a_stopped_finding_says_so_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(job: jobs.Job) -> None:
+        raise_if_stopped(job.stop)
+
     job = jobs.Job("x", "Finding the gate", latest=Progress(Stage.CAPTURING, 41, 224, "prompts"))
     job.stop.set()
     monkeypatch.setattr(jobs, "get", lambda key: job)
     assert "Stopping" in json.dumps([bar.proto.text for bar in opened().get("progress")])
-    job.finished = True
+    job.run(stopped, ended=lambda _job: None)
     assert "stopped" in opened().info[0].value
 
 
