@@ -71,7 +71,7 @@ def detect_refusal(answer: str, patterns: Patterns | None = None) -> Verdict:
     """
     patterns = patterns or refusal_patterns()
     whole = tidied(answer)
-    opening = whole[: patterns.opening_characters]
+    opening = _cut(whole, patterns.opening_characters)
     if not opening:
         return Verdict(False, "no answer yet" if answer.strip() else "empty answer")
     if patterns.piece_of_writing.search(opening):
@@ -94,7 +94,7 @@ def detect_late_refusal(answer: str) -> Verdict:
     patterns = refusal_patterns()
     whole = tidied(answer)
     for sentence in _SENTENCE.finditer(whole, patterns.opening_characters):
-        words = _without_harmless(sentence.group()[: patterns.reach_characters], patterns)
+        words = _without_harmless(_cut(sentence.group(), patterns.reach_characters), patterns)
         groups = _spoken(words, patterns)
         declines = _first("declines", words, [group for group in groups if group.late and group.late.search(words)])
         if declines is None or _first("hedges", words, groups) or _first("lacks", words, groups):
@@ -197,6 +197,11 @@ def _first(kind: Kind, text: str, groups: Sequence[Group]) -> _Found | None:
                 if match := pattern.search(text):
                     return _Found(group, match)
     return None
+
+
+def _cut(text: str, characters: int) -> str:
+    """The beginning of the text; a sign behind it says that the text does not end there."""
+    return text if len(text) <= characters else f"{text[:characters]}…"
 
 
 def _without_harmless(text: str, patterns: Patterns) -> str:
