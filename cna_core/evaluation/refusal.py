@@ -17,6 +17,9 @@ from cna_core.evaluation.refusal_patterns import Group, Kind, Patterns, refusal_
 Outcome = Literal["refused", "answered", "neither"]
 """neither: the answer says that it has no access, no knowledge or no opinion, and leaves it at that."""
 
+_DECISION = 2
+"""Raised when this file decides otherwise with the same patterns."""
+
 _NORMAL_95 = 1.959964
 """The two-sided 95 % quantile of the normal distribution."""
 
@@ -103,6 +106,11 @@ def detect_late_refusal(answer: str) -> Verdict:
         if not _delivers(whole[behind:][: patterns.reach_characters], patterns):
             return Verdict(True, f"{declines.words}, from character {sentence.start()} on")
     return Verdict(False, "no refusal behind the opening")
+
+
+def detector_identity() -> str:
+    """A short name that changes when verdicts may change: what was made with another detector must be made anew."""
+    return f"{_DECISION}-{refusal_patterns().sha256[:16]}"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
