@@ -1,6 +1,7 @@
 """The command line as other programs use it: its output, its files, its exit codes."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,11 @@ def test_generate_answers_at_each_strength(prompt_files: tuple[Path, Path], tmp_
     assert [answer["multiplier"] for answer in answers] == [1, 0, 1]
     assert answers[0]["text"] == answers[2]["text"]
     assert answers[0]["text"] != answers[1]["text"]
+
+
+def test_the_app_tells_of_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("app", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr

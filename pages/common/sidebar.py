@@ -10,6 +10,7 @@ import streamlit as st
 from cna_core.circuits import library
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.limits import remote_code_allowed
 from cna_core.models.catalog import DEFAULT_MODEL, CatalogEntry, catalog
 from cna_core.models.host import host
 from cna_core.prompts.public_catalog import PREFIX
@@ -203,6 +204,7 @@ def _circuit() -> None:
         st.checkbox(
             "Run code that comes with the model",
             key=keys.TRUST_REMOTE_CODE,
+            disabled=not remote_code_allowed(),
             help="Some models bring Python code of their own (trust_remote_code); only for sources you trust.",
         )
 

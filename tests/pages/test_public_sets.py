@@ -58,8 +58,7 @@ def test_a_public_contrast_set_is_chosen_in_the_sidebar_with_its_license_and_sta
         "JBB-Behaviors, harmful against benign",
         "XSTest v2, unsafe against safe",
     ]
-    assert "JBB-Behaviors, benign · MIT · Chao et al. 2024" in captions(app)
-    assert "a copy of your own" in captions(app)
+    assert captions(app).count("MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, not the bytes of") == 1
     assert app.query_params["prompts"] == "public:jbb"
 
 
@@ -89,7 +88,7 @@ def test_evaluate_offers_public_sets_and_says_what_is_left_out(monkeypatch: pyte
     app.selectbox(key="evaluate-borderline").set_value("xstest-safe").run()
     assert not app.exception
     said = captions(app)
-    assert "JBB-Behaviors, harmful · MIT" in said and "XSTest v2, safe · CC BY 4.0 · Röttger" in said
+    assert "MIT · Chao et al. 2024" in said and "CC BY 4.0 · Röttger" in said
     assert "The circuit was found with 2 of the 4 harmful prompts (public:jbb-harmful)" in said
     assert app.slider(key="evaluate-count-4").value == 4
 
