@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
     from cna_core.circuits.effects import Effects
-    from cna_core.decoding.lanes import Lane, Step, generate
+    from cna_core.decoding.lanes import Lane, Step
     from cna_core.errors import CnaError
     from cna_core.evaluation.effects import explain, measure_effects
+    from cna_core.evaluation.fitting import fit, generate
     from cna_core.evaluation.sweep import evaluate
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
@@ -38,7 +39,8 @@ _HOMES = {
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
     "explain": "evaluation.effects",
-    "generate": "decoding.lanes",
+    "fit": "evaluation.fitting",
+    "generate": "evaluation.fitting",
     "load_model": "models.load",
     "measure_effects": "evaluation.effects",
     "steered": "interventions.plan",
@@ -58,6 +60,7 @@ __all__ = [
     "capture",
     "evaluate",
     "explain",
+    "fit",
     "generate",
     "load_model",
     "measure_effects",

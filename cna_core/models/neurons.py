@@ -35,6 +35,12 @@ class NeuronView(Protocol):
         `multipliers` is (rows, width), `positions` (rows,) int64. Gradients flow into `multipliers`.
         """
 
+    def add(self, additions: Tensor) -> None:
+        """Add to every neuron at every token its row's addition; `additions` is (rows, width).
+
+        A routed expert's neurons are added to at the tokens that are routed to it.
+        """
+
 
 Visit = Callable[[NeuronView], None]
 
@@ -89,6 +95,9 @@ class DenseView:
             here = torch.arange(self.neurons.shape[1]) == positions[:, None].cpu()  # (rows, tokens)
             multiplied = torch.where(here[..., None].to(self.neurons.device), multiplied, self.neurons)
         self.neurons = multiplied
+
+    def add(self, additions: Tensor) -> None:
+        self.neurons = self.neurons + additions.to(self.neurons)[:, None, :]
 
 
 @dataclass(frozen=True)

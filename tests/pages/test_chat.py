@@ -302,6 +302,9 @@ def test_a_badge_says_whether_the_answer_refuses_and_why() -> None:
     turn = Turn("why", [refusal, answer_with(["Sure,", " here it is."], [3, 4])])
     assert 'class="badge refused"' in answer_markup(refusal, turn)
     assert 'class="badge answered"' in answer_markup(turn.answers[1], turn)
+    lacking = answer_with(["As an AI,", " I don't have personal opinions."], [5, 6])
+    assert 'class="badge neither"' in answer_markup(lacking, turn)
+    assert ">no access or opinion</span>" in answer_markup(lacking, turn)
     assert 'class="badge' not in answer_markup(answer_with(["I'm"], [1], reason=None), turn, waits_for="")
 
 
