@@ -1,7 +1,8 @@
-"""Which strengths are allowed here: one limit for the library, the command line, the pages, run files and the endpoint.
+"""What is allowed here: one answer for the library, the command line, the pages, run files and the endpoint.
 
-A strength above 0 makes a model refuse less. Whoever lets other people use this project can forbid that: with the
-environment variable CNA_STRENGTH_LIMIT=0 only 0 (the model as it is) and strengths below 0 (amplified) are possible.
+Whoever lets other people use this project sets environment variables. A strength above 0 makes a model refuse less:
+with CNA_STRENGTH_LIMIT=0 only 0 (the model as it is) and strengths below 0 (amplified) are possible. With
+CNA_REMOTE_CODE=0 nobody can run Python code that comes with a model.
 """
 
 import math
@@ -11,9 +12,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cna_core.errors import StrengthError
+from cna_core.errors import ModelError, StrengthError
 
 VARIABLE = "CNA_STRENGTH_LIMIT"
+REMOTE_CODE_VARIABLE = "CNA_REMOTE_CODE"
 FARTHEST = 100.0
 """The largest strength, above and below 0, where the variable is not set."""
 
@@ -56,3 +58,20 @@ def allowed(strengths: Iterable[float]) -> tuple[float, ...]:
     """Those of the strengths that are allowed, in their order."""
     limit = strength_limit()
     return tuple(strength for strength in strengths if strength <= limit)
+
+
+def remote_code_allowed() -> bool:
+    """Whether Python code that comes with a model may run, where the person who loads it agrees."""
+    return os.environ.get(REMOTE_CODE_VARIABLE, "").strip() != "0"
+
+
+def require_remote_code_allowed(wanted: bool) -> None:
+    """Check `trust_remote_code` before anything is fetched.
+
+    Raises:
+        ModelError: it is wanted and not allowed.
+    """
+    if wanted and not remote_code_allowed():
+        raise ModelError(
+            f"Code that comes with a model is not run here ({REMOTE_CODE_VARIABLE}=0): choose a model that needs none."
+        )

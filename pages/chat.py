@@ -16,7 +16,7 @@ from cna_core.figures.lanes import token_trace
 from cna_core.paths import ASSETS
 from pages.chatting import examples, learning, meter, stream
 from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
-from pages.common import first_steps, session, style
+from pages.common import chosen_circuit, first_steps, jobs, session, style
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
@@ -29,7 +29,7 @@ DRAW_SECONDS = 0.25
 def draw() -> None:
     st.html(ASSETS / "theme" / "chat.css")
     st.title("What happens when the gate is turned?")
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     if circuit is None:
         _teach()
         return
@@ -53,7 +53,7 @@ def draw() -> None:
             st.subheader("Try one of these")
             examples.draw(_send, circuit, "page")
         elif running is not None and busy:
-            _growing_turn(running)
+            _growing_turn(running, conversation.turns[-1])
         else:
             _last_turn(circuit, conversation)
         _earlier_turns(conversation)
@@ -77,7 +77,7 @@ def _conversation() -> Conversation:
     return st.session_state.setdefault("conversation", Conversation())
 
 
-def _stream() -> stream.Stream | None:
+def _stream() -> jobs.Job | None:
     return st.session_state.get("chat-stream")
 
 
@@ -284,23 +284,22 @@ def _last_turn(circuit: Circuit, conversation: Conversation) -> None:
         _draw_traces(turn)
 
 
-def _growing_turn(running: stream.Stream) -> None:
+def _growing_turn(running: jobs.Job, turn: Turn) -> None:
     """The turn that is being written, with Stop beside it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
-        st.html(message_markup(running.turn), width="stretch")
+        st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
-        st.button("Stop", icon=":material/stop:", on_click=running.end, type="primary", key="chat-stop")
-    _growing_answers(running)
+        st.button("Stop", icon=":material/stop:", on_click=running.stop.set, type="primary", key="chat-stop")
+    _growing_answers(running, turn)
 
 
 @st.fragment(run_every=DRAW_SECONDS)
-def _growing_answers(running: stream.Stream) -> None:
+def _growing_answers(running: jobs.Job, turn: Turn) -> None:
     """The answers as far as they are, drawn anew until the stream has ended; then the page is drawn once."""
     if running.finished:
         st.rerun()
-    turn = running.turn
     for column, answer in zip(st.columns(len(turn.answers), gap="medium"), turn.answers, strict=True):
-        column.html(answer_markup(answer, turn, running.words))
+        column.html(answer_markup(answer, turn, running.line))
 
 
 def _earlier_turns(conversation: Conversation) -> None:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cna_core.decoding.lanes import Lane
-from cna_core.errors import StrengthError
+from cna_core.errors import ModelError, StrengthError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS
 from cna_core.evaluation.setting import settings_of
-from cna_core.limits import FARTHEST, VARIABLE, allowed, require_allowed, strength_limit
+from cna_core.limits import FARTHEST, REMOTE_CODE_VARIABLE, VARIABLE, allowed, require_allowed, strength_limit
+from cna_core.models.load import load_model
 
 
 @pytest.fixture
@@ -52,3 +53,9 @@ def test_with_limit_0_a_sweep_measures_no_strength_above_0() -> None:
 @pytest.mark.usefixtures("only_amplifying")
 def test_with_limit_0_the_meter_ends_at_0() -> None:
     assert allowed(METER_STRENGTHS) == (-1.0, -0.75, -0.5, -0.25, 0.0)
+
+
+def test_where_it_is_forbidden_no_model_brings_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(REMOTE_CODE_VARIABLE, "0")
+    with pytest.raises(ModelError, match=REMOTE_CODE_VARIABLE):
+        load_model("smollm2-135m-instruct", trust_remote_code=True)

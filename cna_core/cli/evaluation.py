@@ -190,5 +190,6 @@ def _questions(source: str, limit: int | None) -> "tuple[Question, ...]":
         return knowledge.spread(knowledge.read_questions(source), limit)
     with working() as watching:
         found = knowledge.public_questions(source, limit=limit, **watching)
-    sys.stderr.write(f"{find_public(source).credit}\n")
+    copy = find_public(source)
+    sys.stderr.write(f"{copy.known.title} · {copy.credit}\n")
     return found

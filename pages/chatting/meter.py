@@ -7,7 +7,6 @@ has to say instead of a curve (it is learning, the model answers somebody) stand
 
 import html
 import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
-from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CnaError, PromptError, StoppedError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
 from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
@@ -25,10 +23,10 @@ from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import learning
-from pages.chatting.stream import prefix_caches
-from pages.common import charts, session, style
+from pages.chatting.stream import prefixes_of
+from pages.common import charts, keys, session, style
+from pages.common.recent import Recent
 
-STRENGTH = "strength"
 CURVES_KEPT = 64
 METER_HEIGHT = 118
 
@@ -39,7 +37,7 @@ _draft = st.components.v2.component(
 
 def strength() -> float:
     """The slider's value."""
-    return float(st.session_state.get(STRENGTH, min(1.0, highest())))
+    return float(st.session_state.get(keys.STRENGTH, min(1.0, highest())))
 
 
 def highest() -> float:
@@ -64,7 +62,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
             highest(),
             min(1.0, highest()),
             0.05,
-            key=STRENGTH,
+            key=keys.STRENGTH,
             bind="query-params",
             persist_state="session",
             help="0 leaves the model as it is, 1 takes the circuit out, 2 inverts it, −1 doubles it.",
@@ -118,7 +116,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     if name not in host.loaded():
         _say("The model is not in memory: the meter comes after your next message has loaded it.")
         return None
-    stop, known = threading.Event(), prefix_caches()
+    stop = threading.Event()
 
     def leave_the_queue(progress: Progress) -> None:
         if progress.stage is Stage.WAITING_FOR_MODEL:
@@ -130,8 +128,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
             if openings is None:  # another model than the circuit's was loaded under this name
                 _say("How this model's refusals open is not known; find its gate first.")
                 return None
-            prefixes = known.setdefault(model, PrefixCaches(model))
-            messages = as_messages(message, system)
+            messages, prefixes = as_messages(message, system), prefixes_of(model)
             strengths = allowed(METER_STRENGTHS)
             curve = refusal_chance(model, circuit, messages, strengths, openings, prefixes=prefixes, stop=stop)
     except StoppedError:
@@ -143,15 +140,12 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     except CnaError as error:
         st.error(str(error))
         return None
-    curves = _curves()
-    curves[_curve_key(circuit, message, system)] = curve
-    while len(curves) > CURVES_KEPT:
-        curves.popitem(last=False)
+    _curves().put(_curve_key(circuit, message, system), curve)
     return curve
 
 
-def _curves() -> "OrderedDict[tuple[str, ...], NDArray[np.float64]]":
-    return st.session_state.setdefault("meter_curves", OrderedDict())
+def _curves() -> Recent[NDArray[np.float64]]:
+    return st.session_state.setdefault(keys.METER_CURVES, Recent(CURVES_KEPT))
 
 
 def _known_curve(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:
