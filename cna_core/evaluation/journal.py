@@ -3,7 +3,7 @@
 A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
 In it: about.json (the run without figures), circuit.json and inputs.json (what it needs to go on), journal-N.jsonl (one
 line a finished batch, one file a process), and run.json once it is whole. Knows nothing about models; what the records
-mean is the business of `measures.py` and `points.py`.
+mean is the business of `measures/` and `points.py`.
 """
 
 import hashlib

@@ -147,7 +147,8 @@ def said_of_chance(baseline: Point) -> str:
     share asked four choices a question.
     """
     known = baseline.estimate("knowledge")
-    chance = FOUR_CHOICES if baseline.knowledge_chance is None else baseline.knowledge_chance
+    guessed = baseline.estimate("knowledge_chance")
+    chance = FOUR_CHOICES if guessed is None else guessed.value
     if known is None or not known.low <= chance <= known.high:
         return ""
     return (

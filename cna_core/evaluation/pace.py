@@ -48,17 +48,17 @@ class Pace:
         read: int,
         questions: int,
         max_new_tokens: int,
-        perplexity_prompts: int = 0,
+        read_again: int = 0,
     ) -> float:
         """Seconds of a sweep.
 
         Args:
             settings: how many, the baseline among them.
             written, read, questions: prompts that are answered, prompts whose first token is read, and questions.
-            perplexity_prompts: prompts whose answers are read again by the unsteered model.
+            read_again: prompts whose answers are read again by the unsteered model.
         """
         tokens = self.prompt_tokens * (written + read + QUESTION_FACTOR * questions)
-        tokens += (self.prompt_tokens + max_new_tokens) * perplexity_prompts
+        tokens += (self.prompt_tokens + max_new_tokens) * read_again
         steps = max_new_tokens * written * settings / self.rows
         return self.reading_seconds * tokens * settings + self.step_seconds * steps
 
@@ -116,12 +116,13 @@ def estimate(
         model, plan.circuits[max(plan.circuits)], rows, plan.run.settings.prompts["harmful"].texts, stop=stop
     )
     longest = plan.run.settings.max_new_tokens
+    read_again = {measure.prompt_set for measure in plan.measures if measure.reads_answers_again}
     seconds = 0.0
     for batch in left:
         read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
         seconds += read * pace.reading_seconds
         if batch.reads == "answers":
             seconds += longest * pace.step_seconds
-            if batch.prompt_set == "harmful" and "perplexity" in plan.run.settings.measures:
+            if batch.prompt_set in read_again:
                 seconds += (read + len(batch.cells) * longest) * pace.reading_seconds
     return seconds

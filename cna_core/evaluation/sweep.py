@@ -18,7 +18,7 @@ from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure, Reading
+from cna_core.evaluation.measures.contract import Measure, Reading
 from cna_core.evaluation.old_formats import methods_and_controls
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import Run
@@ -40,7 +40,7 @@ def evaluate(
     benign: PromptSet | None = None,
     borderline: PromptSet | None = None,
     controls: bool | Sequence[str] = True,
-    measures: Sequence[Measure] | None = None,
+    measures: Sequence[str | Measure] | None = None,
     max_new_tokens: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
@@ -68,7 +68,7 @@ def evaluate(
         benign, borderline: sets on which refusals are costs; None: not measured.
         controls: whether the random twin of each method is measured too. The old spelling, "random" and "caa", is read
             as it was meant: the circuit's twin, and CAA.
-        measures: what to take; None: all that the sets allow. See `measures.py` for the contract.
+        measures: what to take; None: all that the sets allow. Keys, or what measures/contract.py describes.
         seed: draws the random twins.
         out: where to write the run as cna-run/2, beside the cache folder's copy.
         methods: keys of what is done to the model; None: the circuit scaled, and CAA.
@@ -105,7 +105,7 @@ def evaluate(
         rows_per_batch=rows_per_batch,
         name=name,
     )
-    plan = plan_sweep(model, circuit, wanted, activations)
+    plan = plan_sweep(model, circuit, wanted, activations, progress=progress, stop=stop)
     run = run_plan(model, plan, fresh=fresh, partial=partial, progress=progress, stop=stop)
     if out is not None and processes_for(model.device).place == 0:
         run.save(out)
@@ -195,7 +195,7 @@ def measured(
         if (measure.reads, measure.prompt_set) == (batch.reads, batch.prompt_set):
             raise_if_stopped(stop)
             for noted, observation in zip(observations, measure.observe(model, reading), strict=True):
-                noted[measure.name] = observation
+                noted[measure.key] = observation
     return [
         Record(batch.reads, batch.prompt_set, prompt, plan.settings[setting], noted, text)
         for (prompt, setting), noted, text in zip(

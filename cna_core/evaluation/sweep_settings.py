@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.registry import measure, usual_measures
 from cna_core.evaluation.runs import SetName
 from cna_core.interventions.registry import DEFAULT_METHODS, method
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -43,8 +44,11 @@ class SweepSettings(BaseModel):
     controls: tuple[str, ...] = Field(
         default=DEFAULT_METHODS, description="methods whose random twins are measured too; true: all, false: none"
     )
-    measures: tuple[Measure, ...] | None = Field(
-        default=None, description="what to take; None: all that the sets allow"
+    measures: tuple[str | Measure, ...] | None = Field(
+        default=None, description="keys of what to take, or measures that are ready; None: the usual ones for the sets"
+    )
+    measure_settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of measures that ask for some, by key"
     )
     max_new_tokens: int = Field(default=64, description="longest answer")
     seed: int = Field(default=0, description="draws the random twins")
@@ -92,21 +96,28 @@ class SweepSettings(BaseModel):
 
     @field_validator("measures")
     @classmethod
-    def _measures_with_names(cls, measures: Sequence[Measure] | None) -> Sequence[Measure] | None:
-        names = None if measures is None else [measure.name for measure in measures]
-        if names is not None and (not names or len(set(names)) < len(names)):
-            raise RunError("A sweep needs at least one measure, each with a name of its own.")
-        return measures
+    def _known_measures(cls, wanted: Sequence[str | Measure] | None) -> Sequence[str | Measure] | None:
+        keys = None if wanted is None else [_kind(one).key for one in wanted]
+        if keys is not None and (not keys or len(set(keys)) < len(keys)):
+            raise RunError("A sweep needs at least one measure, each with a key of its own.")
+        return wanted
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SweepSettings":
         if self.max_new_tokens < 1 or self.rows_per_batch < 2:
             raise RunError("An answer has at least one token, and a batch at least two rows.")
         there = {*self.sets, *(("knowledge",) if self.knowledge else ())}
-        for measure in self.measures or ():
-            if measure.prompt_set not in there:
-                raise RunError(f"{measure.name} is taken on {measure.prompt_set} prompts; give them, or leave it out.")
+        for kind in self.measured:
+            if kind.prompt_set not in there:
+                raise RunError(f"{kind.key} is taken on {kind.prompt_set} prompts; give them, or leave it out.")
         return self
+
+    @property
+    def measured(self) -> tuple[type[Measure], ...]:
+        """The measures that are taken."""
+        if self.measures is None:
+            return usual_measures({*self.sets, *(("knowledge",) if self.knowledge else ())})
+        return tuple(map(_kind, self.measures))
 
     @property
     def sets(self) -> dict[SetName, PromptSet]:
@@ -117,3 +128,7 @@ class SweepSettings(BaseModel):
             "borderline": self.borderline,
         }
         return {kind: prompts for kind, prompts in given.items() if prompts is not None}
+
+
+def _kind(wanted: str | Measure) -> type[Measure]:
+    return measure(wanted) if isinstance(wanted, str) else type(wanted)
