@@ -100,7 +100,7 @@ def _row(label: str, first: Circuit, second: Circuit, say: Callable[[Circuit], s
 
 
 def _said(value: float | None, say: Callable[[float], str]) -> str:
-    return "–" if pd.isna(value) else say(value)
+    return "–" if value is None or pd.isna(value) else say(value)
 
 
 def _table(rows: Rows) -> str:

@@ -5,7 +5,7 @@ Knows batches and tokens; measures nothing about refusals.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cna_core.circuits.circuit import Circuit
@@ -13,8 +13,9 @@ from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_plan import SweepPlan
-from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH
+from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report, Stage, tell
 from cna_core.prompts.chat_format import Message, as_messages, encode
@@ -61,6 +62,25 @@ class Pace:
         tokens += (self.prompt_tokens + max_new_tokens) * read_again
         steps = max_new_tokens * written * settings / self.rows
         return self.reading_seconds * tokens * settings + self.step_seconds * steps
+
+    def seconds_of(self, wanted: SweepSettings, settings: int) -> float:
+        """Seconds of a sweep as it was ordered, at so many settings."""
+        kinds = wanted.measured
+        lengths = {kind: len(prompts) for kind, prompts in wanted.sets.items()}
+        known = 0 if isinstance(wanted.knowledge, str) else len(wanted.knowledge)
+        asked = (wanted.questions or known) if wanted.knowledge else 0
+
+        def total(chosen: Iterable[SetName]) -> int:
+            return sum(lengths.get(kind, 0) for kind in set(chosen))
+
+        return self.seconds(
+            settings,
+            written=total(kind.prompt_set for kind in kinds if kind.reads == "answers"),
+            read=total(kind.prompt_set for kind in kinds if kind.reads == "first-token"),
+            questions=asked if any(kind.prompt_set == "knowledge" for kind in kinds) else 0,
+            max_new_tokens=wanted.max_new_tokens,
+            read_again=total(kind.prompt_set for kind in kinds if kind.reads_answers_again),
+        )
 
 
 def measure_pace(

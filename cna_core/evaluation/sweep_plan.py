@@ -14,12 +14,12 @@ from cna_core.evaluation.batches import Batch, planned_batches
 from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.journal import Record, now, run_identity
-from cna_core.evaluation.knowledge import Question, question_messages
+from cna_core.evaluation.knowledge import Question, question_messages, questions_from, spread
 from cna_core.evaluation.measures.contract import Measure, Preparation, Reads
 from cna_core.evaluation.measures.registry import ready_measures
 from cna_core.evaluation.points import answers_of, points_of
 from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName, versions
-from cna_core.evaluation.setting import Setting, settings_of
+from cna_core.evaluation.setting import Setting
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
@@ -98,7 +98,7 @@ def plan_sweep(
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
     sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
-    knowledge = wanted.knowledge
+    knowledge = _questions(wanted, progress, stop)
     keys = wanted.measures or [measure.key for measure in wanted.measured]
     preparation = Preparation(model, knowledge, progress=progress, stop=stop)
     taken = ready_measures(keys, preparation, wanted.measure_settings)
@@ -107,7 +107,7 @@ def plan_sweep(
     }
     conversations |= {"knowledge": [question_messages(question) for question in knowledge]} if knowledge else {}
     contrast, notes = _contrast_for_fitting(largest, activations, wanted)
-    settings = settings_of(wanted.strengths, list(circuits), wanted.methods, wanted.controls)
+    settings = wanted.settings(tuple(circuits))
     details = RunSettings(
         strengths=tuple(sorted({setting.strength for setting in settings})),
         fractions=tuple(circuits),
@@ -151,6 +151,12 @@ def _contrast_for_fitting(
     if contrast.sha256 == circuit.prompts.sha256:
         return contrast, ()
     return contrast, (f"{', '.join(fitted)}: fitted with other prompts than the circuit.",)
+
+
+def _questions(wanted: SweepSettings, progress: Report | None, stop: threading.Event | None) -> tuple[Question, ...]:
+    if isinstance(wanted.knowledge, str):
+        return questions_from(wanted.knowledge, wanted.questions, progress=progress, stop=stop)
+    return spread(wanted.knowledge, wanted.questions)
 
 
 def _described(prompts: PromptSet) -> PromptsUsed:

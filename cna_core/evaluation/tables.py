@@ -109,8 +109,9 @@ def answers_beside(
 def runs_beside(first: Run, second: Run) -> pd.DataFrame:
     """Two runs at the settings that both have: the change of refusal with its 95 % interval, and each measure twice.
 
-    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty. Sizes are matched
-    as shares of all neurons, so runs of two models can be compared. How the columns are written: `beside_formats`.
+    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty. Sizes are
+    matched as shares of all neurons, so runs of two models can be compared. `beside_formats` says how columns are
+    written.
     """
     pairs = shared_points(first, second)
     both = _of_both(first, second)

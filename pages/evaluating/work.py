@@ -20,11 +20,11 @@ from cna_core.evaluation.profile import CausalProfile, causal_profile
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import resume, run_plan
 from cna_core.evaluation.sweep_plan import plan_sweep
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.evaluation.working_point import WorkingPoint, search_working_point
 from cna_core.models.host import host
 from cna_core.prompts.sets import PromptSet
 from pages.common import jobs, session
-from pages.evaluating.order import Order
 
 PROFILE_PROMPTS = 24
 
@@ -47,16 +47,14 @@ def _paces() -> dict[str, Pace]:
     return {}
 
 
-def start(order: Order, circuit: Circuit, activations: Activations | None) -> jobs.Job:
+def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | None) -> jobs.Job:
     """Start the ordered sweep in the background, or join it where it runs."""
     name, options, of_run = session.model_name(), session.load_options(), _job_of_run()
-    key = _key("evaluate", order, name, options, circuit.sha256)
+    key = _key("evaluate", ordered, name, options, circuit.sha256)
 
     def work(job: jobs.Job) -> Run:
-        questions = order.questions(progress=job.progress, stop=job.stop)
         with _model(job, name, options) as model:
-            openings = calibrate_openings(model, progress=job.progress, stop=job.stop) if order.chance else None
-            plan = plan_sweep(model, circuit, order.sweep_settings(questions, openings), activations)
+            plan = plan_sweep(model, circuit, ordered, activations, progress=job.progress, stop=job.stop)
             of_run[plan.identity] = key
             job.preview = SoFar(plan.identity, plan.run)
             return run_plan(model, plan, partial=_shown(job, plan.identity), progress=job.progress, stop=job.stop)

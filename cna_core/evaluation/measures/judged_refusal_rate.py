@@ -92,8 +92,8 @@ class JudgedRefusalRate(Measure):
     title = "refused, says the judge"
     short_title = "judged refused"
     description = (
-        "A second opinion on refusals by a judge model, through an OpenAI-compatible endpoint of your choice: prompts and "
-        f"answers are sent there. Its key comes from ${KEY_VARIABLE} alone."
+        "A second opinion on refusals by a judge model, through an OpenAI-compatible endpoint of your choice: prompts "
+        f"and answers are sent there. Its key comes from ${KEY_VARIABLE} alone."
     )
     numbers = SHARE
     axis = Axis(0, 1)
@@ -134,6 +134,7 @@ class JudgedBenignRefusalRate(JudgedRefusalRate):
     key = "judged_benign_refusal_rate"
     title = "benign refused, says the judge"
     short_title = "judged benign refused"
+    description = "The judge's opinion of the answers to benign prompts; it needs what judged_refusal_rate needs."
     better = "lower"
     prompt_set = "benign"
     axis = Axis(0, 0.2)
@@ -146,6 +147,7 @@ class JudgedOverRefusalRate(JudgedRefusalRate):
     key = "judged_borderline_refusal_rate"
     title = "over-refused, says the judge"
     short_title = "judged over-refused"
+    description = "The judge's opinion of the answers to prompts that only look unsafe; needs the same."
     better = "lower"
     prompt_set = "borderline"
     axis = Axis(0, 0.2)

@@ -1,4 +1,4 @@
-"""How a measure's numbers are written: a value, its interval, a change from the baseline. Functions of numbers alone."""
+"""How a measure's numbers are written: a value, its interval, a change from the baseline. Functions of numbers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How often the model refuses: the share of answers that the detector marks, on harmful, benign and borderline prompts."""
+"""How often the model refuses: the share of answers that the detector marks, on each of the sets that are answered."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from cna_core.errors import RunError
 from cna_core.evaluation import measures as folder
-from cna_core.evaluation.measures.contract import Measure, Preparation, interval_field
+from cna_core.evaluation.measures.contract import Measure, Preparation
 from cna_core.evaluation.runs import Run, SetName
 
 _MEASURES: dict[str, type[Measure]] = {}
@@ -78,10 +78,10 @@ def measures_of(run: Run) -> tuple[type[Measure], ...]:
     A measure that is not registered here, of a file from elsewhere, is called by its key.
     """
     fields = {name for point in run.points for name in point.fields}
-    taken = [one for one in measures() if one.key in run.settings.measures or one.key in fields]
+    taken = [one for one in measures() if one.key in run.settings.measures or fields & {one.key, one.drawn_field()}]
     known = {one.key for one in measures()}
     others = [key for key in run.settings.measures if key not in known]
-    others += sorted(name for name in fields if _is_value(name, fields) and not _belongs(name, known))
+    others += sorted(name for name in fields if not name.endswith("_interval") and not _belongs(name, known))
     return (*taken, *(_named_by_key(key) for key in dict.fromkeys(others)))
 
 
@@ -111,10 +111,6 @@ def ready_measures(
         else:
             ready.append(one)
     return tuple(ready)
-
-
-def _is_value(name: str, fields: Container[str]) -> bool:
-    return not name.endswith("_interval")
 
 
 def _belongs(name: str, keys: Container[str]) -> bool:
