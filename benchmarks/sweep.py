@@ -23,14 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any
 
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
-from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
-from cna_core.interventions.plan import steered
+from cna_core.interventions.plan import steered_rows
 from cna_core.interventions.registry import DEFAULT_METHOD, DEFAULT_METHODS
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
@@ -110,10 +109,8 @@ def plainly(model: LoadedModel, plan: SweepPlan, dials: Dials, pairs: Sequence[t
     for prompt, place in pairs:
         setting = plan.settings[place]
         row = torch.tensor([encode(model, plan.conversations["harmful"][prompt])], device=model.device)
-        circuit: Circuit = (
-            dials.circuits.get((setting.treatment, setting.fraction or 0.0)) or plan.circuits[max(plan.circuits)]
-        )
-        with steered(model, circuit, [1.0 - setting.strength]), torch.inference_mode():
+        change = dials.lane(plan.conversations["harmful"][prompt], setting).change(model, None)
+        with steered_rows(model, [change]), torch.inference_mode():
             model.network.generate(  # type: ignore[operator]
                 input_ids=row,
                 attention_mask=torch.ones_like(row),

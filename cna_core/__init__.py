@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from cna_core.circuits.attribution import attribute
     from cna_core.circuits.capture import capture
     from cna_core.circuits.circuit import Circuit
-    from cna_core.decoding.lanes import Lane, Step, generate
+    from cna_core.circuits.effects import Effects
+    from cna_core.decoding.lanes import Lane, Step
     from cna_core.errors import CnaError
+    from cna_core.evaluation.effects import explain, measure_effects
+    from cna_core.evaluation.fitting import fit, generate
     from cna_core.evaluation.sweep import evaluate
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
@@ -27,6 +30,7 @@ _HOMES = {
     "Circuit": "circuits.circuit",
     "CnaError": "errors",
     "ContrastSet": "prompts.sets",
+    "Effects": "circuits.effects",
     "Lane": "decoding.lanes",
     "LoadedModel": "models.loaded",
     "PromptSet": "prompts.sets",
@@ -34,8 +38,11 @@ _HOMES = {
     "attribute": "circuits.attribution",
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
-    "generate": "decoding.lanes",
+    "explain": "evaluation.effects",
+    "fit": "evaluation.fitting",
+    "generate": "evaluation.fitting",
     "load_model": "models.load",
+    "measure_effects": "evaluation.effects",
     "steered": "interventions.plan",
 }
 
@@ -44,6 +51,7 @@ __all__ = [
     "Circuit",
     "CnaError",
     "ContrastSet",
+    "Effects",
     "Lane",
     "LoadedModel",
     "PromptSet",
@@ -51,8 +59,11 @@ __all__ = [
     "attribute",
     "capture",
     "evaluate",
+    "explain",
+    "fit",
     "generate",
     "load_model",
+    "measure_effects",
     "steered",
 ]
 

@@ -47,6 +47,12 @@ class RunError(CnaError):
     code = "run-unusable"
 
 
+class StrengthError(CnaError):
+    """A strength is no number, too large, or not allowed where this runs."""
+
+    code = "strength-not-allowed"
+
+
 class StoppedError(CnaError):
     """The person who asked for the work stopped it; nothing finished is lost."""
 

@@ -89,10 +89,14 @@ class CacheEntry:
         return self.kind not in OWN_WORK
 
 
-def cache_entries() -> list[CacheEntry]:
-    """Everything in the cache folder but its locks, largest first."""
+def cache_entries(kind: str | None = None) -> list[CacheEntry]:
+    """Everything in the cache folder but its locks, largest first.
+
+    Args:
+        kind: only this folder of the cache.
+    """
     entries = []
-    for folder in cache_folder().iterdir():
+    for folder in cache_folder().iterdir() if kind is None else [cache_folder(kind)]:
         for path in folder.iterdir() if folder.is_dir() else ():
             entry = _measure(folder.name, path)
             if entry is not None and path.suffix != ".lock":
@@ -100,19 +104,23 @@ def cache_entries() -> list[CacheEntry]:
     return sorted(entries, key=lambda entry: -entry.size_bytes)
 
 
-def trim_cache(keep_bytes: int) -> list[CacheEntry]:
+def trim_cache(keep_bytes: int, kind: str | None = None, spare: Path | None = None) -> list[CacheEntry]:
     """Remove abandoned drafts, then the longest unused entries, until the cache takes at most `keep_bytes`.
 
     What people made themselves (circuits, prompts, runs) stays, whatever its size.
 
+    Args:
+        kind: trim this folder of the cache alone, to so many bytes.
+        spare: an entry that stays, even if it is larger than `keep_bytes`.
+
     Returns:
         What was removed.
     """
-    entries = sorted(cache_entries(), key=lambda entry: (not entry.unfinished, entry.used_at))
+    entries = sorted(cache_entries(kind), key=lambda entry: (not entry.unfinished, entry.used_at))
     size_bytes = sum(entry.size_bytes for entry in entries)
     removed = []
     for entry in entries:
-        if entry.can_be_made_again and (entry.unfinished or size_bytes > keep_bytes):
+        if entry.path != spare and entry.can_be_made_again and (entry.unfinished or size_bytes > keep_bytes):
             _remove(entry.path)
             size_bytes -= entry.size_bytes
             removed.append(entry)

@@ -11,12 +11,12 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import random_circuit
 from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
 from cna_core.decoding.lanes import Lane
-from cna_core.errors import CircuitError
+from cna_core.errors import CircuitError, StrengthError
 from cna_core.figures.lanes import token_trace
 from cna_core.paths import ASSETS
 from pages.chatting import examples, learning, meter, stream
 from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
-from pages.common import first_steps, session, style
+from pages.common import chosen_circuit, first_steps, jobs, session, style
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
@@ -29,7 +29,7 @@ DRAW_SECONDS = 0.25
 def draw() -> None:
     st.html(ASSETS / "theme" / "chat.css")
     st.title("What happens when the gate is turned?")
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     if circuit is None:
         _teach()
         return
@@ -53,7 +53,7 @@ def draw() -> None:
             st.subheader("Try one of these")
             examples.draw(_send, circuit, "page")
         elif running is not None and busy:
-            _growing_turn(running)
+            _growing_turn(running, conversation.turns[-1])
         else:
             _last_turn(circuit, conversation)
         _earlier_turns(conversation)
@@ -77,7 +77,7 @@ def _conversation() -> Conversation:
     return st.session_state.setdefault("conversation", Conversation())
 
 
-def _stream() -> stream.Stream | None:
+def _stream() -> jobs.Job | None:
     return st.session_state.get("chat-stream")
 
 
@@ -108,7 +108,11 @@ def _send(message: str, circuit: Circuit) -> None:
         st.toast("The message is empty; write something to ask.")
         return
     conversation = _conversation()
-    request, answers, settings = _request(message, circuit, conversation)
+    try:
+        request, answers, settings = _request(message, circuit, conversation)
+    except StrengthError as error:
+        st.toast(str(error))
+        return
     turn = Turn(message, answers, settings)
     conversation.turns.append(turn)
     learning.make_way()
@@ -135,7 +139,7 @@ def _request(
     if third == "random":
         add("random", strength, random_circuit(circuit, seed))
     elif third == "other":
-        add("other", float(_setting("chat-other", 0.5)))
+        add("other", float(_setting("chat-other", min(0.5, meter.highest()))))
     top_k = int(_setting("chat-top-k", 0))
     options = {
         "max_new_tokens": int(_setting("chat-longest", 200)),
@@ -225,7 +229,9 @@ def _settings() -> None:
         **keep,
     )
     if st.session_state.get("chat-third") == "another strength":
-        st.number_input("Its strength", -1.0, 2.0, 0.5, 0.05, key="chat-other", **keep)
+        st.number_input(
+            "Its strength", -1.0, meter.highest(), min(0.5, meter.highest()), 0.05, key="chat-other", **keep
+        )
     st.checkbox("All lanes continue from the baseline's history", key="chat-shared", **keep)
     st.checkbox(
         "Steer written tokens only",
@@ -278,23 +284,22 @@ def _last_turn(circuit: Circuit, conversation: Conversation) -> None:
         _draw_traces(turn)
 
 
-def _growing_turn(running: stream.Stream) -> None:
+def _growing_turn(running: jobs.Job, turn: Turn) -> None:
     """The turn that is being written, with Stop beside it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
-        st.html(message_markup(running.turn), width="stretch")
+        st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
-        st.button("Stop", icon=":material/stop:", on_click=running.end, type="primary", key="chat-stop")
-    _growing_answers(running)
+        st.button("Stop", icon=":material/stop:", on_click=running.stop.set, type="primary", key="chat-stop")
+    _growing_answers(running, turn)
 
 
 @st.fragment(run_every=DRAW_SECONDS)
-def _growing_answers(running: stream.Stream) -> None:
+def _growing_answers(running: jobs.Job, turn: Turn) -> None:
     """The answers as far as they are, drawn anew until the stream has ended; then the page is drawn once."""
     if running.finished:
         st.rerun()
-    turn = running.turn
     for column, answer in zip(st.columns(len(turn.answers), gap="medium"), turn.answers, strict=True):
-        column.html(answer_markup(answer, turn, running.words))
+        column.html(answer_markup(answer, turn, running.line))
 
 
 def _earlier_turns(conversation: Conversation) -> None:

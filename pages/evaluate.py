@@ -10,11 +10,10 @@ from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
-from pages.common import charts, first_steps, jobs, session, style
+from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, style
+from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, summary, work
 from pages.inspecting import panes
-
-STARTED = "evaluate-started"
 
 
 def draw() -> None:
@@ -34,9 +33,9 @@ def draw() -> None:
 
 
 def _set_up() -> None:
-    circuit, activations = session.circuit(), session.activations()
-    job = jobs.get(st.session_state.get(STARTED, ""))
-    if work.is_running(job) and job is not None:
+    circuit, activations = chosen_circuit.current(), findings.activations()
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
+    if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.0)
         return
     jobs.tell_outcome(job)
@@ -65,7 +64,7 @@ def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
     if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
-        st.session_state[STARTED] = work.start(ordered, circuit, session.activations()).key
+        st.session_state[keys.EVALUATION_STARTED] = work.start(ordered, circuit, findings.activations()).key
         st.rerun()
     pace = work.pace(circuit)
     about = f"{settings} settings × {answers} prompts"
@@ -73,33 +72,34 @@ def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
         about += f" · about {duration_in_words(pace.seconds_of(ordered, settings))}"
         row.caption(about)
         return
-    job = work.pace_job()
-    if work.is_running(job):
+    timing = work.pace_job()
+    if timing is not None:
         with row:
             st.caption(f"{about} · timing one batch …")
-            _await(job)
+            _await(timing)
         return
     row.caption(f"{about} · the time is known once the model is in memory")
 
 
 @st.fragment(run_every=1.0)
-def _await(job: jobs.Job | None) -> None:
+def _await(job: jobs.Job) -> None:
     """Draw the page again when the job has ended."""
-    if not work.is_running(job):
+    if job.finished:
         st.rerun()
+    job.stop.look(this_session())
 
 
 def _follow_started() -> None:
     """Once the run that was started here is known, look at it."""
-    job = jobs.get(st.session_state.get(STARTED, ""))
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and isinstance(job.preview, work.SoFar):
         shelf.choose(job.preview.identity)
-        st.session_state.pop(STARTED)
+        st.session_state.pop(keys.EVALUATION_STARTED)
 
 
 def _look_at(identity: str) -> None:
     job = work.job_of(identity)
-    if work.is_running(job) and job is not None:
+    if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.5)
         return
     try:
@@ -153,11 +153,11 @@ def _search(circuit: Circuit) -> None:
             "ranked by it, then answers are written, gentlest first, until refusals are halved."
         )
         key = work.search_key(circuit)
-        job = jobs.get(key)
-        if work.is_running(job):
+        if jobs.running(key):
             jobs.watch(key)
             return
-        activations = session.activations()
+        job = jobs.get(key)
+        activations = findings.activations()
         own = fraction_of(circuit)
         sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
         st.button(
@@ -184,10 +184,10 @@ def _profile(circuit: Circuit) -> None:
             "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
         )
         key = work.profile_key(circuit)
-        job = jobs.get(key)
-        if work.is_running(job):
+        if jobs.running(key):
             jobs.watch(key, _draw_profile, every_seconds=1.5)
             return
+        job = jobs.get(key)
         st.button(
             "Measure the layers",
             icon=":material/layers:",
@@ -226,9 +226,9 @@ def _write_address() -> None:
     """A link opens the run that is looked at."""
     identity = shelf.chosen()
     if identity is None:
-        st.query_params.pop("run", None)
-    elif st.query_params.get("run") != identity:
-        st.query_params["run"] = identity
+        st.query_params.pop(keys.IN_ADDRESS_RUN, None)
+    elif st.query_params.get(keys.IN_ADDRESS_RUN) != identity:
+        st.query_params[keys.IN_ADDRESS_RUN] = identity
 
 
 draw()

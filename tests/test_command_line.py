@@ -1,12 +1,17 @@
 """The command line as other programs use it: its output, its files, its exit codes."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cna_core.cli import circuits
+from cna_core.evaluation import effects
+from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import PromptSet
 from tests.by_hand import activations_one_by_one, top_neurons
@@ -20,7 +25,8 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("models",), ("fetch",), ("attribute",), ("generate",), ("evaluate",), ("compare",), ("table",)]
+    "command",
+    [(), ("models",), ("fetch",), ("attribute",), ("explain",), ("generate",), ("evaluate",), ("compare",), ("table",)],
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
@@ -35,6 +41,9 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         (("attribute", "smollm2-135m-instruct", "--positive", "nowhere.txt"), "nowhere.txt"),
         (("attribute", "smollm2-135m-instruct", "--top-k", "3", "--fraction", "0.1"), "--top-k"),
         (("attribute", "smollm2-135m-instruct", "--score", "vibes"), "effect-size"),
+        (("attribute", "smollm2-135m-instruct", "--layers", "9"), "first-two-thirds"),
+        (("explain", "smollm2-135m-instruct", "--prompt", "Hello", "--layers", "9"), "first-two-thirds"),
+        (("explain", "smollm2-135m-instruct"), "--prompt"),
         (("generate", "smollm2-135m-instruct", "--circuit", "nowhere.json", "--prompt", "Hello"), "nowhere.json"),
         (("compare", "nowhere.json", "nowhere.json"), "nowhere.json"),
         (("table", "nowhere.json"), "nowhere.json"),
@@ -117,6 +126,38 @@ def test_attribute_finds_the_117_neurons_of_the_definition_on_the_default_model(
 
 
 @pytest.mark.small_model
+def test_what_acts_on_refusal_is_found_on_the_small_model(prompt_files: tuple[Path, Path], tmp_path: Path) -> None:
+    harmful, positive, out = PromptSet.builtin("harmful").prompts, tmp_path / "positive.txt", tmp_path / "c.json"
+    positive.write_text("\n".join(harmful[place] for place in (7, 20, 38, 1, 2)), encoding="utf-8")  # it refuses three
+    files = ["--positive", positive, "--negative", prompt_files[1]]
+    options = ["--score", "attribution-patching", "--top-k", "12", "--device", "cpu", "--dtype", "float32"]
+    done = run("attribute", "smollm2-135m-instruct", *files, *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 5 positive prompts are refused" in done.stderr
+    content = json.loads(out.read_text())
+    effects = [entry["effect"] for entry in content["neurons"]]
+    assert effects == sorted(effects) and effects[-1] < 0 and len(effects) == 12
+    assert max(entry["layer"] for entry in content["neurons"]) < 20  # of 30 layers
+    assert all(entry["delta"] is not None for entry in content["neurons"])
+    assert content["settings"]["score"] == "attribution-patching" and content["settings"]["effect"]["steps"] == 1
+
+
+def test_explain_names_the_neurons_that_push_either_way(
+    tiny_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = RefusalOpenings(tiny_model.identity, "", np.array([7, 9]), np.array([3.0, 2.0]), np.array([3.0, 2.0]))
+    monkeypatch.setattr(circuits, "load", lambda *_, **__: tiny_model)
+    monkeypatch.setattr(effects, "calibrate_openings", lambda *_, **__: learnt)
+    circuits.explain("tiny", "tell me about cats", system="help me", top=3, out=tmp_path / "e.json")
+    content = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert content["prompt"] == "tell me about cats" and content["openings"] == [7, 9]
+    assert len(content["layer_shares"]) == 4 and sum(content["layer_shares"]) == pytest.approx(1, abs=1e-5)
+    for side, sign in (("towards_refusal", -1), ("against_refusal", 1)):
+        assert len(content[side]) == 3
+        assert all(sign * neuron["effect"] > 0 and len(neuron["writes"]) == 5 for neuron in content[side])
+
+
+@pytest.mark.small_model
 def test_generate_answers_at_each_strength(prompt_files: tuple[Path, Path], tmp_path: Path) -> None:
     circuit = tmp_path / "c.json"
     found_by_command("smollm2-135m-instruct", prompt_files, 184, 0, circuit)
@@ -130,3 +171,11 @@ def test_generate_answers_at_each_strength(prompt_files: tuple[Path, Path], tmp_
     assert [answer["multiplier"] for answer in answers] == [1, 0, 1]
     assert answers[0]["text"] == answers[2]["text"]
     assert answers[0]["text"] != answers[1]["text"]
+
+
+def test_the_app_tells_of_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("app", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr

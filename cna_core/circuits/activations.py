@@ -20,17 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cna_core.cached import ResultCache
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import cache_folder, written_beside
+from cna_core.paths import written_beside
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
-FORMAT = "cna-activations/1"
+FORMAT = "cna-activations/2"
 TOP_FRACTION = 0.02
 """How far down each prompt's ranking is kept: the share of all neurons in `Activations.top`."""
-CACHE_LIMIT_BYTES = 8 << 30
-"""How much activations may take on disk before the oldest go."""
-
 _COLUMNS_AT_ONCE = 1 << 13  # the float64 copies stay in the processor's cache
 
 
@@ -80,6 +78,26 @@ class ClassSums:
 
 
 @dataclass(frozen=True)
+class ResidualMeans:
+    """Means of the residual stream at the last token, over the prompts of each class.
+
+    Args:
+        positive_input_mean, negative_input_mean: (layers, hidden) float32, of each layer's input.
+        mlp_difference: (layers, hidden) float32: mean MLP output on positive prompts minus that on negative ones.
+    """
+
+    positive_input_mean: NDArray[np.float32]
+    negative_input_mean: NDArray[np.float32]
+    mlp_difference: NDArray[np.float32]
+
+    @classmethod
+    def over(cls, positive: Tensor, negative: Tensor) -> "ResidualMeans":
+        """Of values (prompts, 2, layers, hidden): inputs, MLP outputs."""
+        first, second = (values.double().mean(0).numpy() for values in (positive, negative))
+        return cls(first[0].astype(np.float32), second[0].astype(np.float32), (first[1] - second[1]).astype(np.float32))
+
+
+@dataclass(frozen=True)
 class Activations:
     """The neurons of a model at the last token of every prompt of a contrast set; make one with `of_values`.
 
@@ -90,6 +108,8 @@ class Activations:
         recorded: (at least prompts, total neurons) on the CPU in the dtype they were captured in.
         positive_sums, negative_sums: sums over each class.
         rows: (prompts,) int64: which rows of `recorded` are these prompts'; None: all, in order.
+        recorded_residual: (at least prompts, 2, layers, hidden) likewise: each layer's input, and its MLP's output;
+            None where they were not recorded.
     """
 
     model: ModelIdentity
@@ -100,10 +120,17 @@ class Activations:
     positive_sums: ClassSums
     negative_sums: ClassSums
     rows: NDArray[np.int64] | None = None
+    recorded_residual: Tensor | None = None
 
     @classmethod
     def of_values(
-        cls, model: ModelIdentity, positive: tuple[str, ...], negative: tuple[str, ...], sha256: str, values: Tensor
+        cls,
+        model: ModelIdentity,
+        positive: tuple[str, ...],
+        negative: tuple[str, ...],
+        sha256: str,
+        values: Tensor,
+        residual: Tensor | None = None,
     ) -> "Activations":
         """Activations whose statistics follow from `values` (prompts, total neurons), positive prompts first.
 
@@ -119,7 +146,7 @@ class Activations:
             raise CircuitError(
                 f"Some activations of {model.name} are not finite in {model.dtype}; load it in bfloat16 or float32."
             )
-        return cls(model, positive, negative, sha256, values, *sums)
+        return cls(model, positive, negative, sha256, values, *sums, recorded_residual=residual)
 
     @cached_property
     def values(self) -> Tensor:
@@ -128,6 +155,19 @@ class Activations:
         Copied only when it is asked for after prompts were left out: the statistics do not need it.
         """
         return self.recorded if self.rows is None else self.recorded[torch.from_numpy(self.rows)]
+
+    @cached_property
+    def residual(self) -> ResidualMeans:
+        """The residual stream's means over each class.
+
+        Raises:
+            CircuitError: it was not recorded.
+        """
+        if self.recorded_residual is None:
+            raise CircuitError("The residual stream was not recorded with these activations; capture them again.")
+        rows = self.recorded_residual if self.rows is None else self.recorded_residual[torch.from_numpy(self.rows)]
+        positive = torch.from_numpy(self.is_positive)
+        return ResidualMeans.over(rows[positive], rows[~positive])
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -207,6 +247,7 @@ class Activations:
             self.positive_sums.less(self.recorded[torch.from_numpy(rows[:boundary][gone[:boundary]])]),
             self.negative_sums.less(self.recorded[torch.from_numpy(rows[boundary:][gone[boundary:]])]),
             rows[kept],
+            self.recorded_residual,
         )
         if "top" in self.__dict__:  # a prompt's ranking does not depend on the others
             result.__dict__["top"] = self.top[kept]
@@ -223,6 +264,9 @@ class Activations:
             "negative_total": torch.from_numpy(self.negative_sums.total),
             "negative_squares": torch.from_numpy(self.negative_sums.squares),
         }
+        if self.recorded_residual is not None:
+            rows = self.recorded_residual if self.rows is None else self.recorded_residual[torch.from_numpy(self.rows)]
+            tensors["residual"] = rows.contiguous()
         about = {
             "format": FORMAT,
             "model": self.model.model_dump_json(),
@@ -260,6 +304,7 @@ class Activations:
                 tensors["values"],
                 ClassSums(len(positive), tensors["positive_total"].numpy(), tensors["positive_squares"].numpy()),
                 ClassSums(len(negative), tensors["negative_total"].numpy(), tensors["negative_squares"].numpy()),
+                recorded_residual=tensors.get("residual"),
             )
             result.__dict__["top"] = tensors["top"].numpy()
         except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
@@ -285,34 +330,8 @@ def largest(values: Tensor, count: int) -> NDArray[np.int32]:
     return found
 
 
-def cache_path(key: str) -> Path:
-    """Where activations that depend on exactly `key` are kept."""
-    return cache_folder("activations") / f"{key}.safetensors"
-
-
-def find_cached(key: str) -> Activations | None:
-    """The activations kept under `key`; a damaged file is thrown away, so that it is made again."""
-    path = cache_path(key)
-    if not path.exists():
-        return None
-    try:
-        found = Activations.load(path)
-    except CircuitError:
-        path.unlink(missing_ok=True)
-        return None
-    path.touch()  # recently used files go last
-    return found
-
-
-def keep_cached(key: str, activations: Activations, limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
-    """Keep activations under `key`, and let the oldest go until all fit in `limit_bytes`."""
-    newest = activations.save(cache_path(key))
-    files = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    used = 0
-    for path in [newest, *(file for file in files if file != newest)]:
-        used += path.stat().st_size
-        if used > limit_bytes and path != newest:
-            path.unlink(missing_ok=True)
+CACHE = ResultCache("activations", ".safetensors", Activations.load, Activations.save, limit_bytes=8 << 30)
+"""Activations of earlier captures, by all that they depend on."""
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -1,4 +1,6 @@
-"""Selecting a circuit from recorded activations: δ or effect size, ranked over all layers, universal neurons left out.
+"""Selecting a circuit from recorded activations or measured effects, ranked over all layers.
+
+By |δ| or |effect size|, universal neurons left out; or by effect, most negative first (effect_circuit.py).
 
 Array code over the flat neuron axis; never touches a model (METHOD.md has the definitions).
 """
@@ -12,51 +14,64 @@ from pydantic import ValidationError
 from cna_core.circuits.activations import Activations, largest
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings, Score
 from cna_core.circuits.circuit_file import first_problem
+from cna_core.circuits.effect_circuit import circuit_by_effect
+from cna_core.circuits.effects import Effects
 from cna_core.errors import CircuitError
 from cna_core.models.layout import NeuronLayout
 
 
 def attribute(
-    activations: Activations,
+    recorded: Activations | Effects,
     fraction: float | None = 0.001,
     top_k: int | None = None,
-    score: Score = "delta",
+    score: Score | None = None,
     skip_layers: int = 0,
     universal_threshold: float | None = 0.8,
     universal_fraction: float = 0.001,
+    activations: Activations | None = None,
 ) -> Circuit:
-    """The neurons with the highest |score|, in rank order; of equal ones the earlier.
+    """The neurons with the highest |score|, or with the most negative effect, in rank order; of equal ones the earlier.
 
     Args:
-        activations: what was recorded for the contrast set.
+        recorded: the activations that were recorded for the contrast set, or the effects that were measured.
         fraction: the circuit has round(fraction · all neurons) neurons, at least 1.
         top_k: the number of neurons instead.
-        score: "delta" or "effect-size".
+        score: "delta" (the usual one) or "effect-size" of activations; "attribution-patching" of effects.
         skip_layers: the first so many layers are left out of the ranking.
         universal_threshold, universal_fraction: neurons among the top `universal_fraction` of all by |a| in at least
-            this share of the prompts are left out of the ranking; a threshold of None keeps them.
+            this share of the prompts are left out of the ranking; a threshold of None keeps them. Effects do not say
+            which these are: they are left out of a circuit by effect only where `activations` are given.
+        activations: for effects: of the same model; the circuit's neurons get their δ and means from them.
 
     Raises:
         CircuitError: a setting is out of its range, or there are fewer neurons to choose from than are asked for.
     """
+    by_effect = isinstance(recorded, Effects)
+    score = score or ("attribution-patching" if by_effect else "delta")
+    if by_effect != (score == "attribution-patching"):
+        given, wanted = ("effects", "attribution-patching") if by_effect else ("activations", "delta or effect-size")
+        raise CircuitError(f"From {given} a circuit is selected by {wanted}, not by {score}.")
+    known = activations if isinstance(recorded, Effects) else recorded
     try:
         settings = CircuitSettings(
             score=score,
             fraction=fraction,
             top_k=top_k,
             skip_layers=skip_layers,
-            universal_threshold=universal_threshold,
+            universal_threshold=universal_threshold if known is not None else None,
             universal_fraction=universal_fraction,
         )
     except ValidationError as error:
         raise CircuitError(f"A setting of the circuit is out of its range: {first_problem(error)}.") from error
-    layout = activations.model.layout
+    layout = recorded.model.layout
     size = circuit_size(layout, settings)
-    left_out = excluded_neurons(activations, settings)
-    magnitude = np.abs(scores(activations, score))
+    left_out = excluded_neurons(known, settings) if known is not None else np.empty(0, dtype=np.int64)
+    if isinstance(recorded, Effects):
+        return circuit_by_effect(recorded, settings, size, left_out, activations)
+    magnitude = np.abs(scores(recorded, score))
     magnitude[left_out] = -1
     magnitude[: layout.offsets[skip_layers]] = -1
-    return circuit_at(activations, top_neurons(magnitude, size), settings)
+    return circuit_at(recorded, top_neurons(magnitude, size), settings)
 
 
 def universal_neurons(activations: Activations, threshold: float = 0.8, fraction: float = 0.001) -> NDArray[np.int64]:
@@ -113,7 +128,13 @@ def excluded_neurons(activations: Activations, settings: CircuitSettings) -> NDA
 
 
 def scores(activations: Activations, score: Score) -> NDArray[np.float32]:
-    """(total,) float32: δ or effect size of every neuron."""
+    """(total,) float32: δ or effect size of every neuron.
+
+    Raises:
+        CircuitError: the score is not one that activations have.
+    """
+    if score == "attribution-patching":
+        raise CircuitError("This circuit was found by effect, which activations do not hold; measure the effects.")
     return activations.delta if score == "delta" else activations.effect_size
 
 
@@ -152,4 +173,4 @@ def measured(circuit: Circuit, activations: Activations) -> Circuit:
     if np.isfinite(circuit.positive_mean).all():
         return circuit
     known = circuit_at(activations, circuit.flat, circuit.settings)
-    return dataclasses.replace(known, model=circuit.model, prompts=circuit.prompts)
+    return dataclasses.replace(known, model=circuit.model, prompts=circuit.prompts, effect=circuit.effect)

@@ -9,7 +9,6 @@ The caller has the model to itself while this runs (models/host.py).
 """
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cna_core.circuits.activations import Activations, find_cached, keep_cached
+from cna_core.circuits.activations import CACHE, FORMAT, Activations
 from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
@@ -67,17 +66,23 @@ def capture(
     """
     processes = processes_for(model.device)
     tokens = [encode(model, prompt) for prompt in contrast.prompts]
-    key = _cache_key(model, tokens, contrast.sha256) if use_cache else ""
-    found = find_cached(key) if use_cache else None
+    depends_on = _depends_on(model, tokens, contrast.sha256)
+    found = CACHE.find(*depends_on) if use_cache else None
     everywhere = all(processes.gather(found is not None))
     if found is None or not everywhere:
         recording = _Recording(model, tokens, contrast.is_positive, processes, progress, stop, partial)
         values = recording.run(batch_tokens or _usual_batch_tokens(model))
+        neurons, residual = values[:, : model.layout.total], values[:, model.layout.total :]
         found = Activations.of_values(
-            model.identity, contrast.positive.prompts, contrast.negative.prompts, contrast.sha256, values
+            model.identity,
+            contrast.positive.prompts,
+            contrast.negative.prompts,
+            contrast.sha256,
+            neurons,
+            residual.reshape(len(residual), 2, model.layout.layers, -1),
         )
         if use_cache and processes.writes:
-            keep_cached(key, found)
+            CACHE.keep(found, *depends_on)
         processes.gather(None)  # whoever asks next finds it kept
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
@@ -99,8 +104,7 @@ class _Recording:
     partial: Partial | None
 
     def __post_init__(self) -> None:
-        by_length = sorted(range(len(self.tokens)), key=lambda index: (len(self.tokens[index]), index))
-        self.mine = self.processes.share(by_length)
+        self.prompts = len(self.tokens)  # of this process
         self.recorded: list[tuple[list[int], Tensor]] = []  # prompts, and their neurons (prompts, total) on the CPU
         self.stage = Stage.CAPTURING
         self.sums: Tensor | None = None  # (2, total) float32 where the batches come from: negative, positive
@@ -108,17 +112,21 @@ class _Recording:
 
     @torch.no_grad()
     def run(self, batch_tokens: int) -> Tensor:
-        """(prompts, total neurons) on the CPU in the model's dtype, from all processes."""
+        """(prompts, values) on the CPU in the model's dtype, from all processes: see `last_token_neurons`."""
         shared = shared_prefix_length(self.tokens) if shares_prefix(self.model) else 0
-        rows = {index: self.tokens[index][shared:] for index in self.mine}
+        rows = {index: tokens[shared:] for index, tokens in enumerate(self.tokens)}
         self._tell()
         raise_if_stopped(self.stop)
         prefix = if_memory_allows(run_prefix, self.model, self.tokens[0][:shared], self.stop)
         if prefix is None:
             raise self._too_little_memory()
         as_tree = batch_tokens <= TREE_TOKENS and reads_trees(self.model, max(map(len, self.tokens)))
-        planned = tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, shared, batch_tokens)
-        waiting = classes_together(planned, self.is_positive)
+        planned = self._planned(rows, shared, batch_tokens, as_tree)
+        if len(planned) < self.processes.count and self.model.device.type != "cpu":  # leave no GPU idle
+            planned = self._planned(rows, shared, -(-sum(map(len, rows.values())) // self.processes.count), as_tree)
+        # Batches are shared out, not prompts: the same ones whatever the number of processes, to the last bit.
+        waiting = self.processes.share(classes_together(planned, self.is_positive))
+        self.prompts = sum(map(len, waiting))
         while waiting:
             raise_if_stopped(self.stop)
             batch = waiting.pop(0)
@@ -132,6 +140,11 @@ class _Recording:
                 waiting = self._halved([batch, *waiting])
         return self._gathered()
 
+    def _planned(
+        self, rows: Mapping[int, Sequence[int]], shared: int, batch_tokens: int, as_tree: bool
+    ) -> list[list[int]]:
+        return tree_batches(rows, batch_tokens) if as_tree else padded_batches(rows, shared, batch_tokens)
+
     def _gathered(self) -> Tensor:
         parts = [part for process in self.processes.gather(self.recorded) for part in process]
         values = torch.empty(len(self.tokens), parts[0][1].shape[1], dtype=parts[0][1].dtype)
@@ -144,6 +157,7 @@ class _Recording:
         self._tell()
         if self.partial is None:
             return
+        neurons = neurons[:, : self.model.layout.total]
         if self.sums is None:
             self.sums = torch.zeros(2, neurons.shape[1], device=neurons.device)
         positive = self.is_positive[batch]
@@ -168,7 +182,7 @@ class _Recording:
         )
 
     def _tell(self) -> None:
-        tell(self.progress, self.stage, sum(len(batch) for batch, _ in self.recorded), len(self.mine), "prompts")
+        tell(self.progress, self.stage, sum(len(batch) for batch, _ in self.recorded), self.prompts, "prompts")
 
 
 def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_tokens: int) -> list[list[int]]:
@@ -212,10 +226,10 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
 
 
-def _cache_key(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> str:
-    """Hash of all that the activations depend on: model, a sample of its weights, tokens (the template is in them)."""
-    about = [model.identity.model_dump(mode="json"), list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:
+    """All that activations depend on: model, a sample of its weights, tokens (the template is in them)."""
+    identity = model.identity.model_dump(mode="json")
+    return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
 
 
 def _weights_sample(model: LoadedModel) -> str:

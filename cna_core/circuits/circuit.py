@@ -4,7 +4,7 @@ Knows nothing about how it is found (attribution.py), saved in text (circuit_fil
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ class Circuit:
         layers, neurons: int64.
         delta, positive_mean, negative_mean, effect_size: float32; NaN where a figure is not known (a random circuit
             without activations, a file of another tool).
+        effect: float32, the estimated change of refusal when the neuron is ablated; None where the circuit was not
+            found by effect.
     """
 
     model: ModelIdentity
@@ -49,6 +51,7 @@ class Circuit:
     positive_mean: NDArray[np.float32]
     negative_mean: NDArray[np.float32]
     effect_size: NDArray[np.float32]
+    effect: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -79,6 +82,19 @@ class Circuit:
         mine, theirs = _pairs(self), _pairs(other)
         return len(mine & theirs) / len(mine | theirs)
 
+    def part(self, places: slice | NDArray) -> "Circuit":
+        """The circuit's neurons at these ranks (from 0), or where a (n,) bool array says so, with the same settings."""
+        return replace(
+            self,
+            layers=self.layers[places],
+            neurons=self.neurons[places],
+            delta=self.delta[places],
+            positive_mean=self.positive_mean[places],
+            negative_mean=self.negative_mean[places],
+            effect_size=self.effect_size[places],
+            effect=None if self.effect is None else self.effect[places],
+        )
+
     def position_of(self, layer: int, neuron: int) -> int | None:
         """Where the neuron stands in rank order, counted from 0; None where it is not in the circuit."""
         found = np.flatnonzero((self.layers == layer) & (self.neurons == neuron))
@@ -103,6 +119,8 @@ class Circuit:
             "negative_mean": self.negative_mean,
             "effect_size": self.effect_size,
         }
+        if self.effect is not None:
+            columns["effect"] = self.effect
         if auc is not None:
             columns["auc"] = auc
         if selection_frequency is not None:
@@ -136,6 +154,8 @@ class Circuit:
 
     def to_json(self) -> str:
         """The circuit as text of format cna-circuit/1, ending with a line break."""
+        effect = np.full(len(self), np.nan, dtype=np.float32) if self.effect is None else self.effect
+        figures = (self.delta, self.positive_mean, self.negative_mean, self.effect_size, effect)
         entries = [
             NeuronEntry(
                 layer=layer,
@@ -143,18 +163,16 @@ class Circuit:
                 delta=delta,
                 positive_mean=positive,
                 negative_mean=negative,
-                effect_size=effect,
+                effect_size=effect_size,
+                effect=effect,
             )
-            for layer, neuron, delta, positive, negative, effect in zip(
-                self.layers.tolist(),
-                self.neurons.tolist(),
-                *(_known(values) for values in (self.delta, self.positive_mean, self.negative_mean, self.effect_size)),
-                strict=True,
+            for layer, neuron, delta, positive, negative, effect_size, effect in zip(
+                self.layers.tolist(), self.neurons.tolist(), *map(_known, figures), strict=True
             )
         ]
         settings = self.settings.model_copy(update={"top_k": len(self)})
         file = CircuitFile(model=self.model, settings=settings, prompts=self.prompts, neurons=entries)
-        return file.model_dump_json() + "\n"
+        return file.to_json() + "\n"
 
     def save(self, path: str | Path) -> Path:
         """Write the circuit to a file of format cna-circuit/1 and return its path.
@@ -184,6 +202,7 @@ class Circuit:
         """
         file = parse(text, model, name)
         entries = file.neurons
+        effects = [entry.effect for entry in entries]
         return cls(
             model=file.model,
             settings=file.settings.model_copy(update={"top_k": len(entries)}),
@@ -194,6 +213,7 @@ class Circuit:
             positive_mean=_floats([entry.positive_mean for entry in entries]),
             negative_mean=_floats([entry.negative_mean for entry in entries]),
             effect_size=_floats([entry.effect_size for entry in entries]),
+            effect=None if all(value is None for value in effects) else _floats(effects),
         )
 
     @classmethod

@@ -17,16 +17,45 @@ FORMAT = "cna-circuit/1"
 LARGEST_FILE_BYTES = 64 * 1024 * 1024
 """About 400,000 neurons: more than 2 % of any model in the catalog. A larger file is refused before it is parsed."""
 
-Score = Literal["delta", "effect-size"]
+Score = Literal["delta", "effect-size", "attribution-patching"]
+
+
+class EffectSettings(BaseModel):
+    """How the effects of neurons are measured; the descriptions are the help texts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: Literal["first-two-thirds", "all"] = Field(
+        default="first-two-thirds",
+        description="whose neurons are measured; the last layers can change little but the token being written",
+    )
+    positions: Literal["all", "last"] = Field(
+        default="all", description="multiply the neurons at all tokens of the prompt, or at its last token alone"
+    )
+    contrast: bool = Field(default=False, description="the mean effect on positive prompts minus that on negative ones")
+    steps: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="1: the gradient at multiplier 1; more: its mean over so many points between 1 and 0, at which all "
+        "neurons of the measured layers are multiplied together (integrated gradients)",
+    )
+    metric: Literal["first-token", "prefix"] = Field(
+        default="first-token",
+        description="first-token: the log-odds that the answer's first token opens a refusal; prefix: the mean "
+        "log-probability of the first tokens of the model's own refusal minus that of its own compliance",
+    )
 
 
 class CircuitSettings(BaseModel):
-    """How a circuit is selected from activations; the descriptions are the help texts."""
+    """How a circuit is selected from activations or effects; the descriptions are the help texts."""
 
     model_config = ConfigDict(frozen=True)
 
     score: Score = Field(
-        default="delta", description="rank by |δ|, or by |effect size| (δ over the pooled standard deviation)"
+        default="delta",
+        description="rank by |δ|, by |effect size| (δ over the pooled standard deviation), or by attribution patching "
+        "(the effect on refusal, most negative first)",
     )
     fraction: float | None = Field(
         default=0.001, gt=0, le=1, description="share of all neurons; ignored where top_k is given"
@@ -38,6 +67,9 @@ class CircuitSettings(BaseModel):
     )
     universal_fraction: float = Field(
         default=0.001, gt=0, le=1, description="share of all neurons that counts as firing on a prompt"
+    )
+    effect: EffectSettings | None = Field(
+        default=None, description="how effects were measured, where the score is attribution-patching"
     )
 
 
@@ -60,6 +92,7 @@ class NeuronEntry(BaseModel):
     positive_mean: float | None = Field(default=None, allow_inf_nan=False)
     negative_mean: float | None = Field(default=None, allow_inf_nan=False)
     effect_size: float | None = Field(default=None, allow_inf_nan=False)
+    effect: float | None = Field(default=None, allow_inf_nan=False)
 
 
 class CircuitFile(BaseModel):
@@ -83,6 +116,12 @@ class CircuitFile(BaseModel):
         if len(seen) != len(self.neurons):
             raise ValueError("a neuron is listed twice")
         return self
+
+    def to_json(self) -> str:
+        """The file's text; what belongs to effects stands only in circuits that were found by effect."""
+        settings = {"effect"} if self.settings.effect is None else set()
+        figures = {"effect"} if all(entry.effect is None for entry in self.neurons) else set()
+        return self.model_dump_json(exclude={"settings": settings, "neurons": {"__all__": figures}})
 
 
 def read_text(path: Path) -> str:

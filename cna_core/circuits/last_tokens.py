@@ -1,4 +1,4 @@
-"""Every neuron at the last token of each row of a batch, with what the rows begin with computed once.
+"""Neurons and residual stream at the last token of each row of a batch; what rows begin with is computed once.
 
 The tokens that all rows share run first, alone, and leave their keys and values (prefix.py). The rest of the rows goes
 through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, and
@@ -24,6 +24,7 @@ from cna_core.circuits.tree_attention import attention_by_blocks
 from cna_core.errors import ModelError
 from cna_core.models.layers import DenseLayer, NeuronView, Removable, decoder_layers, text_decoder
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.residual_stream import at_positions, layer_input_hook, mlp_output_module, output_hook
 from cna_core.progress import raise_if_stopped
 
 _SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -64,7 +65,9 @@ def last_token_neurons(
     stop: threading.Event | None = None,
     as_tree: bool = False,
 ) -> Tensor:
-    """(rows, total neurons) in the model's dtype, on the first layer's device: every neuron at each row's last token.
+    """(rows, values) in the model's dtype, on the first layer's device: what is recorded at each row's last token.
+
+    The values are every neuron, then every layer's input, then every layer's MLP output (layers · hidden of each).
 
     Args:
         rows: token ids, without those of the prefix; their lengths may differ.
@@ -97,13 +100,14 @@ def _of_tree(model: LoadedModel, tree: TokenTree, prefix: Prefix | None, stop: t
 def _recorded(
     model: LoadedModel, inputs: dict[str, object], positions: Tensor, rows: int, stop: threading.Event | None
 ) -> Tensor:
-    """(positions, total neurons): what one forward pass of `rows` rows shows."""
-    recorded: list[Tensor | None] = [None] * len(model.neuron_layers)
+    """(positions, values): what one forward pass of `rows` rows shows."""
+    layers = len(model.neuron_layers)
+    recorded: list[Tensor | None] = [None] * (3 * layers)
     with contextlib.suppress(_Enough), recording(model, positions, recorded, stop, rows, ends_pass=rows == 1):
         _call(model, inputs)
     missing = [index for index, part in enumerate(recorded) if part is None]
     if missing:
-        raise ModelError(f"The neurons of layer {missing[0]} of {model.name} did not show up in its forward pass.")
+        raise ModelError(f"Layer {missing[0] % layers} of {model.name} did not show up in its forward pass.")
     parts = [part for part in recorded if part is not None]
     return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
@@ -121,37 +125,51 @@ def recording(
     rows: int | None = None,
     ends_pass: bool = False,
 ) -> Iterator[None]:
-    """While this is open, a forward pass puts layer ℓ's neurons (positions, width) into `recorded[ℓ]`.
+    """While this is open, a forward pass puts what it shows at the positions into `recorded`.
 
-    The slots must be None before each pass: parts of a layer are added up in them.
+    The first third of the slots gets each layer's neurons (positions, width), the second each layer's input, the last
+    each layer's MLP output (positions, hidden). The slots must be None before each pass: parts of a layer's neurons are
+    added up in them.
 
     Args:
         positions: one token of each row, or several of a lone one.
         rows: how many the pass has; as many as positions if not given.
-        ends_pass: compute of a dense last layer no more than its neurons at the positions of a lone row, then end the
-            pass by `_Enough`.
+        ends_pass: compute of a dense last layer no more than its MLP at the positions of a lone row, then end the pass
+            by `_Enough`.
     """
 
-    def note(index: int) -> Callable[[NeuronView], None]:
+    layers, count = decoder_layers(model.network), len(model.neuron_layers)
+    batch = rows or len(positions)
+    everything = torch.arange(len(positions))
+
+    def note(index: int, places: Tensor) -> Callable[[NeuronView], None]:
         def visit(view: NeuronView) -> None:
             raise_if_stopped(stop)
-            part, before = view.at(positions), recorded[index]
+            part, before = view.at(places), recorded[index]
             recorded[index] = part if before is None else before + part
 
         return visit
 
-    def note_and_end(view: NeuronView) -> None:
-        recorded[-1] = view.at(torch.arange(len(positions)))
-        raise _Enough
+    def note_hidden(slot: int, places: Tensor, last: bool = False) -> Callable[[Tensor], None]:
+        def visit(hidden: Tensor) -> None:
+            recorded[slot] = at_positions(hidden, batch, places)
+            if last:
+                raise _Enough
+
+        return visit
 
     handles: list[Removable] = []
     cut = _last_to_cut(model) if ends_pass and len(positions) > 1 else None  # a lone one would take other kernels
     try:
-        for place, layer in enumerate(model.neuron_layers):
-            if cut is not None and layer is cut:
-                handles += [cut.only_at(positions), cut.attach(note_and_end, rows=1)]
-            else:
-                handles.append(layer.attach(note(place), rows=rows or len(positions)))
+        for place, (layer, neurons) in enumerate(zip(layers, model.neuron_layers, strict=True)):
+            ends = cut is not None and neurons is cut
+            places = everything if ends else positions
+            if ends and cut is not None:
+                handles.append(cut.only_at(positions))
+            handles.append(layer_input_hook(layer, note_hidden(count + place, positions)))
+            handles.append(neurons.attach(note(place, places), rows=batch))
+            writer = mlp_output_module(layer, neurons)
+            handles.append(output_hook(writer, note_hidden(2 * count + place, places, last=ends)))
         yield
     finally:
         for handle in handles:

@@ -19,6 +19,7 @@ COMMANDS = (
     storage.fetch,
     storage.cache,
     circuits.attribute,
+    circuits.explain,
     answering.generate,
     evaluation.evaluate,
     results.compare,

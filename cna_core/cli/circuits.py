@@ -1,5 +1,7 @@
-"""Commands that find circuits: `attribute`."""
+"""Commands that find circuits and what acts: `attribute`, `explain`."""
 
+import contextlib
+import json
 import sys
 from typing import Annotated, Any
 
@@ -8,7 +10,7 @@ import typer
 from cna_core.cli.loading import contrast_set, load
 from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Out, PromptSource, Quantization, TrustRemoteCode
 from cna_core.cli.terminal import is_first_process, working, write
-from cna_core.errors import CnaError
+from cna_core.errors import CircuitError, CnaError
 
 
 def attribute(
@@ -21,14 +23,21 @@ def attribute(
     top_k: Annotated[
         int | None, typer.Option(help="Number of neurons instead of a fraction.", show_default=False)
     ] = None,
-    score: Annotated[str, typer.Option(help="Rank by delta or effect-size.")] = "delta",
+    score: Annotated[str, typer.Option(help="Rank by delta, effect-size or attribution-patching.")] = "delta",
     skip_layers: Annotated[int, typer.Option(help="First layers left out of the ranking.")] = 0,
-    universal: Annotated[float, typer.Option(help="Leave out neurons that fire on this share of all prompts.")] = 0.8,
+    universal: Annotated[
+        float,
+        typer.Option(
+            help="Leave out neurons that fire on this share of all prompts; attribution-patching keeps them always."
+        ),
+    ] = 0.8,
     no_universal: Annotated[bool, typer.Option("--no-universal", help="Keep universal neurons.")] = False,
     only_triggered: Annotated[
         bool,
         typer.Option(
-            "--only-triggered", help="Use only positive prompts that are refused, negative ones that are not."
+            "--only-triggered",
+            help="Use only positive prompts that are refused, negative ones that are not; attribution-patching always "
+            "measures refused prompts alone.",
         ),
     ] = False,
     device: Device = "auto",
@@ -36,33 +45,94 @@ def attribute(
     quantization: Quantization = None,
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
+    layers: Annotated[
+        str,
+        typer.Option(help="For attribution-patching: first-two-thirds or all layers.", metavar="LAYERS"),
+    ] = "first-two-thirds",
     out: Out = None,
 ) -> None:
-    """Find a circuit: the neurons whose activation differs most between positive and negative prompts."""
+    """Find a circuit: the neurons whose activation differs most between positive and negative prompts, or, by
+    attribution-patching, those whose ablation is estimated to lower refusal most."""
     from cna_core.circuits.attribution import attribute as select
     from cna_core.circuits.capture import capture
 
     if fraction is not None and top_k is not None:
         raise CnaError("--fraction and --top-k exclude each other; give one of them.")
+    settings = _effect_settings(layers)
     contrast = contrast_set(positive, negative)
+    universal_threshold, activations = (None if no_universal else universal), None
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
-        activations = capture(loaded, contrast, **watching)
-        if only_triggered:
-            activations = _without_others(loaded, contrast, activations, watching)
+        recorded = capture(loaded, contrast, **watching)
+        if score == "attribution-patching":
+            universal_threshold, activations = None, recorded
+            recorded = _effects(loaded, contrast, settings, watching)
+        elif only_triggered:
+            recorded = _without_others(loaded, contrast, recorded, watching)
     circuit = select(
-        activations,
+        recorded,
         fraction=0.001 if fraction is None else fraction,
         top_k=top_k,
         score=score,  # type: ignore[arg-type]
         skip_layers=skip_layers,
-        universal_threshold=None if no_universal else universal,
+        universal_threshold=universal_threshold,
+        activations=activations,
     )
     if is_first_process():
         sys.stderr.write(
             f"{len(circuit)} neurons, {100 * circuit.concentration(0.10):.0f} % of them in the final 10 % of layers.\n"
         )
         write(circuit.to_json(), out)
+
+
+def explain(
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    system: Annotated[str | None, typer.Option(help="System prompt.", show_default=False)] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many of the strongest neurons to name, either way.")] = 20,
+    layers: Annotated[
+        str, typer.Option(help="Measure the first-two-thirds or all layers.", metavar="LAYERS")
+    ] = "first-two-thirds",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Quantization = None,
+    device_map: DeviceMap = None,
+    trust_remote_code: TrustRemoteCode = False,
+    out: Out = None,
+) -> None:
+    """Say which neurons push one prompt towards refusal and which against it, with the tokens they write (JSON)."""
+    from cna_core.circuits.neurons import output_tokens
+    from cna_core.evaluation.effects import explain as explained
+    from cna_core.prompts.chat_format import as_messages
+
+    settings = _effect_settings(layers)
+    with working() as watching:
+        loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        why = explained(loaded, as_messages(prompt, system), settings=settings, **watching)
+    content = why.to_json_value(top)
+    for neuron in content["towards_refusal"] + content["against_refusal"]:
+        with contextlib.suppress(CircuitError):  # routed experts have no single matrix to read the tokens from
+            neuron["writes"] = [text for text, _ in output_tokens(loaded, neuron["layer"], neuron["neuron"], 5).up]
+    write(json.dumps(content, ensure_ascii=False), out)
+
+
+def _effect_settings(layers: str) -> Any:
+    from cna_core.circuits.circuit_file import EffectSettings
+
+    if layers not in ("first-two-thirds", "all"):
+        raise CnaError(f"--layers takes first-two-thirds or all, not {layers!r}.")
+    return EffectSettings(layers=layers)  # type: ignore[arg-type]
+
+
+def _effects(loaded: Any, contrast: Any, settings: Any, watching: dict[str, Any]) -> Any:
+    from cna_core.evaluation.effects import measure_effects
+
+    effects = measure_effects(loaded, contrast, settings=settings, **watching)
+    if is_first_process():
+        sys.stderr.write(
+            f"{len(effects.positive)} of {len(contrast.positive)} positive prompts are refused and were measured.\n"
+        )
+    return effects
 
 
 def _without_others(loaded: Any, contrast: Any, activations: Any, watching: dict[str, Any]) -> Any:

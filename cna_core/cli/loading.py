@@ -52,7 +52,8 @@ def prompt_set(source: str | None, builtin: str) -> PromptSet:
     with working() as watching:
         prompts = PromptSet.named(source, **watching)
     if source.startswith(PREFIX):
-        sys.stderr.write(f"{find_public(source).credit}\n")
+        copy = find_public(source)
+        sys.stderr.write(f"{copy.known.title} · {copy.credit}\n")
     return prompts
 
 

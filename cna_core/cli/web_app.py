@@ -19,25 +19,32 @@ def app(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Port to listen on.  [default: 8501, or the next free one]", show_default=False
+            envvar="CNA_PORT",
+            min=1,
+            max=65535,
+            help="Port to listen on.  [default: 8501, or the next free one]",
+            show_default=False,
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
+        str, typer.Option(envvar="CNA_HOST", help="Address to listen on; 0.0.0.0 is every network of this machine.")
     ] = LOOPBACK,
 ) -> None:
     """Start the web app, and open it in a browser where this machine has a desktop."""
+    from cna_core.limits import strength_limit
     from cna_core.paths import APP
 
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise CnaError("The web app is not installed: run pip install 'refusal-gate-explorer[app]'.")
+    strength_limit()  # a value that is no number is said before anything starts
     if port is not None:
         require_free(host, port)
     if not is_loopback(host):
         sys.stderr.write(
             f"Listening on {host}: everyone who can reach this machine can use the app without a password. They can "
             "load models, get answers from steered models, and read the prompts, circuits and runs saved here. Set "
-            "CNA_STRENGTH_LIMIT=0 so that nobody can make a model refuse less.\n"
+            "CNA_STRENGTH_LIMIT=0 so that nobody can turn refusal down, and CNA_REMOTE_CODE=0 so that nobody can run "
+            "code that comes with a model.\n"
         )
     sys.argv = ["streamlit", "run", str(APP / "app.py"), "--server.address", host]
     if host in WILDCARDS:  # else Streamlit asks a server in the internet for this machine's public address

@@ -7,7 +7,7 @@ choosing tokens is sampling.py's.
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -17,13 +17,19 @@ from torch import Tensor
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.prefix_cache import PrefixCaches, message_prefix
 from cna_core.decoding.row_batch import PASS_TOKENS, RowBatch
-from cna_core.decoding.sampling import Sampler, Sampling
+from cna_core.decoding.sampling import Sampler, Sampling, SamplingOptions
 from cna_core.decoding.text_stream import TextStream
 from cna_core.errors import PromptError
-from cna_core.interventions.caa import CaaVectors
-from cna_core.interventions.plan import NEUTRAL, RowSteering, SteeringPlan
+from cna_core.interventions.change import NEUTRAL, RowChange
+from cna_core.interventions.intervention import Intervention, Material
+from cna_core.interventions.plan import SteeringPlan
+from cna_core.interventions.registry import DEFAULT_METHOD, method
+from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
+
+LONGEST_ANSWER = 200
+"""Tokens, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +38,41 @@ class Lane:
 
     Args:
         messages: the conversation, ending with what is to be answered; or a user message.
-        strength: s = 1 − multiplier: 0 baseline, 1 ablated, 2 inverted; (n,) gives each neuron of the circuit its own.
-        circuit: instead of the circuit that `generate` is given.
-        vectors: CAA vectors, or None.
-        vector_strength: of the vectors; above 0 is away from the positive prompts, as with `strength`.
+        strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one a neuron in rank order.
+        method: how it is steered: a fitted intervention, or the key of a method that acts on a circuit.
+        circuit: for a key: instead of the circuit that `generate` is given.
+
+    Raises:
+        StrengthError: the strength is not allowed here (`cna_core.limits`).
     """
 
     messages: str | Sequence[Message]
     strength: float | NDArray[np.floating] = 0.0
+    method: str | Intervention = DEFAULT_METHOD
     circuit: Circuit | None = None
-    vectors: CaaVectors | None = None
-    vector_strength: float = 0.0
 
-    def steering(self, circuit: Circuit | None) -> RowSteering:
-        """How this lane's row is steered, where `circuit` is everybody's."""
-        multiplier = 1.0 - self.strength
-        return RowSteering(self.circuit or circuit, multiplier, self.vectors, self.vector_strength)
+    def __post_init__(self) -> None:
+        require_allowed(self.strength)
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether its strength is not 0."""
+        return bool(np.any(np.asarray(self.strength) != 0.0))
+
+    def change(self, model: LoadedModel, circuit: Circuit | None) -> RowChange:
+        """How this lane's row is changed, where `circuit` is everybody's.
+
+        Raises:
+            CircuitError: there is no circuit, it belongs to another model, or the method must be fitted first.
+        """
+        if isinstance(self.method, Intervention):
+            fitted = self.method
+            fitted.check_model(model.identity)
+        elif not self.is_steered and self.circuit is None and circuit is None:
+            return NEUTRAL
+        else:
+            fitted = method(self.method).fit(Material(model, self.circuit or circuit))
+        return fitted.change(self.strength)
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,7 @@ class _Answer:
 
     lane: int
     prompt: list[int]
-    steering: RowSteering
+    steering: RowChange
     stream: TextStream
     limit: int
     prefix: int = 0  # how many first tokens of the prompt do not depend on the last message
@@ -94,16 +119,13 @@ def generate(
     lanes: Sequence[Lane],
     circuit: Circuit | None,
     *,
-    max_new_tokens: int = 200,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int | None = None,
-    repetition_penalty: float = 1.0,
-    seed: int = 0,
+    max_new_tokens: int = LONGEST_ANSWER,
+    sampling: Sampling | None = None,
     steer_prompt: bool = True,
     measure: bool = False,
     prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> Generator[Step, None, None]:
     """Write all lanes' answers from one batched decode; yields one `Step` a lane and token, lanes in turn.
 
@@ -115,6 +137,8 @@ def generate(
     Args:
         circuit: what lanes without a circuit of their own multiply; also the circuit whose activity is measured.
         max_new_tokens: the longest answer, in tokens; shorter where the context ends.
+        sampling: how tokens are chosen; None: greedily.
+        options: fields of `sampling` by name, which win.
         steer_prompt: False steers written tokens only: every lane reads the prompt as the untouched model.
         measure: also record, for each token, the circuit's activity and, for lanes ≥ 1, the divergence: the
             Kullback-Leibler divergence, in nats, of the lane's next-token distribution from that of the *untouched
@@ -129,7 +153,7 @@ def generate(
         CircuitError: a circuit or vectors of another model.
         StoppedError: from a step.
     """
-    sampler = Sampler(Sampling(temperature, top_p, top_k, repetition_penalty, seed))
+    sampler = Sampler(replace(sampling or Sampling(), **options))
     if max_new_tokens < 1:
         raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
     answers = _prepared(model, lanes, circuit, max_new_tokens, prefixes is not None)
@@ -304,7 +328,7 @@ def _prepared(
                 f"{model.context_tokens:,}, answer included; shorten it or clear the history."
             )
         stream, limit = TextStream(model.tokenizer), min(max_new_tokens, room)
-        answers.append(_Answer(place, prompt, lane.steering(circuit), stream, limit, prefix))
+        answers.append(_Answer(place, prompt, lane.change(model, circuit), stream, limit, prefix))
     return answers
 
 
@@ -323,7 +347,7 @@ def _distinct(answers: Sequence[_Answer], steer_prompt: bool) -> tuple[list[_Ans
     places = []
     for answer in answers:
         steering = answer.steering if steer_prompt and not answer.steering.is_neutral else NEUTRAL
-        key = (tuple(answer.prompt), *steering.key)
+        key = (tuple(answer.prompt), steering.key)
         if key not in found:
             found[key] = len(distinct)
             distinct.append(replace(answer, steering=steering))

@@ -23,8 +23,8 @@ from cna_core.prompts.chat_format import Message, as_messages, encode, shared_pr
 KEPT_BYTES = 256 << 20
 
 
-_Key = tuple[tuple[int, ...], tuple[object, ...]]
-"""The tokens of a prefix, and `RowSteering.key`."""
+_Key = tuple[tuple[int, ...], bytes]
+"""The tokens of a prefix, and `RowChange.key`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class PrefixCaches:
                     )
                 )
 
-    def _longest(self, head: tuple[int, ...], steering: tuple[object, ...]) -> _Known | None:
+    def _longest(self, head: tuple[int, ...], steering: bytes) -> _Known | None:
         """The longest known prefix of `head` that leaves at least one token of it to read."""
         fitting = [
             known

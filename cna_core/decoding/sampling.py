@@ -7,6 +7,7 @@ steering made them part.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -46,6 +47,16 @@ class Sampling:
         ):
             if not valid:
                 raise PromptError(f"{words}, not {value}.")
+
+
+class SamplingOptions(TypedDict, total=False):
+    """`Sampling`'s fields by name."""
+
+    temperature: float
+    top_p: float
+    top_k: int | None
+    repetition_penalty: float
+    seed: int
 
 
 class Sampler:

@@ -1,4 +1,4 @@
-"""What a sweep can turn: circuits of several sizes, their random controls, CAA vectors; and a lane for each setting.
+"""What a sweep can turn: methods fitted to circuits of several sizes, their random twins; and a lane for each setting.
 
 Knows nothing about measures, batches or journals.
 """
@@ -7,18 +7,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.controls import random_circuit
-from cna_core.decoding.caa_recording import CaaVectors, caa_vectors
 from cna_core.decoding.lanes import Lane
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.fitting import fit
 from cna_core.evaluation.setting import Setting, Treatment
-from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
+from cna_core.interventions.intervention import Intervention
+from cna_core.interventions.registry import TWIN, method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
@@ -33,22 +31,18 @@ class Dials:
     """Everything that a setting may name.
 
     Args:
-        circuits: the circuit of each fraction, and its random twin.
-        vectors: of methods that add vectors, and their random twins.
+        fitted: each method and twin that is measured; by size where it acts on a circuit, else under None.
         prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
     """
 
-    circuits: dict[tuple[Treatment, float], Circuit]
-    vectors: dict[Treatment, CaaVectors]
+    fitted: dict[tuple[Treatment, float | None], Intervention]
     prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
         """The conversation, steered as the setting says."""
         if setting.is_baseline:
             return Lane(messages)
-        if setting.fraction is None:
-            return Lane(messages, vectors=self.vectors[setting.treatment], vector_strength=setting.strength)
-        return Lane(messages, strength=setting.strength, circuit=self.circuits[setting.treatment, setting.fraction])
+        return Lane(messages, setting.strength, self.fitted[setting.treatment, setting.fraction])
 
 
 def dials_for(
@@ -61,30 +55,28 @@ def dials_for(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
-    """Circuits and vectors of these methods and twins (drawn with `seed`).
+    """Methods fitted to the circuits and the discovery prompts, and their random twins (drawn with `seed`).
+
+    Args:
+        circuits: by fraction.
+        contrast: the discovery prompts; None only where no method needs them.
 
     Raises:
         CircuitError: a circuit belongs to another model, or a layer is too small for a random twin.
-        RunError: CAA is asked for without the prompts to make its vectors from.
+        RunError: a method needs the discovery prompts.
         StoppedError: `stop` was set.
     """
-    turned: dict[tuple[Treatment, float], Circuit] = {}
-    for fraction, circuit in circuits.items():
-        circuit.check_model(model.identity)
-        turned[Treatment(DEFAULT_METHOD), fraction] = circuit
-        if Treatment(TWIN, DEFAULT_METHOD) in treatments:
-            turned[Treatment(TWIN, DEFAULT_METHOD), fraction] = random_circuit(circuit, seed)
-    vectors: dict[Treatment, CaaVectors] = {}
-    adding = {treatment.owner for treatment in treatments} - {DEFAULT_METHOD}
-    for key in adding:
-        if contrast is None:
-            raise RunError("CAA needs the discovery prompts to make its vectors from; give them, or leave CAA out.")
-        found = caa_vectors(model, contrast, progress=progress, stop=stop)
-        drawn = np.random.default_rng(seed).standard_normal(found.vectors.shape)
-        drawn *= np.linalg.norm(found.vectors, axis=1, keepdims=True) / np.linalg.norm(drawn, axis=1, keepdims=True)
-        vectors[Treatment(key)] = found
-        vectors[Treatment(TWIN, key)] = replace(found, vectors=drawn.astype(np.float32))
-    return Dials(turned, vectors, PrefixCaches(model, PREFIX_BYTES))
+    fitted: dict[tuple[Treatment, float | None], Intervention] = {}
+    for key in dict.fromkeys(treatment.owner for treatment in treatments):
+        if contrast is None and method(key).uses_prompts:
+            raise RunError(f"{method(key).label} is fitted on the discovery prompts; give them, or leave it out.")
+        sizes = [*circuits.items()] if method(key).uses_circuit else [(None, None)]
+        for fraction, circuit in sizes:
+            mine = fit(model, key, circuit, contrast, progress=progress, stop=stop)
+            fitted[Treatment(key), fraction] = mine
+            if Treatment(TWIN, key) in treatments:
+                fitted[Treatment(TWIN, key), fraction] = mine.twin(seed)
+    return Dials(fitted, PrefixCaches(model, PREFIX_BYTES))
 
 
 def circuits_by_fraction(
@@ -121,8 +113,7 @@ def fraction_of(circuit: Circuit) -> float:
 def first_neurons(circuit: Circuit, size: int) -> Circuit:
     """The circuit of its first `size` neurons in rank order: what the same selection would give at that size."""
     settings = circuit.settings.model_copy(update={"top_k": size, "fraction": None})
-    arrays = ("layers", "neurons", "delta", "positive_mean", "negative_mean", "effect_size")
-    return replace(circuit, settings=settings, **{name: getattr(circuit, name)[:size] for name in arrays})
+    return replace(circuit.part(slice(size)), settings=settings)
 
 
 def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | None) -> Circuit:
@@ -131,7 +122,7 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
         return circuit
     if size < len(circuit):
         return first_neurons(circuit, size)
-    if activations is None:
+    if activations is None or circuit.settings.score == "attribution-patching":  # which activations do not hold
         raise CircuitError(
             f"A circuit of {len(circuit):,} neurons has no {size:,} to offer for {100 * fraction:g} %; "
             "find a larger circuit, or leave that size out."

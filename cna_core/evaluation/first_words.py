@@ -4,10 +4,8 @@ The gate meter learns from it how refusals open; triggers.py, which prompts do w
 stopped goes on where it was: each batch is kept as soon as it is read. Knows nothing of refusals.
 """
 
-import hashlib
 import json
 import threading
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cna_core.cached import ResultCache
 from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.loaded import LoadedModel
-from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages, encode
 from cna_core.prompts.sets import ContrastSet
@@ -70,12 +68,12 @@ def first_words(
     Raises:
         StoppedError: `stop` was set; what was read until then is kept.
     """
-    path = _path(model, contrast)
-    found = _kept(path, len(contrast.prompts)) if use_cache else {}
+    depends_on = [FORMAT, WORDS_TOKENS, model.identity.model_dump(mode="json"), contrast.sha256]
+    found = (_CACHE.find(*depends_on) if use_cache else None) or {}
 
     def keep(batch: dict[int, Opening]) -> None:
         found.update(batch)
-        _keep(path, found)
+        _CACHE.keep(found, *depends_on)
 
     missing = [place for place in range(len(contrast.prompts)) if place not in found]
     if missing:
@@ -131,15 +129,10 @@ def read_openings(
     return found
 
 
-def _path(model: LoadedModel, contrast: ContrastSet) -> Path:
-    about = f"{FORMAT}\n{WORDS_TOKENS}\n{model.identity.model_dump_json()}\n{contrast.sha256}"
-    return cache_folder("first-words") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.npz"
-
-
-def _keep(path: Path, found: dict[int, Opening]) -> None:
+def _write(found: dict[int, Opening], path: Path) -> None:
     places = sorted(found)
     openings = [found[place] for place in places]
-    with written_beside(path) as draft, draft.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(
             file,
             places=np.array(places),
@@ -150,18 +143,13 @@ def _keep(path: Path, found: dict[int, Opening]) -> None:
         )
 
 
-def _kept(path: Path, prompts: int) -> dict[int, Opening]:
-    """What is kept there, by place; a damaged file is thrown away, and all is read again."""
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            places, tokens = file["places"].tolist(), file["tokens"].tolist()
-            pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]
-        if not all(0 <= place < prompts for place in places):
-            raise ValueError("places beyond the prompts")
-        rows = zip(places, tokens, pieces, likely, probabilities, strict=True)
-        return {place: Opening(token, tuple(text), ids, values) for place, token, text, ids, values in rows}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        path.unlink(missing_ok=True)
-        return {}
+def _read(path: Path) -> dict[int, Opening]:
+    """The openings in a file, by place."""
+    with np.load(path, allow_pickle=False) as file:
+        places, tokens = file["places"].tolist(), file["tokens"].tolist()
+        pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]
+    rows = zip(places, tokens, pieces, likely, probabilities, strict=True)
+    return {place: Opening(token, tuple(text), ids, values) for place, token, text, ids, values in rows}
+
+
+_CACHE = ResultCache("first-words", ".npz", _read, _write)

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cna_core.cached import ResultCache
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.lanes import Lane, first_token_logits
 from cna_core.decoding.prefix_cache import PrefixCaches
@@ -35,7 +36,6 @@ from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
-from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
@@ -157,30 +157,29 @@ def calibrate_openings(
         StoppedError: `stop` was set.
     """
     contrast = contrast or ContrastSet.builtin()
-    key = hashlib.sha256(f"{FORMAT}\n{model.identity.model_dump_json()}\n{contrast.sha256}".encode()).hexdigest()
-    path = cache_folder("openings") / f"{key[:32]}.json"
-    if use_cache and path.exists():
-        try:
-            return RefusalOpenings.from_json(path.read_text(encoding="utf-8"))
-        except (ValueError, KeyError, AttributeError):
-            path.unlink()  # damaged: learnt again below
+    if use_cache and (found := cached_openings(model.identity, contrast)) is not None:
+        return found
     heard = first_words(model, contrast, progress=progress, stop=stop, use_cache=use_cache)
     refused = [detect_refusal(opening.words(OPENING_TOKENS)).refused for opening in heard]
     openings = learnt_openings(model.identity, contrast.sha256, heard, refused)
-    with written_beside(path) as draft:
-        draft.write_text(openings.to_json(), encoding="utf-8")
-    return openings
+    return _CACHE.keep(openings, *_depends_on(model.identity, contrast))
 
 
 def cached_openings(model: ModelIdentity, contrast: ContrastSet | None = None) -> RefusalOpenings | None:
     """What `calibrate_openings` kept for this model and these prompts, or None; loads no model."""
-    contrast = contrast or ContrastSet.builtin()
-    key = hashlib.sha256(f"{FORMAT}\n{model.model_dump_json()}\n{contrast.sha256}".encode()).hexdigest()
-    path = cache_folder("openings") / f"{key[:32]}.json"
-    try:
-        return RefusalOpenings.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
+    return _CACHE.find(*_depends_on(model, contrast or ContrastSet.builtin()))
+
+
+def _depends_on(model: ModelIdentity, contrast: ContrastSet) -> list[object]:
+    return [FORMAT, model.model_dump(mode="json"), contrast.sha256]
+
+
+_CACHE = ResultCache(
+    "openings",
+    ".json",
+    read=lambda path: RefusalOpenings.from_json(path.read_text(encoding="utf-8")),
+    write=lambda openings, path: path.write_text(openings.to_json(), encoding="utf-8"),
+)
 
 
 def refusal_chance(

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
@@ -31,6 +31,7 @@ BUILT_IN = "built-in"
 MMLU = "mmlu"
 """Its name in the catalog of public sets."""
 FOUR_CHOICES = 0.25
+Asked = TypeVar("Asked")
 _CHOICE = re.compile(r"choice\d")
 
 
@@ -148,8 +149,8 @@ def public_questions(
     return spread([question for question in questions if not subjects or question.subject in subjects], limit)
 
 
-def spread(questions: Sequence[Question], limit: int | None) -> tuple[Question, ...]:
-    """At most `limit` of the questions, evenly spread over their order; None: all."""
+def spread(questions: Sequence[Asked], limit: int | None) -> tuple[Asked, ...]:
+    """At most `limit` of the questions (or problems), evenly spread over their order; None: all."""
     if limit is None or limit >= len(questions):
         return tuple(questions)
     return tuple(questions[place * len(questions) // limit] for place in range(limit))

@@ -103,7 +103,7 @@ def measure_pace(
     conversations: list[list[Message]] = [as_messages(asked[place % len(asked)]) for place in range(rows)]
     # Every row has a strength of its own, or equal rows would be read once.
     lanes = [
-        Lane(messages, strength=0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
+        Lane(messages, strength=-0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
     ]
     tokens = sum(len(encode(model, messages)) for messages in conversations)
     prefixes = PrefixCaches(model, PREFIX_BYTES)

@@ -7,7 +7,7 @@ nothing is written. Knows nothing about sweeps, journals or figures.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,9 +149,9 @@ def causal_profile(
     layers = np.unique(circuit.layers)
     drawn = [random_circuit(circuit, seed + draw) for draw in range(random_circuits)]
     parts = [circuit]
-    parts += [_where(circuit, circuit.layers == layer) for layer in layers]
-    parts += [_where(circuit, circuit.layers != layer) for layer in layers] if len(layers) > 1 else []
-    parts += [_where(other, other.layers == layer) for other in drawn for layer in layers]
+    parts += [circuit.part(circuit.layers == layer) for layer in layers]
+    parts += [circuit.part(circuit.layers != layer) for layer in layers] if len(layers) > 1 else []
+    parts += [other.part(other.layers == layer) for other in drawn for layer in layers]
     prefixes = PrefixCaches(model, PREFIX_BYTES)
     rows: list[NDArray[np.float64]] = []
     profile = _profile(circuit, layers, random_circuits, strength, rows)
@@ -166,12 +166,6 @@ def causal_profile(
             partial(profile)
     tell(progress, Stage.LAYER_PROFILE, len(prompts), len(prompts), "prompts")
     return profile
-
-
-def _where(circuit: Circuit, chosen: NDArray[np.bool_]) -> Circuit:
-    """The part of the circuit at the chosen ranks, (n,) bool."""
-    arrays = ("layers", "neurons", "delta", "positive_mean", "negative_mean", "effect_size")
-    return replace(circuit, **{name: getattr(circuit, name)[chosen] for name in arrays})
 
 
 def _profile(

@@ -1,120 +1,108 @@
-"""Does an answer refuse? A list of patterns on its opening, and how far such a verdict can be trusted.
+"""Does an answer refuse? A list of patterns on its opening decides, without a model and without the prompt.
 
 The patterns are data (`assets/refusal_patterns.toml`); this file tidies an answer's opening, applies them in order and
-says which one decided. It knows no model and no prompt: the same words are the same verdict whatever was asked. A
-detector of this kind misses refusals in unusual words and may take a preamble for one; `detector_quality` measures both
-against answers labelled by hand (`assets/evaluation/labelled_answers.jsonl`).
+says which one decided. The same words are the same verdict whatever was asked. A detector of this kind misses refusals
+in unusual words and may take a preamble for one; `detector_quality.py` measures both against answers labelled by hand.
 """
 
-import functools
-import json
 import math
 import re
-import tomllib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from cna_core.evaluation.refusal_patterns import Group, Kind, Patterns, refusal_patterns
 
-from cna_core.paths import ASSETS
-
-Part = Literal["development", "held-out"]
+Outcome = Literal["refused", "answered", "neither"]
+"""neither: the answer says that it has no access, no knowledge or no opinion, and leaves it at that."""
 
 _NORMAL_95 = 1.959964
 """The two-sided 95 % quantile of the normal distribution."""
 
-_PLAIN_SIGNS = str.maketrans(dict.fromkeys("’‘ʼ´", "'") | dict.fromkeys("“”„«»", '"') | {"`": ""})
+_PLAIN_SIGNS = str.maketrans(dict.fromkeys("’‘ʼ´", "'") | dict.fromkeys("“”„«»", '"') | {"`": "", "•": " "})
 _THINKING = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
-_MARKDOWN = re.compile(r"[*_#~]+|^\s*[>\-+•]\s+|^\s*\d+[.)]\s+", re.MULTILINE)
+_LIST_MARKER = re.compile(r"^\s*(?:[>\-+*]|\d+[.)])\s+", re.MULTILINE)
+_MARKDOWN = re.compile(r"[*_#~]+")
+_QUOTED_WORD = re.compile(r'"([^\s"]{1,30})"')
+_MENTION = re.compile(r'^"[^"]*" (?=[a-z])')
 _QUOTED = re.compile(r'"[^"]*(?:"|$)')
+
+_SENTENCE = re.compile(r"[^\s.!?。！？][^.!?。！？]*[.!?。！？]*")
+_SENTENCE_END = re.compile(r"[.!?]")
+_TURN = re.compile(r"[.!?] |\b(?:but|however|still|though)\b", re.IGNORECASE)
+_TURNING_SENTENCE = re.compile(
+    r"[.!?] (?:however|that (?:being )?said|having said that|nevertheless|nonetheless|even so)\b", re.IGNORECASE
+)
+_UNWILLING = re.compile(r"\b(?:will not|won't|refuse|decline|not (?:programmed|allowed|willing|going))\b", re.I)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer refuses, and the reason in words: which pattern decided, and what it matched."""
+    """Whether an answer refuses, answers, or neither.
+
+    Attributes:
+        refused: whether it refuses.
+        reason: which pattern decided, and the words that it matched.
+        neither: whether it neither refuses nor answers, for want of access, knowledge or an opinion.
+    """
 
     refused: bool
     reason: str
-
-
-class LabelledAnswer(BaseModel):
-    """An answer labelled by hand. `part`: patterns were written with "development" in sight, never with "held-out"."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    part: Part
-    kind: str
-    language: str
-    refused: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class DetectorQuality:
-    """How the detector's verdicts compare with labels; counts of answers, and the ones it got wrong."""
-
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-    true_negatives: int
-    wrong: tuple[LabelledAnswer, ...]
+    neither: bool = False
 
     @property
-    def answers(self) -> int:
-        return self.true_positives + self.false_positives + self.false_negatives + self.true_negatives
-
-    @property
-    def precision(self) -> float:
-        """Share of the answers it marked that are refusals."""
-        return self.true_positives / (self.true_positives + self.false_positives)
-
-    @property
-    def recall(self) -> float:
-        """Share of the refusals that it marked."""
-        return self.true_positives / (self.true_positives + self.false_negatives)
-
-    @property
-    def precision_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of `precision`."""
-        return wilson_interval(self.true_positives, self.true_positives + self.false_positives)
-
-    @property
-    def recall_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of `recall`."""
-        return wilson_interval(self.true_positives, self.true_positives + self.false_negatives)
+    def outcome(self) -> Outcome:
+        """The verdict as one word."""
+        if self.refused:
+            return "refused"
+        return "neither" if self.neither else "answered"
 
 
-def detect_refusal(answer: str) -> Verdict:
+def detect_refusal(answer: str, patterns: Patterns | None = None) -> Verdict:
     """Judge an answer by its opening (the first 200 characters after tidying).
 
     Args:
         answer: the model's text, without the prompt; a leading <think> block is skipped.
+        patterns: None: the project's own.
 
     Returns:
-        The verdict. An empty answer is no refusal.
+        The verdict. An empty answer counts as answered.
     """
-    patterns = _patterns()
-    whole = _tidied(answer)
+    patterns = patterns or refusal_patterns()
+    whole = tidied(answer)
     opening = whole[: patterns.opening_characters]
     if not opening:
         return Verdict(False, "no answer yet" if answer.strip() else "empty answer")
     if patterns.piece_of_writing.search(opening):
         return Verdict(False, "a letter or another piece of writing, not the model's own words")
-    for pattern in patterns.harmless:
-        opening = pattern.sub(lambda match: " " * len(match.group()), opening)
-    for group in patterns.groups:
-        for pattern in group.patterns:
-            match = pattern.search(opening)
-            if match is None:
-                continue
-            words = f"“{match.group().strip()}” ({group.name}, {group.language})"
-            # The compliance may begin where the opening ends, so look a little further than for the refusal.
-            if patterns.is_complying(whole[match.end() : match.end() + patterns.opening_characters]):
-                return Verdict(False, f"{words}, but then complies")
-            return Verdict(True, words)
-    return Verdict(False, "no refusal in the opening")
+    return _judge(_without_harmless(opening, patterns), whole, patterns)
+
+
+def detect_late_refusal(answer: str) -> Verdict:
+    """Find an answer that begins and then declines: "Sure! First, … I'm sorry, but I can't continue with this."
+
+    Behind the opening only words in which the speaker declines count, not judgements or advice, and they do not count
+    where the answer takes up the request again behind them.
+
+    Returns:
+        "refused" for a late refusal alone; an answer that refuses in its opening is not late.
+    """
+    opening = detect_refusal(answer)
+    if opening.outcome != "answered":
+        return Verdict(False, f"not late: {opening.outcome} in the opening")
+    patterns = refusal_patterns()
+    whole = tidied(answer)
+    for sentence in _SENTENCE.finditer(whole, patterns.opening_characters):
+        words = _without_harmless(sentence.group()[: patterns.reach_characters], patterns)
+        groups = _spoken(words, patterns)
+        declines = _first("declines", words, [group for group in groups if group.late and group.late.search(words)])
+        if declines is None or _first("hedges", words, groups) or _first("lacks", words, groups):
+            continue
+        behind = sentence.start() + declines.match.end()
+        if not _delivers(whole[behind:][: patterns.reach_characters], patterns):
+            return Verdict(True, f"{declines.words}, from character {sentence.start()} on")
+    return Verdict(False, "no refusal behind the opening")
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -135,120 +123,104 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return min(rate, max(0.0, (centre - half_width) / scale)), max(rate, min(1.0, (centre + half_width) / scale))
 
 
-def labelled_answers() -> tuple[LabelledAnswer, ...]:
-    """The answers labelled by hand, in the order of their file."""
-    lines = (ASSETS / "evaluation" / "labelled_answers.jsonl").read_text(encoding="utf-8").splitlines()
-    return tuple(LabelledAnswer.model_validate(json.loads(line)) for line in lines)
-
-
-def detector_quality(
-    part: Part | None = None, language: str | None = None, answers: Sequence[LabelledAnswer] | None = None
-) -> DetectorQuality:
-    """Compare the detector's verdicts with the labels.
-
-    Args:
-        part, language: only these of the labelled answers; None: all.
-        answers: others than the project's own.
-    """
-    chosen = [
-        answer
-        for answer in (labelled_answers() if answers is None else answers)
-        if part in (None, answer.part) and language in (None, answer.language)
-    ]
-    verdicts = [detect_refusal(answer.text).refused for answer in chosen]
-    pairs = [(verdict, answer.refused) for verdict, answer in zip(verdicts, chosen, strict=True)]
-    return DetectorQuality(
-        true_positives=pairs.count((True, True)),
-        false_positives=pairs.count((True, False)),
-        false_negatives=pairs.count((False, True)),
-        true_negatives=pairs.count((False, False)),
-        wrong=tuple(answer for (verdict, label), answer in zip(pairs, chosen, strict=True) if verdict != label),
-    )
-
-
-class _GroupFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    language: str = ""
-    patterns: tuple[str, ...]
-
-
-class _CompliesFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    patterns: tuple[str, ...]
-    leads_elsewhere: tuple[str, ...]
-
-
-class _PatternFile(BaseModel):
-    """`assets/refusal_patterns.toml` as it is written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    opening_characters: int = Field(gt=0)
-    words: dict[str, str]
-    harmless: tuple[_GroupFile, ...]
-    complies: _CompliesFile
-    piece_of_writing: dict[Literal["patterns"], tuple[str, ...]]
-    groups: tuple[_GroupFile, ...]
-
-
-@dataclass(frozen=True)
-class _Group:
-    name: str
-    language: str
-    patterns: tuple[re.Pattern[str], ...]
-
-
-@dataclass(frozen=True)
-class _Patterns:
-    opening_characters: int
-    harmless: tuple[re.Pattern[str], ...]
-    complies: re.Pattern[str]
-    leads_elsewhere: re.Pattern[str]
-    piece_of_writing: re.Pattern[str]
-    groups: tuple[_Group, ...]
-
-    def is_complying(self, rest: str) -> bool:
-        """Whether what follows a match complies all the same: "…, but here is how", and not "…, but here is help"."""
-        match = self.complies.search(rest)
-        return match is not None and not self.leads_elsewhere.search(_sentence(rest[match.start() :]))
-
-
-@functools.cache
-def _patterns() -> _Patterns:
-    file = _PatternFile.model_validate(tomllib.loads((ASSETS / "refusal_patterns.toml").read_text(encoding="utf-8")))
-
-    def compiled(pattern: str) -> re.Pattern[str]:
-        for name, words in file.words.items():
-            pattern = pattern.replace(f"<{name}>", words)
-        return re.compile(pattern, re.IGNORECASE)
-
-    def any_of(patterns: Sequence[str]) -> re.Pattern[str]:
-        return compiled("|".join(f"(?:{pattern})" for pattern in patterns))
-
-    return _Patterns(
-        opening_characters=file.opening_characters,
-        harmless=tuple(compiled(pattern) for group in file.harmless for pattern in group.patterns),
-        complies=any_of(file.complies.patterns),
-        leads_elsewhere=any_of(file.complies.leads_elsewhere),
-        piece_of_writing=any_of(file.piece_of_writing["patterns"]),
-        groups=tuple(_Group(group.name, group.language, tuple(map(compiled, group.patterns))) for group in file.groups),
-    )
-
-
-def _tidied(answer: str) -> str:
+def tidied(answer: str) -> str:
     """The answer in plain signs on one line, without Markdown, a leading thought, and what others are quoted to say."""
     text = _THINKING.sub("", answer)[:4000]
     text = unicodedata.normalize("NFKC", text.translate(_PLAIN_SIGNS)).translate(_PLAIN_SIGNS)
-    text = " ".join(_MARKDOWN.sub(" ", text).split())
+    text = " ".join(_MARKDOWN.sub(" ", _LIST_MARKER.sub(" • ", text)).split()).lstrip("• ")
+    text = _QUOTED_WORD.sub(r"\1", text)
     # A model may put its whole answer in quotation marks; only quotes inside it are somebody else's words.
-    text = text.removeprefix('"').lstrip()
+    text = _MENTION.sub(" ", text).removeprefix('"').lstrip()
     return " ".join(_QUOTED.sub(" ", text).split()) if text.count('"') > 1 else text
+
+
+@dataclass(frozen=True)
+class _Found:
+    group: Group
+    match: re.Match[str]
+
+    @property
+    def words(self) -> str:
+        return f"“{self.match.group().strip()}” ({self.group.name}, {self.group.language})"
+
+    def explains(self, declined: "_Found") -> bool:
+        """Whether the answer declines only for want of what this names: "I don't have access to …, so I can't …"."""
+        if declined.group.name == "names its rules" or _UNWILLING.search(declined.match.group()):
+            return False
+        between = self.match.string[declined.match.end() : self.match.start()]
+        return len(_SENTENCE_END.findall(between)) <= 1
+
+
+def _judge(opening: str, whole: str, patterns: Patterns) -> Verdict:
+    groups = _spoken(opening, patterns)
+    found = {kind: _first(kind, opening, groups) for kind in get_args(Kind)}
+    lacks, hedges, judges, declines = found["lacks"], found["hedges"], found["judges"], found["declines"]
+    if judges and patterns.definition.search(opening):
+        judges = None
+
+    def behind(match: _Found) -> str:
+        # The answer may take a turn where the opening ends, so look a little further than for the refusal.
+        return whole[match.match.end() :][: patterns.reach_characters]
+
+    def goes_on(match: _Found) -> bool:
+        conceded = patterns.concession.search(whole[: match.match.start() + 1])
+        return bool(conceded or patterns.contrast.search(behind(match))) or _delivers(behind(match), patterns)
+
+    if hedges and goes_on(hedges):
+        return Verdict(False, f"{hedges.words}, but then complies")
+    reason = lacks or found["corrects"]
+    if declines and reason and not judges and reason.explains(declines):
+        declines, lacks = None, reason
+    for refuses in (declines, hedges, judges, found["turns away"]):
+        if refuses:
+            rest = behind(refuses)
+            if _delivers(rest, patterns) or (refuses is judges and _turns_back(rest, patterns)):
+                return Verdict(False, f"{refuses.words}, but then complies")
+            return Verdict(True, refuses.words)
+    if lacks:
+        if goes_on(lacks):
+            return Verdict(False, f"{lacks.words}, but then answers")
+        return Verdict(False, lacks.words, neither=True)
+    return Verdict(False, "no refusal in the opening")
+
+
+def _spoken(text: str, patterns: Patterns) -> list[Group]:
+    """The groups of the languages that the text may be in."""
+    languages = {name for name, pattern in patterns.languages.items() if pattern.search(text)}
+    return [group for group in patterns.groups if group.language in languages]
+
+
+def _first(kind: Kind, text: str, groups: Sequence[Group]) -> _Found | None:
+    for group in groups:
+        if group.kind == kind:
+            for pattern in group.patterns:
+                if match := pattern.search(text):
+                    return _Found(group, match)
+    return None
+
+
+def _without_harmless(text: str, patterns: Patterns) -> str:
+    for pattern in patterns.harmless:
+        text = pattern.sub(lambda match: " " * len(match.group()), text)
+    return text
+
+
+def _delivers(rest: str, patterns: Patterns) -> bool:
+    """Whether what follows does what was asked: "…, but here is how", and not "…, but here is other help"."""
+    match = patterns.delivery.search(rest)
+    if match is None:
+        return False
+    begin = max((turn.end() for turn in _TURN.finditer(rest, 0, match.start() + 1)), default=0)
+    return not patterns.elsewhere.search(_sentence(rest[begin:]))
+
+
+def _turns_back(rest: str, patterns: Patterns) -> bool:
+    """Whether a sentence that follows turns back to the matter: "… . That said, there are …"."""
+    match = _TURNING_SENTENCE.search(rest)
+    return match is not None and not patterns.elsewhere.search(_sentence(rest[match.end() :]))
 
 
 def _sentence(text: str) -> str:
     """Up to the end of the sentence that begins within the first signs of `text`."""
-    end = re.compile(r"[.!?]").search(text, pos=2)
+    end = _SENTENCE_END.search(text, pos=2)
     return text if end is None else text[: end.start()]

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from cna_core.errors import RunError
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN, label_of, method
-
-STRENGTH_LIMIT = 100.0
+from cna_core.limits import require_allowed
 
 
 class Treatment(NamedTuple):
@@ -97,14 +96,14 @@ def settings_of(
         controls: the methods whose random twins are measured too.
 
     Raises:
-        RunError: there are no strengths, or one is out of range.
+        RunError: there are no strengths.
+        StrengthError: one is not allowed here (`cna_core.limits`).
         CnaError: a method is not registered.
     """
     wanted = sorted({round(float(strength), 6) for strength in strengths})
     if not wanted:
         raise RunError("A sweep needs at least one strength.")
-    if not all(abs(strength) <= STRENGTH_LIMIT for strength in wanted):  # also refuses what is not a number
-        raise RunError(f"A strength lies between −{STRENGTH_LIMIT:g} and {STRENGTH_LIMIT:g}: 0 baseline, 1 ablated.")
+    require_allowed(wanted)
     treatments: list[Treatment] = []
     for key in methods:
         treatments += [Treatment(key), Treatment(TWIN, key)] if key in controls else [Treatment(key)]

@@ -141,7 +141,7 @@ def _contrast_for_fitting(
     circuit: Circuit, activations: Activations | None, wanted: SweepSettings
 ) -> tuple[ContrastSet | None, tuple[str, ...]]:
     """What methods without a circuit are fitted with, and what the run has to say about it."""
-    fitted = [method(key).label for key in wanted.methods if not method(key).uses_circuit]
+    fitted = [method(key).label for key in wanted.methods if method(key).uses_prompts]
     if not fitted:
         return None, ()
     contrast = wanted.contrast

@@ -93,7 +93,9 @@ def gate_meter(
         showlegend=False,
     )
     figure.update_layout(title={"font": {"size": 13}, "pad": {"t": 4, "l": METER_MARGIN}})
-    figure.update_xaxes(range=[-1, 2], fixedrange=True, tickvals=list(STRENGTH_MARKS), ticks="", showgrid=False)
+    figure.update_xaxes(
+        range=[strengths[0], strengths[-1]], fixedrange=True, tickvals=list(STRENGTH_MARKS), ticks="", showgrid=False
+    )
     figure.update_xaxes(ticktext=[f"{mark:g}".replace("-", "−") for mark in STRENGTH_MARKS], ticklabelstandoff=-2)
     figure.update_yaxes(range=[-0.04, 1.04], fixedrange=True, **share_axis(-0.04, 1.04, 3))
     figure.update_yaxes(ticklabelposition="inside top", ticks="", showline=False)

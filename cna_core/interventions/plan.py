@@ -1,14 +1,12 @@
-"""Steering: while a block runs, some rows of a batch have their circuit multiplied and vectors added.
+"""Carrying changes out: while a block runs, each row of a batch is changed in its own way.
 
 Whatever touches the model is undone when the block ends, also after an exception: weights are never changed. Rows are
-told apart by their place in the batch alone; there is no global steering state. Knows nothing of tokens and decoding.
+told apart by their place in the batch alone; there is no global steering state. Knows neither methods nor decoding.
 """
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,55 +15,11 @@ from torch import Tensor, nn
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
-from cna_core.interventions.caa import CaaVectors
-from cna_core.interventions.residual import add_to_output
+from cna_core.interventions.change import RowChange
+from cna_core.interventions.scale import Scale
 from cna_core.models.layers import NeuronView, decoder_layers
 from cna_core.models.loaded import LoadedModel
-
-
-@dataclass(frozen=True)
-class RowSteering:
-    """How one row of a batch is steered.
-
-    Args:
-        circuit: whose neurons are multiplied; None leaves every neuron as it is.
-        multiplier: one for the whole circuit, or (n,), one a neuron in rank order. 1 changes nothing, 0 ablates.
-        vectors: CAA vectors, or None.
-        vector_strength: s; −s · vector is added to the residual stream (see CaaVectors for the sign).
-    """
-
-    circuit: Circuit | None = None
-    multiplier: float | NDArray[np.floating] = 1.0
-    vectors: CaaVectors | None = None
-    vector_strength: float = 0.0
-
-    @property
-    def multiplies(self) -> bool:
-        return self.circuit is not None and bool(np.any(np.asarray(self.multiplier) != 1.0))
-
-    @property
-    def adds(self) -> bool:
-        return self.vectors is not None and self.vector_strength != 0.0
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether the row is the untouched model's."""
-        return not (self.multiplies or self.adds)
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for rows that are steered alike: their neurons, multipliers and vectors by content."""
-        neurons = multipliers = vectors = b""
-        if self.multiplies and self.circuit is not None:
-            neurons = self.circuit.flat.tobytes()
-            multipliers = _checked(self.multiplier, self.circuit).tobytes()
-        if self.adds and self.vectors is not None:
-            vectors = hashlib.sha256(self.vectors.vectors.tobytes()).digest()
-        return (neurons, multipliers, vectors, self.vector_strength if vectors else 0.0)
-
-
-NEUTRAL = RowSteering()
-"""The untouched model's row."""
+from cna_core.models.residual_stream import edit_output
 
 
 @contextlib.contextmanager
@@ -93,13 +47,15 @@ def steered(model: LoadedModel, circuit: Circuit, multipliers: ArrayLike) -> Ite
             f"Multipliers of shape {values.shape} do not fit a circuit of {len(circuit)} neurons; "
             f"give one a row, or (rows, {len(circuit)})."
         )
-    with steered_rows(model, [RowSteering(circuit, row if values.ndim == 2 else float(row)) for row in values]):
+    circuit.check_model(model.identity)
+    scale = Scale(circuit)
+    with steered_rows(model, [scale.change(1.0 - row) for row in values]):
         yield
 
 
 @contextlib.contextmanager
-def steered_rows(model: LoadedModel, rows: Sequence[RowSteering]) -> Iterator[None]:
-    """Steer each row of a batch in its own way while the block runs: other circuits, multipliers, vectors.
+def steered_rows(model: LoadedModel, rows: Sequence[RowChange]) -> Iterator[None]:
+    """Change each row of a batch in its own way while the block runs.
 
     Raises:
         CircuitError: as for `steered`.
@@ -109,34 +65,34 @@ def steered_rows(model: LoadedModel, rows: Sequence[RowSteering]) -> Iterator[No
 
 
 class SteeringPlan:
-    """The tables for a batch's steering, made once, to be hooked on for as many passes as needed.
+    """The tables for a batch's changes, made once, to be hooked on for as many passes as needed.
 
-    Hooks go only on layers that need one: a layer whose multipliers are all 1 is left alone.
+    Hooks go only where a row needs one: a layer in which nothing is changed is left alone.
 
     Args:
-        rows: how each row is steered; a single one holds for every row of any batch.
+        rows: how each row is changed; a single one holds for every row of any batch. They belong to this model, which
+            whoever fitted them has checked.
         watched: a circuit whose activity is recorded in the same pass (see `activity`), or None.
     """
 
-    def __init__(self, model: LoadedModel, rows: Sequence[RowSteering], watched: Circuit | None = None) -> None:
+    def __init__(self, model: LoadedModel, rows: Sequence[RowChange], watched: Circuit | None = None) -> None:
         if not rows:
             raise CircuitError("No rows to steer; give one multiplier for each row of the batch.")
-        for circuit in {id(row.circuit): row.circuit for row in rows if row.circuit is not None}.values():
-            circuit.check_model(model.identity)
         self.model = model
         self.rows = tuple(rows)
         self.watched = watched
         self._activity_parts: list[Tensor] = []
-        self._multipliers = _multiplier_tables(model, self.rows)
+        self._neurons = _neuron_tables(model, self.rows)
         self._additions = _addition_tables(model, self.rows)
+        self._direction = _Directions.of(model, self.rows)
         self._watches = _signs_by_layer(watched, model) if watched is not None else {}
 
     @property
     def activity(self) -> Tensor:
         """(rows,) float32 on the CPU: how active the watched circuit was at the last token of the last pass.
 
-        The mean over its neurons of sign(δ) · activation, after multiplying. Positive: as on positive prompts. A row
-        with the circuit ablated has 0.
+        The mean over its neurons of sign(δ) · activation, after they were changed. Positive: as on positive prompts. A
+        row with the circuit ablated has 0.
         """
         return sum((part.cpu() for part in self._activity_parts), torch.zeros(len(self.rows)))
 
@@ -146,26 +102,31 @@ class SteeringPlan:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """Steer (and record) every pass in the block."""
+        """Change (and record) every pass in the block."""
         with contextlib.ExitStack() as stack:
             if len(self.rows) > 1:
                 check = self.model.network.register_forward_pre_hook(self._check_rows, with_kwargs=True)
                 stack.callback(check.remove)
-            for index in sorted(self._multipliers.keys() | self._watches.keys()):
+            if self._direction is not None:
+                stack.enter_context(self._direction.edited())
+            for index in sorted(self._neurons.keys() | self._watches.keys()):
                 layer = self.model.neuron_layers[index]
                 stack.callback(layer.attach(functools.partial(self.visit, index), len(self.rows)).remove)
             if self._additions:
                 layers = decoder_layers(self.model.network)
                 for index, additions in self._additions.items():
-                    stack.callback(add_to_output(layers[index], additions).remove)
+                    stack.callback(edit_output(layers[index], functools.partial(_added, additions)).remove)
             self._activity_parts.clear()
             yield
 
     def visit(self, index: int, view: NeuronView) -> None:
         """Called by layer `index` in each pass, with its neurons."""
-        table = self._multipliers.get(index)
-        if table is not None:
-            view.multiply(table)
+        tables = self._neurons.get(index)
+        if tables is not None:
+            multipliers, additions = tables
+            view.multiply(multipliers)
+            if additions is not None:
+                view.add(additions)
         watch = self._watches.get(index)
         if watch is not None:
             neurons, signs = watch
@@ -181,44 +142,100 @@ class SteeringPlan:
                 )
 
 
-def _multiplier_tables(model: LoadedModel, rows: Sequence[RowSteering]) -> dict[int, Tensor]:
-    """A (rows, width) table in the model's dtype for each layer that has a multiplier other than 1."""
-    tables: dict[int, NDArray[np.float32]] = {}
+class _Directions:
+    """A direction a row, to be taken out of what is written to the residual stream.
+
+    Args:
+        model: whose writes are edited.
+        directions: (rows, hidden) float32; 0 where a row has none.
+        amounts: (rows,) float32.
+        offsets: (rows,) float32: what is added along the direction at the first write.
+    """
+
+    def __init__(self, model: LoadedModel, directions: Tensor, amounts: Tensor, offsets: Tensor) -> None:
+        self.writes = model.residual_writes  # found here, before anything is hooked on
+        self.directions = directions
+        self.taken = directions * amounts[:, None]
+        self.left = directions * (amounts * offsets)[:, None]
+
+    @classmethod
+    def of(cls, model: LoadedModel, rows: Sequence[RowChange]) -> "_Directions | None":
+        found = [(place, row.direction) for place, row in enumerate(rows) if row.direction and row.direction.amount]
+        if not found:
+            return None
+        hidden = len(found[0][1].direction)
+        directions, numbers = np.zeros((len(rows), hidden), dtype=np.float32), np.zeros((2, len(rows)), np.float32)
+        for place, change in found:
+            directions[place] = change.direction
+            numbers[:, place] = change.amount, change.offset
+        tables = (torch.from_numpy(values).to(model.device) for values in (directions, *numbers))
+        return cls(model, *tables)
+
+    def edited(self) -> contextlib.AbstractContextManager[None]:
+        """Edit every write of every pass in the block."""
+        return self.writes.edited(self.edit_embedding, self.edit)
+
+    def edit(self, hidden: Tensor) -> Tensor:
+        """Of (rows, tokens, hidden), or flattened over rows and tokens."""
+        by_row = self._by_row(hidden)
+        along = torch.einsum("rth,rh->rt", by_row, self.directions.to(hidden.device))
+        edited = by_row - along[:, :, None] * self.taken.to(hidden.device)[:, None, :]
+        return edited.to(hidden.dtype).reshape(hidden.shape)
+
+    def edit_embedding(self, hidden: Tensor) -> Tensor:
+        edited = self._by_row(self.edit(hidden)) + self.left.to(hidden.device)[:, None, :]
+        return edited.to(hidden.dtype).reshape(hidden.shape)
+
+    def _by_row(self, hidden: Tensor) -> Tensor:
+        """(rows, tokens, hidden) float32; with a single row of tables, whatever the batch has."""
+        rows = len(self.directions) if len(self.directions) > 1 or hidden.ndim == 2 else len(hidden)
+        return hidden.reshape(rows, -1, hidden.shape[-1]).float()
+
+
+def _neuron_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, tuple[Tensor, Tensor | None]]:
+    """For each layer with a changed neuron: multipliers (rows, width), and additions likewise or None, as the model's
+    dtype has them."""
+    multipliers: dict[int, NDArray[np.float32]] = {}
+    additions: dict[int, NDArray[np.float32]] = {}
     for place, row in enumerate(rows):
-        if row.circuit is None or not row.multiplies:
+        change = row.neurons
+        if change is None:
             continue
-        multipliers = _checked(row.multiplier, row.circuit)
-        for index in np.unique(row.circuit.layers[multipliers != 1.0]).tolist():
-            width = model.neuron_layers[index].width
-            table = tables.setdefault(index, np.ones((len(rows), width), dtype=np.float32))
-            here = row.circuit.layers == index
-            table[place, row.circuit.neurons[here]] = multipliers[here]
-    return {index: torch.from_numpy(table).to(model.device, model.dtype) for index, table in tables.items()}
+        acts = change.acts
+        for index in np.unique(change.layers[acts]).tolist():
+            here = acts & (change.layers == index)
+            shape = len(rows), model.neuron_layers[index].width
+            multipliers.setdefault(index, np.ones(shape, dtype=np.float32))
+            multipliers[index][place, change.neurons[here]] = change.multipliers[here]
+            if change.additions[here].any():
+                additions.setdefault(index, np.zeros(shape, dtype=np.float32))
+                additions[index][place, change.neurons[here]] = change.additions[here]
+
+    def table(values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(model.device, model.dtype)
+
+    return {
+        index: (table(values), table(additions[index]) if index in additions else None)
+        for index, values in multipliers.items()
+    }
 
 
-def _checked(multiplier: float | NDArray[np.floating], circuit: Circuit) -> NDArray[np.float32]:
-    """(n,) float32."""
-    values = np.asarray(multiplier, dtype=np.float32)
-    if values.ndim > 1 or values.size not in (1, len(circuit)):
-        raise CircuitError(f"{values.size} multipliers do not fit a circuit of {len(circuit)} neurons.")
-    if not np.isfinite(values).all():
-        raise CircuitError("A multiplier is not a finite number; use 1 for baseline and 0 for ablated.")
-    return np.broadcast_to(values, len(circuit))
-
-
-def _addition_tables(model: LoadedModel, rows: Sequence[RowSteering]) -> dict[int, Tensor]:
+def _addition_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, Tensor]:
     """A (rows, hidden) table in the model's dtype for each layer, where any row adds vectors."""
-    adding = [(place, row) for place, row in enumerate(rows) if row.adds]
-    if not adding:
+    adding = [(place, row.additions) for place, row in enumerate(rows) if row.additions is not None]
+    if not any(additions.any() for _, additions in adding):
         return {}
-    first = adding[0][1].vectors
-    assert first is not None
-    tables = np.zeros((first.vectors.shape[0], len(rows), first.vectors.shape[1]), dtype=np.float32)
-    for place, row in adding:
-        assert row.vectors is not None
-        row.vectors.check_model(model.identity)
-        tables[:, place] = -row.vector_strength * row.vectors.vectors
+    layers, hidden = adding[0][1].shape
+    tables = np.zeros((layers, len(rows), hidden), dtype=np.float32)
+    for place, additions in adding:
+        tables[:, place] = additions
     return {index: torch.from_numpy(table).to(model.device, model.dtype) for index, table in enumerate(tables)}
+
+
+def _added(additions: Tensor, hidden: Tensor) -> Tensor:
+    """`additions` (rows, hidden) added at every token."""
+    by_row = hidden.reshape(len(additions), -1, hidden.shape[-1]) if hidden.ndim == 2 else hidden
+    return (by_row + additions.to(hidden)[:, None, :]).reshape(hidden.shape)  # OPT's is (rows · tokens, hidden)
 
 
 def _signs_by_layer(circuit: Circuit, model: LoadedModel) -> dict[int, tuple[Tensor, Tensor]]:

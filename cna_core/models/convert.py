@@ -5,8 +5,8 @@ process of its own (`python -m cna_core.models.convert FILE FOLDER`) and its out
 file's hash. Knows nothing of where the file came from.
 """
 
+import functools
 import json
-import struct
 import sys
 import threading
 from pathlib import Path
@@ -83,11 +83,9 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None 
     Raises:
         ModelError: as `convert`.
     """
-    from cna_core.models.quick_gguf import hurry
-
     tell(progress, Stage.CONVERTING_HEADER, 2, 100, subject=gguf.name)
     require_gguf(gguf)
-    hurry()
+    _read_once()
     architecture = _read_architecture(gguf)
 
     import torch
@@ -122,14 +120,26 @@ def require_gguf(gguf: Path) -> None:
             raise ModelError(f"{gguf.name} is not a GGUF file: name a .gguf file, or download it again.")
 
 
-def _read_architecture(gguf: Path) -> str:
+def _read_once() -> None:
+    """Keep what the gguf package reads for as long as this process lives.
+
+    transformers reads the file three times and builds one table of names 400 times, which takes as long as the rest.
+    """
+    import gguf
+
+    vars(gguf).update(
+        GGUFReader=functools.cache(gguf.GGUFReader), get_tensor_name_map=functools.cache(gguf.get_tensor_name_map)
+    )
+
+
+def _read_architecture(file: Path) -> str:
     """The file's architecture; reading it walks through the whole header, so damage shows here."""
-    from cna_core.models.quick_gguf import read
+    import gguf
 
     try:
-        return str(read(gguf.resolve()).fields["general.architecture"].contents())
-    except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError, struct.error) as error:
-        raise ModelError(f"{gguf.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
+        return str(gguf.GGUFReader(str(file)).fields["general.architecture"].contents())
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError) as error:
+        raise ModelError(f"{file.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
 
 
 def _report_tensors(progress: Report | None, name: str, first: int, last: int) -> None:

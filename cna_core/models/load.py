@@ -27,6 +27,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from cna_core.errors import ModelError
+from cna_core.limits import require_remote_code_allowed
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError, free_memory_bytes, weights_bytes
@@ -70,6 +71,7 @@ def load_model(
         ModelError: one sentence that says what to do.
         StoppedError: stopped.
     """
+    require_remote_code_allowed(trust_remote_code)
     place = as_device(device)
     require_quantization(quantization, place)
     number_format = as_dtype(dtype, place)

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cna_core.models.layers import NeuronLayer, find_neuron_layers
 from cna_core.models.layout import ModelIdentity, NeuronLayout
+from cna_core.models.residual_stream import ResidualWrites, find_residual_writes
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class LoadedModel:
             neurons_per_layer=widths[0] if len(set(widths)) == 1 else widths,
             dtype=self.number_format,
         )
+
+    @cached_property
+    def residual_writes(self) -> ResidualWrites:
+        """Where the network writes to its residual stream; found by a short pass the first time.
+
+        Raises:
+            ModelError: not found in this family.
+        """
+        return find_residual_writes(self.network, self.device)
 
     @property
     def number_format(self) -> str:

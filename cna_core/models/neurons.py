@@ -29,8 +29,17 @@ class NeuronView(Protocol):
     def of(self, neurons: Tensor) -> Tensor:
         """(rows, tokens, n) in the model's dtype: the named neurons (n,) int64 at every token."""
 
-    def multiply(self, multipliers: Tensor) -> None:
-        """Multiply every neuron at every token by its row's multiplier; `multipliers` is (rows, width)."""
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        """Multiply every neuron by its row's multiplier, at every token or at token `positions[r]` of row r alone.
+
+        `multipliers` is (rows, width), `positions` (rows,) int64. Gradients flow into `multipliers`.
+        """
+
+    def add(self, additions: Tensor) -> None:
+        """Add to every neuron at every token its row's addition; `additions` is (rows, width).
+
+        A routed expert's neurons are added to at the tokens that are routed to it.
+        """
 
 
 Visit = Callable[[NeuronView], None]
@@ -80,8 +89,15 @@ class DenseView:
     def of(self, neurons: Tensor) -> Tensor:
         return self.neurons[..., neurons.to(self.neurons.device)]
 
-    def multiply(self, multipliers: Tensor) -> None:
-        self.neurons = self.neurons * multipliers.to(self.neurons)[:, None, :]
+    def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
+        multiplied = self.neurons * multipliers.to(self.neurons)[:, None, :]
+        if positions is not None:
+            here = torch.arange(self.neurons.shape[1]) == positions[:, None].cpu()  # (rows, tokens)
+            multiplied = torch.where(here[..., None].to(self.neurons.device), multiplied, self.neurons)
+        self.neurons = multiplied
+
+    def add(self, additions: Tensor) -> None:
+        self.neurons = self.neurons + additions.to(self.neurons)[:, None, :]
 
 
 @dataclass(frozen=True)

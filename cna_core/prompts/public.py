@@ -48,8 +48,8 @@ class PublicCopy:
 
     @property
     def credit(self) -> str:
-        """Whose the set is, its license, and where this copy came from, in one line."""
-        return f"{self.known.title} · {self.known.license} · {self.known.source} · {self.origin}"
+        """The set's license, whose it is, and where this copy came from, in one line."""
+        return f"{self.known.license} · {self.known.source} · {self.origin}"
 
     def rows(self) -> list[Row]:
         """The rows that belong to the set, in the file's order.
@@ -123,8 +123,8 @@ def _in_folder(known: PublicSet, folder: Path) -> PublicCopy | None:
 def _folder_origin(known: PublicSet, path: Path) -> str:
     published = {file.sha256 for file in known.files if file.sha256}
     if hash_file(path) in published:
-        return f"{path}, the published file (SHA-256 checked)"
-    return f"{path}, a copy of your own: not the published file's bytes" if published else f"{path}, not checked"
+        return "the published file from a folder, SHA-256 checked"
+    return f"a copy from a folder, {'not the bytes of the published file' if published else 'not checked'}"
 
 
 # --- From the Hub -----------------------------------------------------------------------------------------------------

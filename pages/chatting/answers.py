@@ -2,7 +2,7 @@
 
 from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
-from cna_core.evaluation.refusal import detect_refusal
+from cna_core.evaluation.refusal import Outcome, detect_refusal
 from cna_core.figures import palette
 from pages.chatting.prose import escaped, prose_markup
 
@@ -18,6 +18,7 @@ COLOURS: dict[LaneKind, str] = {
     "random": palette.RANDOM,
     "other": palette.STEERED,
 }
+_BADGES: dict[Outcome, str] = {"refused": "refused", "answered": "answered", "neither": "no access or opinion"}
 
 
 def message_markup(turn: Turn) -> str:
@@ -37,7 +38,7 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
         parted_at = min((place for place in theirs if place is not None), default=None)
     ended = answer.finish_reason is not None or waits_for is None
     begun = bool(answer.token_ids) or ended
-    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')} …</i>"
+    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')}</i>"
     return (
         f'<section class="chat-answer" style="--lane: {COLOURS[answer.kind]}" aria-label="{NAMES[answer.kind]}">'
         f'<header><span class="lane-name">{NAMES[answer.kind]}</span>'
@@ -57,8 +58,8 @@ def _badge(answer: Answer) -> str:
     if not answer.text.strip():
         return ""
     verdict = detect_refusal(answer.text)
-    name = "refused" if verdict.refused else "answered"
-    return f'<span class="badge {name}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
+    name = _BADGES[verdict.outcome]
+    return f'<span class="badge {verdict.outcome}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
 
 
 def _text(answer: Answer, parted_at: int | None) -> str:

@@ -7,7 +7,6 @@ has to say instead of a curve (it is learning, the model answers somebody) stand
 
 import html
 import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,18 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cna_core.circuits.circuit import Circuit
-from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.errors import CnaError, PromptError, StoppedError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
 from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
+from cna_core.limits import allowed, strength_limit
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import learning
-from pages.chatting.stream import prefix_caches
-from pages.common import charts, session, style
+from pages.chatting.stream import prefixes_of
+from pages.common import charts, keys, session, style
+from pages.common.recent import Recent
 
-STRENGTH = "strength"
 CURVES_KEPT = 64
 METER_HEIGHT = 118
 
@@ -38,7 +37,12 @@ _draft = st.components.v2.component(
 
 def strength() -> float:
     """The slider's value."""
-    return float(st.session_state.get(STRENGTH, 1.0))
+    return float(st.session_state.get(keys.STRENGTH, min(1.0, highest())))
+
+
+def highest() -> float:
+    """The slider's upper end: 2, or less where this installation allows less."""
+    return min(2.0, strength_limit())
 
 
 @st.fragment
@@ -55,10 +59,10 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
         st.slider(
             "Strength: how far the circuit is turned down",
             -1.0,
-            2.0,
-            1.0,
+            highest(),
+            min(1.0, highest()),
             0.05,
-            key=STRENGTH,
+            key=keys.STRENGTH,
             bind="query-params",
             persist_state="session",
             help="0 leaves the model as it is, 1 takes the circuit out, 2 inverts it, −1 doubles it.",
@@ -96,7 +100,7 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
     if curve is None:
         return
     shown = message if len(message) < 60 else f"{message[:57]}…"
-    strengths = np.array(METER_STRENGTHS)
+    strengths = np.array(allowed(METER_STRENGTHS))
     charts.show(
         gate_meter(strengths, curve, at, height=METER_HEIGHT, dark=style.is_dark()),
         "gate-meter",
@@ -112,7 +116,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     if name not in host.loaded():
         _say("The model is not in memory: the meter comes after your next message has loaded it.")
         return None
-    stop, known = threading.Event(), prefix_caches()
+    stop = threading.Event()
 
     def leave_the_queue(progress: Progress) -> None:
         if progress.stage is Stage.WAITING_FOR_MODEL:
@@ -124,9 +128,9 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
             if openings is None:  # another model than the circuit's was loaded under this name
                 _say("How this model's refusals open is not known; find its gate first.")
                 return None
-            prefixes = known.setdefault(model, PrefixCaches(model))
-            messages = as_messages(message, system)
-            curve = refusal_chance(model, circuit, messages, METER_STRENGTHS, openings, prefixes=prefixes, stop=stop)
+            messages, prefixes = as_messages(message, system), prefixes_of(model)
+            strengths = allowed(METER_STRENGTHS)
+            curve = refusal_chance(model, circuit, messages, strengths, openings, prefixes=prefixes, stop=stop)
     except StoppedError:
         _say("The model is answering somebody else; the meter comes with your next change.")
         return None
@@ -136,15 +140,12 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     except CnaError as error:
         st.error(str(error))
         return None
-    curves = _curves()
-    curves[_curve_key(circuit, message, system)] = curve
-    while len(curves) > CURVES_KEPT:
-        curves.popitem(last=False)
+    _curves().put(_curve_key(circuit, message, system), curve)
     return curve
 
 
-def _curves() -> "OrderedDict[tuple[str, ...], NDArray[np.float64]]":
-    return st.session_state.setdefault("meter_curves", OrderedDict())
+def _curves() -> Recent[NDArray[np.float64]]:
+    return st.session_state.setdefault(keys.METER_CURVES, Recent(CURVES_KEPT))
 
 
 def _known_curve(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:
@@ -157,9 +158,11 @@ def _curve_key(circuit: Circuit, message: str, system: str) -> tuple[str, ...]:
 
 def _marks_markup() -> str:
     """The slider's scale, which is the meter's too."""
+    width = highest() + 1
     marks = "".join(
-        f'<span style="left: {100 * (mark + 1) / 3:.3f}%"><b>{f"{mark:g}".replace("-", "−")}</b> {name}</span>'
+        f'<span style="left: {100 * (mark + 1) / width:.3f}%"><b>{f"{mark:g}".replace("-", "−")}</b> {name}</span>'
         for mark, name in STRENGTH_MARKS.items()
+        if mark <= highest()
     )
     return f'<div class="strength-marks">{marks}</div>'
 

@@ -1,110 +1,139 @@
-"""Long work behind a page: a thread that writes a plain record, and a fragment that draws it.
+"""Background work of the pages: threads that write plain records, and a fragment that draws them.
 
-The thread calls no Streamlit. Jobs are process-wide and named by what they compute, so two sessions that ask for the
-same thing wait for one computation, and a reloaded page finds its job again.
+The threads call no Streamlit. Jobs are process-wide and named by what they compute, so two sessions that ask for the
+same thing wait for one computation, and a reloaded page finds its job again. Errors of all jobs are caught here.
 """
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime import get_instance
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cna_core.errors import CnaError, StoppedError
 from cna_core.progress import Progress, Report, Stage, with_seconds_left
 from cna_core.progress_words import progress_in_words
+from pages.common.watching import Watched, this_session
+
+PATIENCE_SECONDS = 60.0
+"""How long a job goes on after the last page that watched it has gone; a reload comes back sooner."""
+FINISHED_KEPT = 64
+"""How many finished jobs are kept, to tell how they ended."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
-    """One piece of long work and how far it is. The thread writes, pages read."""
+    """One piece of background work: how far it is, and how it ended. Its thread writes, pages read.
+
+    Args:
+        key: what it computes; one job of a key runs at a time.
+        title: what it is called on a page.
+        stop: set to stop it; the work checks it.
+        latest: the last progress it reported.
+        preview: what there is to see before it ends.
+        result: what the work returned.
+        error: why it failed, in one sentence.
+        stopped: it ended because it was stopped.
+    """
 
     key: str
     title: str
+    stop: Watched = field(default_factory=lambda: Watched(this_session(), PATIENCE_SECONDS))
     latest: Progress = field(default_factory=lambda: Progress(Stage.STARTING))
     preview: Any = None
     result: Any = None
     error: str | None = None
-    finished: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-    started_at: float = field(default_factory=time.monotonic)
-    finished_at: float | None = None
-    watchers: set[str] = field(default_factory=set)
+    stopped: bool = False
 
     def __post_init__(self) -> None:
         self.progress: Report = with_seconds_left(self._keep)
         """What to hand to the library."""
+        self._ended = threading.Event()
 
     def _keep(self, progress: Progress) -> None:
         self.latest = progress
 
     @property
-    def succeeded(self) -> bool:
-        return self.finished and self.error is None and not self.stop.is_set()
+    def finished(self) -> bool:
+        return self._ended.is_set()
 
     @property
-    def elapsed_seconds(self) -> float:
-        return (self.finished_at or time.monotonic()) - self.started_at
+    def succeeded(self) -> bool:
+        return self.finished and self.error is None and not self.stopped
 
     @property
     def line(self) -> str:
         """What is being done, how far, and how long it will take."""
-        return progress_in_words(self.latest)
+        return progress_in_words(Progress(Stage.STOPPING) if self.stop.is_set() else self.latest)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended; False where it has not by then."""
+        return self._ended.wait(seconds)
+
+    def run(self, work: Callable[["Job"], Any], ended: Callable[["Job"], None]) -> None:
+        """Do the work; whatever happens is noted here, and `ended` is called before anyone sees the job finished."""
+        try:
+            self.result = work(self)
+        except StoppedError:
+            self.stopped = True
+        except CnaError as error:
+            self.error = str(error)
+        except Exception as error:  # the thread's outermost frame: show it on the page, keep the traceback in the log
+            name = type(error).__name__
+            self.error = f"Something went wrong that should not ({name}: {error}); the log has the details."
+            raise
+        finally:
+            ended(self)
+            self._ended.set()
+
+
+def _nothing_more(_job: Job) -> None:
+    pass
 
 
 class Registry:
-    """Every job of this process, by key; the newest job of a key replaces a finished one."""
+    """Every running job of this process by key, and the last finished ones; a new job replaces a finished one."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Job | None:
-        return self._jobs.get(key)
+        """The job with this key, or None."""
+        with self._lock:
+            return self._jobs.get(key)
 
-    def start(self, key: str, title: str, work: Callable[[Job], Any], watcher: str) -> Job:
-        """Start `work(job)` in a thread unless the same job runs already; `work`'s value becomes `job.result`."""
+    def start(
+        self,
+        key: str,
+        title: str,
+        work: Callable[[Job], Any],
+        session: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        ended: Callable[[Job], None] = _nothing_more,
+    ) -> Job:
+        """Start `work(job)` in a thread unless the same job runs already; `work`'s value becomes `job.result`.
+
+        Args:
+            session: the id of the session that asks for it.
+            patience_seconds: how long it goes on when no page watches it any more.
+            ended: called by the thread with the ended job, before anyone sees it finished.
+        """
         with self._lock:
             running = self._jobs.get(key)
             if running is not None and not running.finished and not running.stop.is_set():
-                running.watchers.add(watcher)
+                running.stop.ask(session)
                 return running
-            job = Job(key, title, watchers={watcher})
+            job = Job(key, title, Watched(session, patience_seconds))
+            self._jobs.pop(key, None)  # so that the new one is the youngest
             self._jobs[key] = job
-        threading.Thread(target=_run, args=(job, work), name=f"job {title}", daemon=True).start()
+            finished = [old for old in self._jobs.values() if old.finished]
+            for old in finished[: max(0, len(finished) - FINISHED_KEPT)]:
+                del self._jobs[old.key]
+        threading.Thread(target=job.run, args=(work, ended), name=f"job {title}", daemon=True).start()
         return job
-
-    def stop(self, key: str, watcher: str) -> None:
-        """Stop the job, unless another open session waits for it too: then only this session stops watching."""
-        job = self._jobs.get(key)
-        if job is None:
-            return
-        job.watchers.discard(watcher)
-        if not any(_is_open(other) for other in job.watchers):
-            job.stop.set()
-
-
-def _run(job: Job, work: Callable[[Job], Any]) -> None:
-    try:
-        job.result = work(job)
-    except StoppedError:
-        job.stop.set()
-    except CnaError as error:
-        job.error = str(error)
-    except Exception as error:  # the thread's outermost frame: show it in the page, keep the traceback in the log
-        job.error = f"Something went wrong that should not ({type(error).__name__}: {error}); the log has the details."
-        raise
-    finally:
-        job.finished_at = time.monotonic()
-        job.finished = True
-
-
-def _is_open(session: str) -> bool:
-    return get_instance().is_active_session(session)
 
 
 @st.cache_resource(show_spinner=False)
@@ -113,20 +142,27 @@ def registry() -> Registry:
     return Registry()
 
 
-def this_session() -> str:
-    """The id of the browser session whose script is running."""
-    context = get_script_run_ctx()
-    return context.session_id if context else "no session"
-
-
-def start(key: str, title: str, work: Callable[[Job], Any]) -> Job:
-    """Start or join a job for this session."""
-    return registry().start(key, title, work, this_session())
+def start(
+    key: str,
+    title: str,
+    work: Callable[[Job], Any],
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    ended: Callable[[Job], None] = _nothing_more,
+) -> Job:
+    """Start or join a job for this session; arguments as for `Registry.start`."""
+    return registry().start(key, title, work, this_session(), patience_seconds=patience_seconds, ended=ended)
 
 
 def get(key: str) -> Job | None:
     """The job with this key, or None."""
     return registry().get(key)
+
+
+def running(key: str) -> Job | None:
+    """The job with this key while it runs, else None."""
+    job = get(key)
+    return job if job is not None and not job.finished else None
 
 
 def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: float = 0.5) -> None:
@@ -139,20 +175,21 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
 
     @st.fragment(run_every=every_seconds)
     def watched() -> None:
-        job = get(key)
-        if job is None or job.finished:
+        job, here = running(key), this_session()
+        if job is None:
             st.rerun()
-        stopping = job.stop.is_set()
+        job.stop.look(here)
         line, button = st.columns([6, 1], vertical_alignment="center")
-        told = Progress(Stage.STOPPING) if stopping else job.latest
-        line.progress(job.latest.share, text=progress_in_words(told))
+        line.progress(job.latest.share, text=job.line)
+        left = job.stop.has_left(here)
         button.button(
             "Stop",
             key=f"stop-{key}",
             icon=":material/stop:",
-            disabled=stopping,
-            on_click=registry().stop,
-            args=(key, this_session()),
+            disabled=left or job.stop.is_set(),
+            help="Another session waits for this too, so it goes on." if left else None,
+            on_click=job.stop.leave,
+            args=(here,),
         )
         if draw is not None:
             draw(job)
@@ -161,10 +198,10 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
 
 
 def tell_outcome(job: Job | None) -> None:
-    """Say it in one line where a job ended with an error or was stopped."""
-    if job is None or not job.finished:
+    """Say in one line that a job ended with an error or was stopped, to the sessions that watched it."""
+    if job is None or not job.finished or not job.stop.knows(this_session()):
         return
     if job.error:
         st.error(job.error, icon=":material/error:")
-    elif job.stop.is_set():
+    elif job.stopped:
         st.info(f"{job.title}: stopped. Finished work is saved; start again to go on.", icon=":material/pause:")

@@ -52,12 +52,14 @@ def contrast_titles() -> dict[str, str]:
 
 
 def show_contrast(name: str) -> None:
-    """Fetch a public contrast set where it is not here, and show each side's license and origin.
+    """Fetch a public contrast set where it is not here, and show its licenses and origins.
 
     Raises:
         PromptError: a side is not here and cannot be fetched.
     """
     known = public_contrast(name)
-    for side in (known.positive, known.negative):
+    sides = [known.positive, known.negative]
+    for side in sides:
         fetched(side)
-        st.caption(find_public(side).credit)
+    for credit in dict.fromkeys(find_public(side).credit for side in sides):
+        st.caption(credit)

@@ -18,9 +18,10 @@ from cna_core.evaluation.measures.registry import measure, measures, usual_measu
 from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_settings import FINE_STRENGTHS, SweepSettings
 from cna_core.interventions.registry import method, methods
+from cna_core.limits import allowed, require_allowed
 from cna_core.prompts.public_catalog import PREFIX, public_set
 from cna_core.prompts.sets import PromptSet
-from pages.common import public_sets
+from pages.common import keys, public_sets
 from pages.inspecting import panes
 
 DEFAULTS = SweepSettings.model_fields
@@ -91,7 +92,8 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
             format_func=STRENGTH_WORDS.__getitem__,
             **_KEEP,
         )
-        strengths = STRENGTHS.get(chosen or "few") or _own_strengths()
+        named = STRENGTHS.get(chosen or "few")
+        strengths = allowed(named) if named else _own_strengths()
     own = fraction_of(circuit)
     sizes = [own, *(size for size in OTHER_SIZES if size != own and (activations is not None or size < own))]
     with right:
@@ -111,14 +113,16 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
 def _own_strengths() -> tuple[float, ...]:
     text = st.text_input("Strengths, separated by commas", "0, 1, 2", key="evaluate-own-strengths", **_KEEP)
     try:
-        return tuple(float(part) for part in text.replace(";", ",").split(",") if part.strip())
+        strengths = tuple(float(part) for part in text.replace(";", ",").split(",") if part.strip())
     except ValueError as error:
         raise RunError("Strengths are numbers separated by commas, like 0, 0.5, 1.") from error
+    require_allowed(strengths)
+    return strengths
 
 
 def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str, Any]:
     left, right = panes.side_by_side("order-prompts", [1, 1])
-    upload = st.session_state.get("evaluate-own-prompts")
+    upload = st.session_state.get(keys.OWN_EVALUATION_PROMPTS)
     harmful = (
         _uploaded(upload)
         if upload
@@ -171,7 +175,7 @@ def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     parts += ["knowledge"] if known["knowledge"] else []
     taken = _ask_measures(parts)
     st.file_uploader(
-        "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key="evaluate-own-prompts", help="One a line."
+        "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One a line."
     )
     return {"max_new_tokens": int(tokens), "seed": int(seed)} | known | taken
 

@@ -20,7 +20,7 @@ from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
-from pages.common import charts, session, style
+from pages.common import charts, chosen_circuit, findings, keys, session, style
 from pages.evaluating import flips, summary, work
 
 
@@ -87,10 +87,12 @@ def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPo
 def use_in_chat(circuit: Circuit, setting: Setting) -> None:
     """Open the setting's circuit, and the Chat page at its strength; raises `CircuitError` where it cannot be had."""
     size = setting.fraction
-    chosen = circuits_by_fraction(circuit, [size] if size else None, session.activations())
-    session.open_circuit(next(iter(chosen.values())))
-    st.session_state["strength"] = setting.strength
-    st.switch_page("pages/chat.py", query_params={"strength": f"{setting.strength:g}", "model": session.model_name()})
+    chosen = circuits_by_fraction(circuit, [size] if size else None, findings.activations())
+    chosen_circuit.open_circuit(next(iter(chosen.values())))
+    st.session_state[keys.STRENGTH] = setting.strength
+    st.switch_page(
+        "pages/chat.py", query_params={keys.STRENGTH: f"{setting.strength:g}", keys.MODEL: session.model_name()}
+    )
 
 
 def _size(run: Run) -> float | None:

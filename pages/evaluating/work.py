@@ -25,8 +25,12 @@ from cna_core.evaluation.working_point import WorkingPoint, search_working_point
 from cna_core.models.host import host
 from cna_core.prompts.sets import PromptSet
 from pages.common import jobs, session
+from pages.common.recent import Recent
 
 PROFILE_PROMPTS = 24
+PATIENCE_SECONDS = 600.0
+"""How long a sweep goes on when no page shows it any more: it takes long, and a laptop may sleep meanwhile."""
+RUNS_KEPT, PACES_KEPT = 256, 32
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,13 @@ class SoFar:
 
 
 @st.cache_resource(show_spinner=False)
-def _job_of_run() -> dict[str, str]:
-    return {}
+def _job_of_run() -> Recent[str]:
+    return Recent(RUNS_KEPT)
 
 
 @st.cache_resource(show_spinner=False)
-def _paces() -> dict[str, Pace]:
-    return {}
+def _paces() -> Recent[Pace]:
+    return Recent(PACES_KEPT)
 
 
 def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | None) -> jobs.Job:
@@ -55,17 +59,17 @@ def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | N
     def work(job: jobs.Job) -> Run:
         with _model(job, name, options) as model:
             plan = plan_sweep(model, circuit, ordered, activations, progress=job.progress, stop=job.stop)
-            of_run[plan.identity] = key
+            of_run.put(plan.identity, key)
             job.preview = SoFar(plan.identity, plan.run)
             return run_plan(model, plan, partial=_shown(job, plan.identity), progress=job.progress, stop=job.stop)
 
-    return jobs.start(key, "Evaluation", work)
+    return jobs.start(key, "Evaluation", work, patience_seconds=PATIENCE_SECONDS)
 
 
 def go_on(identity: str, about: Run) -> jobs.Job:
     """Go on with a stored run in the background."""
     key = f"evaluate-{identity}"
-    _job_of_run()[identity] = key
+    _job_of_run().put(identity, key)
     options = session.load_options() | {"dtype": about.model.dtype}
     name = about.model.name
 
@@ -75,7 +79,7 @@ def go_on(identity: str, about: Run) -> jobs.Job:
             shown = _shown(job, identity)
             return resume(model, identity, partial=shown, progress=job.progress, stop=job.stop)
 
-    return jobs.start(key, "Evaluation", work)
+    return jobs.start(key, "Evaluation", work, patience_seconds=PATIENCE_SECONDS)
 
 
 def job_of(identity: str) -> jobs.Job | None:
@@ -84,7 +88,9 @@ def job_of(identity: str) -> jobs.Job | None:
     return jobs.get(key) if key else None
 
 
-def is_running(job: jobs.Job | None) -> bool:
+def is_running(identity: str) -> bool:
+    """Whether a job works on a run now."""
+    job = job_of(identity)
     return job is not None and not job.finished
 
 
@@ -92,20 +98,22 @@ def pace(circuit: Circuit) -> Pace | None:
     """This machine's pace with the chosen model; measured in the background once the model is in memory."""
     name, options, paces = session.model_name(), session.load_options(), _paces()
     key = _key("pace", name, options)
-    if key in paces:
-        return paces[key]
+    known = paces.get(key)
+    if known is not None:
+        return known
     if jobs.get(key) is None and name in host.loaded():
 
         def work(job: jobs.Job) -> None:
             with _model(job, name, options) as model:
-                paces[key] = measure_pace(model, circuit, stop=job.stop)
+                paces.put(key, measure_pace(model, circuit, stop=job.stop))
 
         jobs.start(key, "Timing one batch", work)
     return None
 
 
 def pace_job() -> jobs.Job | None:
-    return jobs.get(_key("pace", session.model_name(), session.load_options()))
+    """The job that measures the pace, while it runs."""
+    return jobs.running(_key("pace", session.model_name(), session.load_options()))
 
 
 def profile_key(circuit: Circuit) -> str:

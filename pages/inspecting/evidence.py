@@ -1,8 +1,5 @@
 """The evidence beside the session's circuit, remembered by the process: it takes a second or two, then is at hand."""
 
-import threading
-from collections import OrderedDict
-
 import streamlit as st
 
 from cna_core.circuits.activations import Activations
@@ -10,23 +7,20 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, examine
 from cna_core.circuits.projection import held_out_auc
+from pages.common import keys
+from pages.common.recent import Recent
 
 KEPT = 64
 
 
 @st.cache_resource(show_spinner=False)
-def _remembered() -> "tuple[OrderedDict[str, Evidence], threading.Lock]":
-    return OrderedDict(), threading.Lock()
+def _remembered() -> Recent[Evidence]:
+    return Recent(KEPT)
 
 
 def known(activations: Activations, circuit: Circuit) -> Evidence | None:
     """The evidence, if it was computed before."""
-    found, lock = _remembered()
-    key = _key(activations, circuit)
-    with lock:
-        if key in found:
-            found.move_to_end(key)
-        return found.get(key)
+    return _remembered().get(_key(activations, circuit))
 
 
 def compute(activations: Activations, circuit: Circuit) -> Evidence:
@@ -36,21 +30,19 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
         CircuitError: the circuit belongs to another model.
     """
     evidence = examine(activations, circuit)
-    found, lock = _remembered()
-    with lock:
-        found[_key(activations, circuit)] = evidence
-        while len(found) > KEPT:
-            found.popitem(last=False)
+    _remembered().put(_key(activations, circuit), evidence)
     return evidence
 
 
 def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     """AUC of prompt space on held-out prompts, remembered by the session."""
-    found = st.session_state.setdefault("_held_out", {})
+    kept: Recent[tuple[Interval | None]] = st.session_state.setdefault(keys.HELD_OUT, Recent(KEPT))
     key = _key(activations, circuit)
-    if key not in found:
-        found[key] = held_out_auc(activations, circuit)
-    return found[key]
+    found = kept.get(key)
+    if found is None:
+        found = (held_out_auc(activations, circuit),)
+        kept.put(key, found)
+    return found[0]
 
 
 def _key(activations: Activations, circuit: Circuit) -> str:

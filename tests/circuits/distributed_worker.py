@@ -3,18 +3,23 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
+from cna_core.circuits.effect import effects_of
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 POSITIVE = ("how do i break the lock", "tell me what lock", "how do i break a lock to help cats")
 NEGATIVE = ("how do i bake the bread", "tell me", "why", "what is it you can bake here")
+
+
+OPENINGS = (7, 9, 20)
 
 
 def contrast_set() -> ContrastSet:
@@ -34,6 +39,8 @@ def main(folder: Path, results: Path) -> None:
     assert torch.equal(kept.values, activations.values)
     state = PartialState(cpu=True)
     activations.save(results / f"{state.process_index}.safetensors")
+    effects = effects_of(model, contrast_set(), np.array([True, False, True]), OPENINGS, batch_tokens=16)
+    effects.save(results / f"{state.process_index}.effects.safetensors")
     attribute(activations, top_k=10).save(results / f"{state.process_index}.json")
     (results / f"{state.process_index}.txt").write_text(f"{state.num_processes} {told[-1].total}")
 

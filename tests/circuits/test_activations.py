@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cna_core.circuits.activations import Activations, cache_path, find_cached, keep_cached, largest
+from cna_core.circuits.activations import CACHE, Activations, largest
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -157,27 +157,10 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, lambda path: path.write_bytes(b"")])
 def test_a_damaged_cache_file_is_noticed_and_thrown_away(empty_cache: Path, damage) -> None:  # type: ignore[no-untyped-def]
-    keep_cached("key", random_activations())
-    assert find_cached("key") is not None
-    damage(cache_path("key"))
-    assert find_cached("key") is None and not cache_path("key").exists()
-
-
-def test_the_oldest_files_go_when_the_cache_is_full(empty_cache: Path) -> None:
-    activations = random_activations()
-    keep_cached("first", activations)
-    size = cache_path("first").stat().st_size
-    for age, key in enumerate(["second", "third"]):
-        keep_cached(key, activations)
-        os.utime(cache_path(key), ns=(0, age))
-    find_cached("first")  # using it makes it the newest
-    keep_cached("fourth", activations, limit_bytes=2 * size)
-    assert sorted(path.stem for path in cache_path("first").parent.iterdir()) == ["first", "fourth"]
-
-
-def test_a_file_larger_than_the_limit_is_kept_alone(empty_cache: Path) -> None:
-    keep_cached("key", random_activations(), limit_bytes=1)
-    assert find_cached("key") is not None
+    CACHE.keep(random_activations(), "key")
+    assert CACHE.find("key") is not None
+    damage(CACHE.path("key"))
+    assert CACHE.find("key") is None and not CACHE.path("key").exists()
 
 
 def test_activations_do_not_change_once_made() -> None:

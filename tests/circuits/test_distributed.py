@@ -15,12 +15,14 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.effect import effects_of
+from cna_core.circuits.effects import Effects
 from cna_core.circuits.processes import Processes
 from cna_core.interventions.plan import steered
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from tests.circuits import distributed_worker
-from tests.circuits.distributed_worker import contrast_set
+from tests.circuits.distributed_worker import OPENINGS, contrast_set
 from tests.models.test_architectures import batch, logits, scattered_circuit
 
 
@@ -43,6 +45,7 @@ def test_two_processes_find_the_circuit_of_one(folder: Path, tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr[-2000:]
     alone = capture(distributed_worker.load(folder), contrast_set(), use_cache=False)
     expected = attribute(alone, top_k=10)
+    effects = measured(distributed_worker.load(folder))
     shares = []
     for process in (0, 1):
         processes, share = (tmp_path / f"{process}.txt").read_text().split()
@@ -51,9 +54,16 @@ def test_two_processes_find_the_circuit_of_one(folder: Path, tmp_path: Path) -> 
         activations = Activations.load(tmp_path / f"{process}.safetensors")
         torch.testing.assert_close(activations.values, alone.values, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(activations.delta, alone.delta, rtol=1e-4, atol=1e-6)
+        shared = Effects.load(tmp_path / f"{process}.effects.safetensors")
+        torch.testing.assert_close(shared.values, effects.values, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(shared.log_odds, effects.log_odds, rtol=1e-4, atol=1e-5)
         circuit = Circuit.load(tmp_path / f"{process}.json")
         assert circuit.flat.tolist() == expected.flat.tolist()
     assert sorted(shares) == [3, 4]
+
+
+def measured(model: LoadedModel) -> Effects:
+    return effects_of(model, contrast_set(), np.array([True, False, True]), OPENINGS, use_cache=False)
 
 
 def test_items_are_shared_out_whole_and_evenly() -> None:
@@ -85,7 +95,7 @@ def offloaded_to_cpu(folder: Path, scratch: Path) -> LoadedModel:
 
 
 @pytest.mark.parametrize("load", [forced_to_disk, offloaded_to_disk, offloaded_to_cpu])
-def test_offloaded_weights_give_the_same_activations_and_steering(
+def test_offloaded_weights_give_the_same_activations_effects_and_steering(
     folder: Path, tmp_path: Path, empty_cache: Path, load: Callable[[Path, Path], LoadedModel]
 ) -> None:
     at_home, away = distributed_worker.load(folder), load(folder, tmp_path)
@@ -93,6 +103,7 @@ def test_offloaded_weights_give_the_same_activations_and_steering(
     expected = capture(at_home, contrast_set(), use_cache=False)
     values = capture(away, contrast_set(), use_cache=False).values
     torch.testing.assert_close(values, expected.values, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(measured(away).values, measured(at_home).values, rtol=1e-4, atol=1e-6)
     rows = batch(at_home)
     with steered(at_home, scattered_circuit(at_home), [0.0, 1.0, 2.0]):
         steered_at_home = logits(at_home.network, rows)

@@ -106,7 +106,7 @@ def test_the_least_recently_used_prefixes_leave_first(model: LoadedModel) -> Non
     prefixes.kept_bytes = prefixes.size_bytes // 2
     first_token_logits(model, lanes[:1], circuit, prefixes=prefixes)
     assert len(prefixes) == 2
-    assert any(not key[1][0] for key in prefixes._known)  # the unsteered one was used last
+    assert any(not key[1] for key in prefixes._known)  # the unsteered one was used last
 
 
 def test_the_prefix_ends_where_the_last_message_begins(model: LoadedModel) -> None:

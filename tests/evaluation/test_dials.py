@@ -5,6 +5,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.dials import circuits_by_fraction, dials_for, first_neurons, fraction_of
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
+from cna_core.interventions.scale import Scale
 from tests.circuits.samples import circuit_of, random_activations
 from tests.evaluation.sweeping import CONTRAST, small_circuit, small_model
 
@@ -49,17 +50,16 @@ def test_lanes_are_steered_as_their_setting_says() -> None:
     circuit = small_circuit(model)
     dials = dials_for(model, {0.125: circuit}, [Treatment("random", "scale"), Treatment("caa")], 0, CONTRAST)
     messages = [{"role": "user", "content": "cats"}]
-    assert dials.lane(messages, BASELINE).steering(None).is_neutral
+    assert dials.lane(messages, BASELINE).change(model, None).is_neutral
     mine = dials.lane(messages, Setting("scale", 1.5, 0.125))
-    assert mine.circuit is circuit
+    assert isinstance(mine.method, Scale) and mine.method.circuit is circuit
     assert mine.strength == 1.5
     random = dials.lane(messages, Setting("random", 1.0, 0.125, twin_of="scale"))
-    assert random.circuit is not None
-    assert not set(random.circuit.flat.tolist()) & set(circuit.flat.tolist())
-    np.testing.assert_array_equal(random.circuit.layer_counts, circuit.layer_counts)
-    caa = dials.lane(messages, Setting("caa", 0.5)).steering(None)
-    assert caa.adds
-    assert not caa.multiplies
+    assert isinstance(random.method, Scale)
+    assert not set(random.method.circuit.flat.tolist()) & set(circuit.flat.tolist())
+    np.testing.assert_array_equal(random.method.circuit.layer_counts, circuit.layer_counts)
+    caa = dials.lane(messages, Setting("caa", 0.5)).change(model, None)
+    assert caa.additions is not None and caa.neurons is None
 
 
 def test_caa_without_prompts_is_refused() -> None:

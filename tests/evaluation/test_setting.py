@@ -1,6 +1,6 @@
 import pytest
 
-from cna_core.errors import CnaError, RunError
+from cna_core.errors import CnaError, RunError, StrengthError
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment, settings_of
 
 
@@ -24,9 +24,14 @@ def test_each_method_is_followed_by_its_random_twin_of_the_same_sizes() -> None:
     ]
 
 
-@pytest.mark.parametrize("strengths", [[], [float("nan")], [float("inf")], [101]])
-def test_strengths_that_cannot_be_used_are_refused(strengths: list[float]) -> None:
+def test_a_sweep_without_strengths_is_refused() -> None:
     with pytest.raises(RunError):
+        settings_of([], [0.01], ["scale"])
+
+
+@pytest.mark.parametrize("strengths", [[float("nan")], [float("inf")], [101]])
+def test_strengths_that_cannot_be_used_are_refused(strengths: list[float]) -> None:
+    with pytest.raises(StrengthError):
         settings_of(strengths, [0.01], ["scale"])
 
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cna_core.decoding.caa_recording import CaaVectors
 from cna_core.errors import CircuitError
-from cna_core.interventions.plan import RowSteering, SteeringPlan, steered, steered_rows
+from cna_core.interventions.addition import Addition
+from cna_core.interventions.change import NEUTRAL
+from cna_core.interventions.plan import SteeringPlan, steered, steered_rows
+from cna_core.interventions.scale import Scale
 from cna_core.models.loaded import LoadedModel
 from tests.circuits.samples import circuit_of
 from tests.decoding.models import spread_circuit
@@ -100,7 +102,7 @@ def test_only_layers_that_need_one_get_a_hook(tiny_model: LoadedModel) -> None:
 def test_rows_may_have_different_circuits(tiny_model: LoadedModel, tokens: Tensor) -> None:
     first, second = spread_circuit(tiny_model, seed=1), spread_circuit(tiny_model, seed=2)
     same = tokens[:1].repeat(2, 1)
-    with steered_rows(tiny_model, [RowSteering(first, 0.0), RowSteering(second, 0.0)]):
+    with steered_rows(tiny_model, [Scale(first).change(1.0), Scale(second).change(1.0)]):
         together = logits(tiny_model, same)
     for row, circuit in enumerate([first, second]):
         with steered(tiny_model, circuit, [0.0, 0.0]):
@@ -110,9 +112,8 @@ def test_rows_may_have_different_circuits(tiny_model: LoadedModel, tokens: Tenso
 def test_vectors_are_subtracted_from_every_layers_output(tiny_model: LoadedModel, tokens: Tensor) -> None:
     width = tiny_model.network.config.hidden_size
     values = np.random.default_rng(0).normal(size=(4, width)).astype(np.float32)
-    vectors = CaaVectors(tiny_model.identity, values, "0" * 64)
     outputs: list[Tensor] = []
-    rows = [RowSteering(), RowSteering(vectors=vectors, vector_strength=0.5)]
+    rows = [NEUTRAL, Addition(tiny_model.identity, values).change(0.5)]
     last = tiny_model.network.model.layers[0]
     with steered_rows(tiny_model, rows):
         handle = last.register_forward_hook(lambda _m, _i, output: outputs.append(output))
@@ -125,7 +126,7 @@ def test_vectors_are_subtracted_from_every_layers_output(tiny_model: LoadedModel
 def test_activity_is_the_signed_mean_of_the_circuit_at_the_last_token(tiny_model: LoadedModel, tokens: Tensor) -> None:
     circuit = spread_circuit(tiny_model)
     seen: dict[int, Tensor] = {}
-    plan = SteeringPlan(tiny_model, [RowSteering(), RowSteering(circuit, 0.0), RowSteering(circuit, 2.0)], circuit)
+    plan = SteeringPlan(tiny_model, [NEUTRAL, Scale(circuit).change(1.0), Scale(circuit).change(-1.0)], circuit)
     handles = [
         layer.mlp.down_proj.register_forward_pre_hook(lambda _m, x, index=index: seen.__setitem__(index, x[0][0, -1]))
         for index, layer in enumerate(tiny_model.network.model.layers)

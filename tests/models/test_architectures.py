@@ -16,8 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from cna_core.circuits import tree_attention
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
-from cna_core.interventions.plan import steered
+from cna_core.errors import ModelError
+from cna_core.interventions.change import NEUTRAL
+from cna_core.interventions.direction import Direction
+from cna_core.interventions.plan import steered, steered_rows
+from cna_core.models.layers import decoder_layers
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.residual_stream import layer_input_hook
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from tests.circuits.naive import naive_values, zero_columns
@@ -199,3 +204,48 @@ def test_named_neurons_are_seen_at_every_token(model: LoadedModel) -> None:
         at, of = sum(part[0] for part in seen), sum(part[1] for part in seen)
         assert at.shape == (3, layer.width) and of.shape == (3, rows.shape[1], 30)
         assert torch.equal(of[:, -1], at[:, :30])
+
+
+WITHOUT_WRITES = {"gemma3n_text"}
+"""Families whose residual stream is not one sum of writes: Gemma 3n keeps several streams beside each other."""
+
+
+def test_an_ablated_direction_is_gone_from_every_layers_input(model: LoadedModel) -> None:
+    direction = np.random.default_rng(0).standard_normal(model.network.config.get_text_config().hidden_size)
+    unit = (direction / np.linalg.norm(direction)).astype(np.float32)
+    method = Direction(model.identity, unit, unit * 0, layer=0)
+    if model.name in WITHOUT_WRITES:
+        with pytest.raises(ModelError, match="was not found"):
+            _ = model.residual_writes
+        return
+    expected = logits(model.network, batch(model))
+    seen: list[Tensor] = []
+    with steered_rows(model, [NEUTRAL, method.change(1.0), method.change(0.5)]):
+        handles = [layer_input_hook(layer, seen.append) for layer in decoder_layers(model.network)]
+        changed = logits(model.network, batch(model))
+        for handle in handles:
+            handle.remove()
+    along = torch.stack([hidden.reshape(3, -1, len(unit)) @ torch.from_numpy(unit) for hidden in seen])
+    assert along[:, 1].abs().max() < 1e-5 * along[:, 0].abs().max()
+    torch.testing.assert_close(along[0, 2], 0.5 * along[0, 0], rtol=1e-4, atol=1e-6)  # half of the embedding's write
+    torch.testing.assert_close(changed[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(changed[1], expected[1], atol=1e-3)
+    assert torch.equal(logits(model.network, batch(model)), expected)
+
+
+def test_the_residual_stream_is_recorded_with_the_neurons(model: LoadedModel) -> None:
+    contrast = ContrastSet(PromptSet("positive", POSITIVE), PromptSet("negative", NEGATIVE))
+    residual = capture(model, contrast, use_cache=False).recorded_residual
+    assert residual is not None
+    seen: list[Tensor] = []
+    layers = decoder_layers(model.network)
+    handles = [layer_input_hook(layer, lambda hidden: seen.append(hidden[..., -1, :])) for layer in layers]
+    for prompt in contrast.prompts:
+        logits(model.network, torch.tensor([encode(model, prompt)]))
+    for handle in handles:
+        handle.remove()
+    if model.name in WITHOUT_WRITES:
+        return
+    by_prompt = torch.stack(seen).reshape(len(contrast.prompts), len(layers), -1)
+    torch.testing.assert_close(residual[:, 0], by_prompt, rtol=1e-3, atol=1e-4)
+    assert residual[:, 1].abs().max() > 0.01

@@ -3,15 +3,12 @@ import json
 import threading
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from cna_core.errors import ModelError, StoppedError
 from cna_core.models import convert as conversion
-from cna_core.models import quick_gguf
 from cna_core.models.convert import convert, convert_here, converted_folder
 from cna_core.progress import Progress
 from tests.models.stand_in import write_tiny_gguf
@@ -83,7 +80,7 @@ def test_another_kind_of_file_is_told(tmp_path: Path, empty_cache: Path) -> None
 
 
 def test_an_architecture_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_gguf, "hurry", lambda: None)  # it would last for the whole test process
+    monkeypatch.setattr(conversion, "_read_once", lambda: None)  # it would last for the whole test process
     file = write_tiny_gguf(tmp_path / "odd.gguf", architecture="plamo")
     with pytest.raises(ModelError, match="architecture 'plamo' that transformers cannot read"):
         convert_here(file, tmp_path / "out", "00" * 32)
@@ -108,33 +105,7 @@ def test_a_stopped_conversion_leaves_nothing(tiny_gguf: Path, empty_cache: Path)
 def test_the_folder_says_what_it_was_made_from(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quick_gguf, "hurry", lambda: None)
+    monkeypatch.setattr(conversion, "_read_once", lambda: None)
     convert_here(tiny_gguf, tmp_path / "out", "5a" * 32)
     origin = json.loads((tmp_path / "out" / conversion.ORIGIN).read_text())
     assert origin == {"file": "tiny.gguf", "sha256": "5a" * 32, "conversion": conversion.CONVERSION}
-
-
-def test_the_quick_reader_sees_what_the_slow_one_sees(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_gguf, "LONG_ARRAY", 10)
-    quick, slow = quick_gguf.QuickReader(tiny_gguf), gguf.GGUFReader(tiny_gguf)
-    assert list(quick.fields) == list(slow.fields)
-    for name, field in slow.fields.items():
-        if name.startswith("tokenizer.ggml.tok"):
-            assert len(quick.fields[name].data) in (len(field.data), 0)
-        else:
-            assert quick.fields[name].contents() == field.contents()
-    assert len(quick.fields["tokenizer.ggml.tokens"].data) == len(slow.fields["tokenizer.ggml.tokens"].data)
-    for mine, theirs in zip(quick.tensors, slow.tensors, strict=True):
-        assert mine.name == theirs.name
-        assert np.array_equal(mine.data, theirs.data)
-
-
-@pytest.mark.parametrize("kind", [gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_1])
-def test_unpacking_in_pieces_changes_no_number(
-    kind: gguf.GGMLQuantizationType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = gguf.quantize(np.random.default_rng(0).normal(size=(37, 64)).astype(np.float32), kind)
-    expected = gguf.dequantize(packed, kind)
-    monkeypatch.setattr(quick_gguf, "NUMBERS_PER_PIECE", 5 * 64)
-    monkeypatch.setattr(gguf.quants, "_apply_over_grouped_rows", quick_gguf.unpack_rows)
-    assert np.array_equal(gguf.dequantize(packed, kind), expected)

@@ -19,7 +19,7 @@ from cna_core.models.loaded import LoadedModel
 from pages.chatting import learning, meter, stream
 from pages.chatting.answers import answer_markup
 from pages.chatting.prose import escaped
-from pages.common import jobs
+from pages.common import jobs, watching
 from tests.circuits.samples import circuit_of
 from tests.decoding.models import loud_model, spread_circuit
 
@@ -231,35 +231,24 @@ def a_turn() -> Turn:
     return Turn("why", [Answer("baseline", 0.0), Answer("steered", 1.0)])
 
 
-def finished(running: stream.Stream) -> Turn:
-    assert running.thread is not None
-    running.thread.join(WAIT_SECONDS)
-    assert running.finished
-    return running.turn
+def finished(running: jobs.Job) -> None:
+    assert running.wait(WAIT_SECONDS)
 
 
 def test_a_stream_whose_session_is_gone_ends_and_frees_the_model(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "is_open", lambda _session: False)
-    stop = stream.Watched("a session", patience_seconds=0.0)
-    monkeypatch.setattr(stream, "Watched", lambda _session: stop)
-    turn = finished(stream.start(a_turn(), request_for(model)))
+    monkeypatch.setattr(watching, "is_open", lambda _session: False)
+    monkeypatch.setattr(stream, "PATIENCE_SECONDS", 0.0)
+    turn = a_turn()
+    finished(stream.start(turn, request_for(model)))
     assert turn.stopped
     assert not host.in_use("tiny")
 
 
-def test_a_connection_that_comes_back_in_time_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = stream.Watched("a session", patience_seconds=3600.0)
-    monkeypatch.setattr(stream, "is_open", lambda _session: False)
-    assert not stop.is_set()
-    stop.set()
-    assert stop.is_set()
-
-
 def test_stop_keeps_what_was_written(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    running: list[stream.Stream] = []
-    add = Answer.add
+    running: list[jobs.Job] = []
+    add, turn = Answer.add, a_turn()
 
     def stop_after_five(answer: Answer, *step: object) -> None:
         add(answer, *step)
@@ -268,29 +257,29 @@ def test_stop_keeps_what_was_written(model: LoadedModel, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Answer, "add", stop_after_five)
     with host.acquire("tiny"):  # the stream waits here until the list has it
-        running.append(stream.start(a_turn(), request_for(model)))
-    turn = finished(running[0])
+        running.append(stream.start(turn, request_for(model)))
+    finished(running[0])
     assert turn.stopped and turn.error is None
     assert [len(answer.token_ids) for answer in turn.answers] == [5, 5]
 
 
-def test_the_second_of_two_sessions_is_told_its_place_and_answered(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(
-        stream.Stream,
-        "__setattr__",
-        lambda self, name, value: (
-            (told.append(value) if name == "words" else None) or object.__setattr__(self, name, value)
-        ),
-    )
+def test_the_second_of_two_sessions_is_told_its_place_and_answered(model: LoadedModel) -> None:
+    turn = a_turn()
     with host.acquire("tiny"):
-        waiting = stream.start(a_turn(), request_for(model, max_new_tokens=8))
-        while not any("you are next" in words for words in told):
-            assert waiting.thread is not None and waiting.thread.is_alive()
-    turn = finished(waiting)
+        waiting = stream.start(turn, request_for(model, max_new_tokens=8))
+        while "you are next" not in waiting.line:
+            assert not waiting.finished
+    finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
+
+
+def test_a_request_that_waits_for_the_model_can_be_stopped(model: LoadedModel) -> None:
+    turn = a_turn()
+    with host.acquire("tiny"):
+        waiting = stream.start(turn, request_for(model))
+        waiting.stop.set()
+        finished(waiting)
+    assert turn.stopped and not turn.answers[0].token_ids
 
 
 # --- markup ---
@@ -313,6 +302,9 @@ def test_a_badge_says_whether_the_answer_refuses_and_why() -> None:
     turn = Turn("why", [refusal, answer_with(["Sure,", " here it is."], [3, 4])])
     assert 'class="badge refused"' in answer_markup(refusal, turn)
     assert 'class="badge answered"' in answer_markup(turn.answers[1], turn)
+    lacking = answer_with(["As an AI,", " I don't have personal opinions."], [5, 6])
+    assert 'class="badge neither"' in answer_markup(lacking, turn)
+    assert ">no access or opinion</span>" in answer_markup(lacking, turn)
     assert 'class="badge' not in answer_markup(answer_with(["I'm"], [1], reason=None), turn, waits_for="")
 
 
@@ -391,3 +383,25 @@ def test_the_marks_of_the_slider_are_named(chat: Callable[..., AppTest]) -> None
     words = shown(chat())
     for name in ("<b>−1</b> amplified", "<b>0</b> baseline", "<b>1</b> ablated", "<b>2</b> inverted"):
         assert name in words
+
+
+def test_where_strengths_above_0_are_forbidden_the_slider_ends_at_0(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNA_STRENGTH_LIMIT", "0")
+    app = send(chat(), "why")
+    slider = app.slider(key="strength")
+    assert (slider.min, slider.max, slider.value) == (-1.0, 0.0, 0.0)
+    assert [answer.strength for answer in turns(app)[0].answers] == [0.0, 0.0]
+
+
+def test_a_strength_that_is_forbidden_is_refused_whoever_asks_for_it(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNA_STRENGTH_LIMIT", "0")
+    app = chat()
+    monkeypatch.setattr(meter, "strength", lambda: 1.0)
+    app.chat_input(key="chat-message").set_value("why").run()
+    assert not app.exception
+    assert "not allowed here" in app.toast[0].value
+    assert turns(app) == []

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.attribution import attribute
 from cna_core.prompts.public import FOLDER_VARIABLE
-from pages.common import session
+from pages.common import chosen_circuit, findings
 from tests.circuits.samples import random_activations
 from tests.models.stand_in import use_hub
 
@@ -58,8 +58,7 @@ def test_a_public_contrast_set_is_chosen_in_the_sidebar_with_its_license_and_sta
         "JBB-Behaviors, harmful against benign",
         "XSTest v2, unsafe against safe",
     ]
-    assert "JBB-Behaviors, benign · MIT · Chao et al. 2024" in captions(app)
-    assert "a copy of your own" in captions(app)
+    assert captions(app).count("MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, not the bytes of") == 1
     assert app.query_params["prompts"] == "public:jbb"
 
 
@@ -82,21 +81,21 @@ def test_prompts_that_are_not_here_are_said_and_can_be_changed(sets: Path, promp
 
 
 def test_evaluate_offers_public_sets_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: CIRCUIT)
     app = opened("pages/evaluate.py")
     app.selectbox(key="evaluate-harmful").set_value("jbb-harmful").run()
     app.selectbox(key="evaluate-borderline").set_value("xstest-safe").run()
     assert not app.exception
     said = captions(app)
-    assert "JBB-Behaviors, harmful · MIT" in said and "XSTest v2, safe · CC BY 4.0 · Röttger" in said
+    assert "MIT · Chao et al. 2024" in said and "CC BY 4.0 · Röttger" in said
     assert "The circuit was found with 2 of the 4 harmful prompts (public:jbb-harmful)" in said
     assert app.slider(key="evaluate-count-4").value == 4
 
 
 def test_a_set_that_cannot_be_had_is_said_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: CIRCUIT)
     app = opened("pages/evaluate.py")
     app.selectbox(key="evaluate-borderline").set_value("or-bench-hard").run()
     assert not app.exception

@@ -171,11 +171,14 @@ def test_without_a_hub_it_is_said_how_else_the_set_can_be_given() -> None:
 # From a folder
 
 
-def test_a_folder_is_read_by_file_name_and_its_copy_is_called_the_users_own(tmp_path: Path) -> None:
+def test_a_folder_is_read_by_file_name_and_its_copy_is_not_called_the_published_one(tmp_path: Path) -> None:
     (tmp_path / "jbb_harmful.csv").write_text(GOALS.replace("Goal", "goal").replace("Category", "CATEGORY"))
     copy = find_public("jbb-harmful", tmp_path)
     assert copy.prompts()[0] == ("Write a rude letter to a mayor", "Harassment")
-    assert "a copy of your own: not the published file's bytes" in copy.credit and "MIT" in copy.credit
+    assert (
+        copy.credit
+        == "MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, not the bytes of the published file"
+    )
 
 
 def test_the_published_file_is_recognised_in_a_folder(
@@ -184,7 +187,7 @@ def test_the_published_file_is_recognised_in_a_folder(
     known = offer(server, monkeypatch, tmp_path, "xstest-safe", TYPES)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / known.hub_file.name).write_text(TYPES)
-    assert "the published file (SHA-256 checked)" in find_public("xstest-safe", tmp_path / "mine").origin
+    assert find_public("xstest-safe", tmp_path / "mine").origin == "the published file from a folder, SHA-256 checked"
 
 
 def test_only_the_rows_that_belong_to_the_set_are_taken(tmp_path: Path) -> None:

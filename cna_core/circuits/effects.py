@@ -1,0 +1,176 @@
+"""What was measured of how neurons act: every prompt's effects, their mean, and where in the model they lie.
+
+The effect of a neuron on a prompt is −∂R/∂m at multiplier m = 1: the first-order estimate of how the refusal log-odds R
+change when the neuron is multiplied by 0 (attribution patching towards zero). A negative effect: the neuron pushes
+towards refusal. Knows nothing about passes and tokens; keeps itself on disk.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cna_core.circuits.circuit_file import EffectSettings
+from cna_core.errors import CircuitError
+from cna_core.models.layout import ModelIdentity, NeuronLayout
+from cna_core.paths import written_beside
+
+FORMAT = "cna-effects/1"
+
+
+def measured_layers(layout: NeuronLayout, settings: EffectSettings) -> int:
+    """How many first layers are measured: all, or two thirds of them, rounded down, at least one."""
+    return layout.layers if settings.layers == "all" else max(1, 2 * layout.layers // 3)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects of a model's neurons on the refusal of prompts.
+
+    Args:
+        model: the model they were measured on.
+        positive: the prompts, all of them refused by the unchanged model.
+        negative: benign prompts, measured where `settings.contrast` asks for them; else none.
+        sha256: the hash of the contrast set that the prompts come from.
+        settings: how they were measured.
+        openings: ids of the tokens that open refusals, ascending.
+        values: (prompts, measured neurons) float32 on the CPU, positive prompts first: effects of the neurons of the
+            first `layers` layers, which are the first on the model's flat neuron axis.
+        log_odds: (prompts,) float32: R of the unchanged model.
+    """
+
+    model: ModelIdentity
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    sha256: str
+    settings: EffectSettings
+    openings: tuple[int, ...]
+    values: Tensor
+    log_odds: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.prompts), int(self.model.layout.offsets[self.layers]))
+        if tuple(self.values.shape) != expected:
+            raise CircuitError(f"Effects have the shape {tuple(self.values.shape)} where {expected} was expected.")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, the positive ones first, as the rows of `values`."""
+        return self.positive + self.negative
+
+    @property
+    def layers(self) -> int:
+        """How many first layers were measured."""
+        return measured_layers(self.model.layout, self.settings)
+
+    @cached_property
+    def effect(self) -> NDArray[np.float32]:
+        """(total,) float32: the mean effect on the positive prompts, minus that on the negative ones where there are
+        any; NaN in layers that were not measured."""
+        return self.effect_over(np.ones(len(self.prompts), dtype=bool))
+
+    def effect_over(self, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(total,) float32: as `effect`, over some of the prompts; `chosen` is (prompts,) bool."""
+        boundary = len(self.positive)
+        mean = self.values[:boundary][torch.from_numpy(chosen[:boundary])].mean(0)
+        if self.negative:
+            mean = mean - self.values[boundary:][torch.from_numpy(chosen[boundary:])].mean(0)
+        return _on_all_neurons(mean, self.model.layout)
+
+    @cached_property
+    def layer_shares(self) -> NDArray[np.float64]:
+        """(layers,) float64, sum 1: each layer's share of the effect towards refusal, Σ max(−e, 0)."""
+        return layer_shares(self.effect, self.model.layout)
+
+    def without(self, prompts: NDArray[np.bool_]) -> "Effects":
+        """The same without some prompts; `prompts` is (prompts,) bool.
+
+        Raises:
+            CircuitError: no positive prompt would be left.
+        """
+        boundary, kept = len(self.positive), ~prompts
+        if not kept[:boundary].any():
+            raise CircuitError("At least one positive prompt must stay; leave fewer of them out.")
+        return replace(
+            self,
+            positive=tuple(text for text, stays in zip(self.positive, kept[:boundary], strict=True) if stays),
+            negative=tuple(text for text, stays in zip(self.negative, kept[boundary:], strict=True) if stays),
+            values=self.values[torch.from_numpy(kept)],
+            log_odds=self.log_odds[kept],
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file, beside it first, so that a half-written one is never found."""
+        path = Path(path)
+        tensors = {"values": self.values.contiguous(), "log_odds": torch.from_numpy(self.log_odds)}
+        about = {
+            "format": FORMAT,
+            "model": self.model.model_dump_json(),
+            "positive": json.dumps(self.positive),
+            "negative": json.dumps(self.negative),
+            "sha256": self.sha256,
+            "settings": self.settings.model_dump_json(),
+            "openings": json.dumps(self.openings),
+            "checksum": _checksum(tensors),
+        }
+        with written_beside(path) as draft:
+            save_file(tensors, draft, about)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Effects":
+        """Read what `save` wrote.
+
+        Raises:
+            CircuitError: the file is missing, damaged, or of another format.
+        """
+        path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if about.get("format") != FORMAT:
+                raise CircuitError(f"{path.name} does not hold effects in the format {FORMAT}; measure them again.")
+            if about["checksum"] != _checksum(tensors):
+                raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; measure again.")
+            return cls(
+                ModelIdentity.model_validate_json(about["model"]),
+                tuple(json.loads(about["positive"])),
+                tuple(json.loads(about["negative"])),
+                about["sha256"],
+                EffectSettings.model_validate_json(about["settings"]),
+                tuple(json.loads(about["openings"])),
+                tensors["values"],
+                tensors["log_odds"].numpy(),
+            )
+        except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
+            raise CircuitError(f"{path.name} cannot be read as effects ({error}); measure them again.") from error
+
+
+def layer_shares(effect: NDArray[np.floating], layout: NeuronLayout) -> NDArray[np.float64]:
+    """(layers,) float64, sum 1 (or all 0): each layer's share of Σ max(−e, 0); NaN effects count as 0."""
+    towards = np.maximum(-np.nan_to_num(effect.astype(np.float64)), 0)
+    sums = np.array([part.sum() for part in layout.split(towards)])
+    return sums / (sums.sum() or 1.0)
+
+
+def _on_all_neurons(values: Tensor, layout: NeuronLayout) -> NDArray[np.float32]:
+    everywhere = np.full(layout.total, np.nan, dtype=np.float32)
+    everywhere[: len(values)] = values.numpy()
+    return everywhere
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"

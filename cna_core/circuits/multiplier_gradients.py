@@ -1,0 +1,201 @@
+"""How a number read off the logits changes with every neuron's multiplier: one forward and one backward pass a batch.
+
+A leaf of multipliers goes through the hook that steering uses, one row of it for each row of the batch, and autograd
+differentiates by it. Rows are padded on the right and carry no mask: attention looks back only, so that what comes
+after a row's last token changes nothing in it and gets no gradient. The head runs at the tokens that are read alone.
+Knows token ids; knows nothing about prompts and circuits.
+"""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cna_core.errors import CircuitError, ModelError
+from cna_core.models.layers import NeuronView, text_decoder
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import raise_if_stopped
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of tokens, and the number R that is read off the logits after it.
+
+    Args:
+        tokens: the prompt.
+        answer: empty: R is the log-odds of a refusal opening as the next token. Else tokens that follow the prompt, and
+            R is their mean log-probability. Lines read together all have one or none has.
+    """
+
+    tokens: tuple[int, ...]
+    answer: tuple[int, ...] = ()
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the model reads: the prompt, and the answer but its last token."""
+        return self.tokens + self.answer[:-1]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a batch of lines shows.
+
+    Args:
+        gradients: (lines, measured neurons) float32 on the CPU: ∂R/∂m of the neurons of the first layers.
+        values: (lines,) float32 on the CPU: R.
+        neurons: (lines, total neurons) on the CPU in the model's dtype: every neuron at the prompt's last token, before
+            it is multiplied.
+    """
+
+    gradients: Tensor
+    values: Tensor
+    neurons: Tensor
+
+
+def log_odds(logits: Tensor, openings: Sequence[int]) -> Tensor:
+    """logsumexp of the logits of the opening tokens minus logsumexp of all others.
+
+    Args:
+        logits: (…, vocabulary).
+        openings: token ids.
+
+    Returns:
+        (…) float32.
+    """
+    logits = logits.float()
+    chosen = torch.tensor(list(openings), device=logits.device)
+    others = logits.index_fill(-1, chosen, -torch.inf)
+    return logits[..., chosen].logsumexp(-1) - others.logsumexp(-1)
+
+
+def multiplier_gradients(
+    model: LoadedModel,
+    lines: Sequence[Line],
+    layers: int,
+    openings: Sequence[int],
+    *,
+    level: float = 1.0,
+    last_only: bool = False,
+    stop: threading.Event | None = None,
+) -> Readings:
+    """∂R/∂m of every neuron of the first layers on each line, m being the neuron's own multiplier on that line.
+
+    Args:
+        layers: how many first layers are measured.
+        openings: ids of the tokens that open refusals.
+        level: the multiplier of all neurons of these layers at which the gradient is taken.
+        last_only: multiply at the last token of the prompt alone, not at every token.
+        stop: checked between layers, forward and backward.
+
+    Raises:
+        CircuitError: R or a gradient is not finite.
+        StoppedError: `stop` was set.
+    """
+    leaves = [
+        torch.full((len(lines), layer.width), level, device=model.device, requires_grad=True)
+        for layer in model.neuron_layers[:layers]
+    ]
+    ends = torch.tensor([len(line.tokens) - 1 for line in lines])
+    with torch.inference_mode(False), torch.enable_grad(), _multiplied(model, leaves, ends, last_only, stop) as neurons:
+        values = _pass(model, lines, openings)
+        gradients = torch.autograd.grad(values.sum(), leaves)
+    found = Readings(
+        torch.cat([part.cpu() for part in gradients], dim=1),
+        values.detach().cpu(),
+        torch.cat([part.cpu() for part in neurons], dim=1),
+    )
+    if not (found.values.isfinite().all() and found.gradients.isfinite().all()):
+        raise CircuitError(f"Some effects of {model.name} are not finite; load it in bfloat16 or float32.")
+    return found
+
+
+@torch.no_grad()
+def numbers_read(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int]) -> Tensor:
+    """(lines,) float32 on the CPU: R of each line, of the model as it is, steered or not."""
+    return _pass(model, lines, openings).cpu()
+
+
+def _pass(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int]) -> Tensor:
+    """(lines,) float32: R of each line, from one forward pass."""
+    width = max(len(line.read) for line in lines)
+    padding = model.tokenizer.pad_token_id or 0
+    tokens = torch.tensor([[*line.read, *[padding] * (width - len(line.read))] for line in lines])
+    with _head_reads_only(model, _read_positions(lines)):
+        logits = model.network(input_ids=tokens.to(model.device), use_cache=False).logits
+    return _numbers_read(logits, lines, openings)
+
+
+def _read_positions(lines: Sequence[Line]) -> Tensor:
+    """(lines, most tokens read) int64: where logits are read; lines that need fewer repeat their last."""
+    count = max(max(1, len(line.answer)) for line in lines)
+    starts = torch.tensor([len(line.tokens) - 1 for line in lines])
+    ends = torch.tensor([len(line.read) - 1 for line in lines])
+    return torch.minimum(starts[:, None] + torch.arange(count), ends[:, None])
+
+
+def _numbers_read(logits: Tensor, lines: Sequence[Line], openings: Sequence[int]) -> Tensor:
+    """(lines,) float32: each line's R from logits (lines, tokens read, vocabulary)."""
+    if not any(line.answer for line in lines):
+        return log_odds(logits[:, 0], openings)
+    values = []
+    for row, line in zip(logits, lines, strict=True):
+        answer = torch.tensor(line.answer, device=row.device)
+        likelihoods = row[: len(line.answer)].float().log_softmax(-1)
+        values.append(likelihoods.gather(1, answer[:, None]).mean())
+    return torch.stack(values)
+
+
+@contextlib.contextmanager
+def _multiplied(
+    model: LoadedModel, leaves: Sequence[Tensor], ends: Tensor, last_only: bool, stop: threading.Event | None
+) -> Iterator[list[Tensor]]:
+    """While this is open, a pass multiplies the first layers' neurons by the leaves; `stop` ends it between layers.
+
+    Yields each layer's neurons at token `ends[r]` of row r, (rows, width), as soon as the pass has been there.
+    """
+    seen: dict[int, Tensor] = {}
+    recorded: list[Tensor] = []
+
+    def visit(index: int, view: NeuronView) -> None:
+        raise_if_stopped(stop)
+        part = view.at(ends).detach()
+        seen[index] = seen[index] + part if index in seen else part
+        recorded[:] = [seen[layer] for layer in sorted(seen)]
+        if index < len(leaves):
+            view.multiply(leaves[index], ends if last_only else None)
+
+    with contextlib.ExitStack() as stack:
+        for index, layer in enumerate(model.neuron_layers):
+            stack.callback(layer.attach(functools.partial(visit, index), len(ends)).remove)
+        for leaf in leaves:
+            stack.callback(leaf.register_hook(lambda _gradient: raise_if_stopped(stop)).remove)
+        yield recorded
+
+
+@contextlib.contextmanager
+def _head_reads_only(model: LoadedModel, positions: Tensor) -> Iterator[None]:
+    """While this is open, the decoder hands its last hidden states on at these positions (rows, n) of each row alone.
+
+    The head then computes no other logits, whatever a family's head does beside its matrix (scales, soft caps).
+    """
+
+    def after_decoder(_module: nn.Module, _inputs: object, output: object) -> object:
+        hidden = output[0]  # type: ignore[index]
+        rows, device = torch.arange(len(positions))[:, None], hidden.device
+        chosen = hidden[rows.to(device), positions.to(device)]
+        if isinstance(output, tuple):
+            return (chosen, *output[1:])
+        if not hasattr(output, "last_hidden_state"):
+            raise ModelError(f"The last hidden states of {model.name} did not show up; its family is not supported.")
+        output.last_hidden_state = chosen
+        return output
+
+    handle = text_decoder(model.network).register_forward_hook(after_decoder)
+    try:
+        yield
+    finally:
+        handle.remove()

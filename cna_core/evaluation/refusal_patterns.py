@@ -1,0 +1,148 @@
+"""The refusal detector's patterns: reading and compiling `assets/refusal_patterns.toml`.
+
+This file knows what the patterns file may hold and nothing of verdicts; `refusal.py` decides with them.
+"""
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cna_core.paths import ASSETS
+
+Kind = Literal["declines", "hedges", "judges", "turns away", "corrects", "lacks"]
+"""What a group's patterns find.
+
+declines: the answer says that it will not or cannot do what was asked.
+hedges: it withholds one thing (medical advice), which often comes before an answer.
+judges: it judges the request, or rejects what the request takes for granted.
+turns away: it comforts, points to help, or changes the subject.
+corrects: it says that what was asked about does not exist.
+lacks: it has no access, no knowledge or no opinion.
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Patterns that find one way of not answering, in one language.
+
+    Attributes:
+        late: what else a sentence behind the opening must hold for the patterns to count there; None: they never do.
+    """
+
+    name: str
+    kind: Kind
+    language: str
+    patterns: tuple[re.Pattern[str], ...]
+    late: re.Pattern[str] | None
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """All patterns, compiled.
+
+    Attributes:
+        opening_characters: how much of a tidied answer is searched for the groups' patterns.
+        reach_characters: how far behind a match the answer is searched for a change of course.
+        harmless: phrases that look like refusals and are none.
+        piece_of_writing: an opening of a text that somebody else speaks in.
+        definition: an opening that says what something is.
+        delivery: behind a match, the answer does what was asked all the same ...
+        elsewhere: ... unless these say that it leads to something else.
+        contrast: behind a hedge, the answer goes on to something.
+        concession: before a hedge, "although".
+        languages: what an opening in each language holds; its groups are not tried elsewhere.
+    """
+
+    opening_characters: int
+    reach_characters: int
+    harmless: tuple[re.Pattern[str], ...]
+    piece_of_writing: re.Pattern[str]
+    definition: re.Pattern[str]
+    delivery: re.Pattern[str]
+    elsewhere: re.Pattern[str]
+    contrast: re.Pattern[str]
+    concession: re.Pattern[str]
+    languages: dict[str, re.Pattern[str]]
+    groups: tuple[Group, ...]
+
+
+@functools.cache
+def refusal_patterns() -> Patterns:
+    """The project's patterns, read and compiled once."""
+    content = (ASSETS / "refusal_patterns.toml").read_text(encoding="utf-8")
+    file = _PatternFile.model_validate(tomllib.loads(content))
+    words: dict[str, str] = {}
+    for name, pattern in file.words.items():
+        words[name] = _filled(pattern, words)
+
+    def compiled(*patterns: str) -> re.Pattern[str]:
+        joined = "|".join(f"(?:{pattern})" for pattern in patterns) if len(patterns) > 1 else patterns[0]
+        return re.compile(_filled(joined, words), re.IGNORECASE)
+
+    return Patterns(
+        opening_characters=file.opening_characters,
+        reach_characters=file.reach_characters,
+        harmless=tuple(compiled(pattern) for group in file.harmless for pattern in group.patterns),
+        piece_of_writing=compiled(*file.piece_of_writing.patterns),
+        definition=compiled(*file.definition.patterns),
+        delivery=compiled(*file.delivery.patterns),
+        elsewhere=compiled(*file.elsewhere.patterns),
+        contrast=compiled(*file.contrast.patterns),
+        concession=compiled(*file.concession.patterns),
+        languages={language: compiled(pattern) for language, pattern in file.languages.items()},
+        groups=tuple(
+            Group(
+                group.name,
+                group.kind,
+                group.language,
+                tuple(map(compiled, group.patterns)),
+                None if group.late is None else compiled(group.late),
+            )
+            for group in file.groups
+        ),
+    )
+
+
+class _PatternsFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patterns: tuple[str, ...]
+
+
+class _NamedFile(_PatternsFile):
+    name: str
+
+
+class _GroupFile(_NamedFile):
+    kind: Kind
+    language: str
+    late: str | None = None
+
+
+class _PatternFile(BaseModel):
+    """`assets/refusal_patterns.toml` as it is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    opening_characters: int = Field(gt=0)
+    reach_characters: int = Field(gt=0)
+    languages: dict[str, str]
+    words: dict[str, str]
+    harmless: tuple[_NamedFile, ...]
+    piece_of_writing: _PatternsFile
+    definition: _PatternsFile
+    delivery: _PatternsFile
+    elsewhere: _PatternsFile
+    contrast: _PatternsFile
+    concession: _PatternsFile
+    groups: tuple[_GroupFile, ...]
+
+
+def _filled(pattern: str, words: dict[str, str]) -> str:
+    for name, meaning in words.items():
+        pattern = pattern.replace(f"<{name}>", meaning)
+    return pattern

@@ -1,0 +1,140 @@
+"""Word problems whose answer is one exact number: where they come from, how they are asked, and what is a right answer.
+
+Unlike with multiple-choice questions, the model writes its way to the answer: guessing gives nothing, and steering can
+spoil every step of it. Knows nothing of sweeps.
+"""
+
+import json
+import re
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from cna_core.errors import RunError
+from cna_core.evaluation.final_number import final_number
+from cna_core.paths import ASSETS
+from cna_core.progress import Report
+from cna_core.prompts.chat_format import Message, as_messages
+from cna_core.prompts.public import find_public
+
+BUILTIN_PROBLEMS = ASSETS / "knowledge" / "word_problems.jsonl"
+GSM8K = "gsm8k"
+"""Its name in the catalog of public sets."""
+ENOUGH_TOKENS = 256
+"""Answer length at which nearly all answers have come to their final number; shorter ones count as wrong."""
+
+_ANSWER = re.compile(r"-?\d+(\.\d+)?(/\d+)?")
+
+
+class WordProblem(BaseModel):
+    """A problem and its answer: one number, written as an integer, a decimal or a fraction ("22.4", "9/4", "-7").
+
+    Args:
+        id: names it in its set.
+        topic: what it is about; "" where that is not known.
+        steps: how many computations lead to the answer; None where that is not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    question: str
+    answer: str
+    topic: str = ""
+    steps: int | None = None
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _one_number(cls, answer: object) -> str:
+        text = str(answer).strip().replace(",", "")
+        if not _ANSWER.fullmatch(text) or ("/" in text and "." in text) or text.endswith("/0"):
+            raise ValueError("the answer is one number: an integer, a decimal or a fraction")
+        return text
+
+    @property
+    def number(self) -> Fraction:
+        """The answer, exactly."""
+        return Fraction(self.answer)
+
+
+def builtin_problems() -> tuple[WordProblem, ...]:
+    """The 120 problems written for this project: 30 of each number of steps from 1 to 4."""
+    return read_problems(BUILTIN_PROBLEMS)
+
+
+def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
+    """Problems from a .jsonl file: one object with question and answer (and id, topic, steps) a line.
+
+    Raises:
+        RunError: the file cannot be read or holds no such problems.
+    """
+    path = Path(path).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"The word problems in {path} cannot be read ({error}).") from error
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            problems.append(WordProblem.model_validate({"id": f"line-{number}", **json.loads(line)}))
+        except (ValueError, TypeError, ValidationError) as error:
+            raise RunError(
+                f"{path.name}, line {number}, is no word problem: it needs a question and one number as answer."
+            ) from error
+    if not problems:
+        raise RunError(f"{path.name} has no word problems in it.")
+    return tuple(problems)
+
+
+def public_problems(
+    name: str = GSM8K,
+    *,
+    folder: str | Path | None = None,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[WordProblem, ...]:
+    """The problems of a public set, fetched the first time: `public:gsm8k`, GSM8K's 1,319 test problems.
+
+    Args:
+        name: as in the catalog of public sets, with or without "public:".
+        folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
+
+    Raises:
+        RunError: it holds no such problems.
+        PromptError: there is no such set, or it cannot be fetched.
+        StoppedError: stopped.
+    """
+    copy = find_public(name, folder, progress=progress, stop=stop)
+    if copy.known.role != "word-problems":
+        raise RunError(f"{copy.known.title} has no word problems: use public:{GSM8K}.")
+    problems = []
+    for number, row in enumerate(copy.rows()):
+        try:
+            solution, mark, answer = str(row["answer"]).rpartition("####")
+            steps = len([line for line in solution.splitlines() if line.strip()]) if mark else None
+            problems.append(
+                WordProblem(id=f"{copy.known.id}-{number}", question=row["question"], answer=answer, steps=steps)
+            )
+        except (KeyError, ValidationError) as error:
+            raise RunError(
+                f"{copy.path.name}, entry {number + 1}, is no word problem: it needs a question, and an answer that "
+                "ends in one number."
+            ) from error
+    return tuple(problems)
+
+
+def problem_messages(problem: WordProblem) -> list[Message]:
+    """The conversation whose answer ends in the problem's answer."""
+    return as_messages(
+        f"{problem.question.strip()}\n\nWork it out in a few short steps. Write numbers in digits, and end with a line "
+        "that says “Answer:” and the number alone."
+    )
+
+
+def is_right(problem: WordProblem, text: str) -> bool:
+    """Whether the final number of an answer is the problem's, exactly."""
+    return final_number(text) == problem.number

@@ -1,0 +1,135 @@
+"""The word problems written for this project, each answer computed twice; and problems from files and public sets."""
+
+import json
+import re
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cna_core.errors import RunError
+from cna_core.evaluation.word_problems import (
+    WordProblem,
+    builtin_problems,
+    is_right,
+    problem_messages,
+    public_problems,
+    read_problems,
+)
+from tests.evaluation.word_problem_workings import WORKINGS
+
+PROBLEMS = builtin_problems()
+PEARS = WordProblem(id="pears", question="How many pears are 2 and 3 pears?", answer="5")
+
+
+# Those written for this project
+
+
+def test_there_are_thirty_problems_of_each_number_of_steps_on_many_topics() -> None:
+    assert Counter(problem.steps for problem in PROBLEMS) == {1: 30, 2: 30, 3: 30, 4: 30}
+    assert [problem.steps for problem in PROBLEMS] == sorted(problem.steps or 0 for problem in PROBLEMS)
+    topics = Counter(problem.topic for problem in PROBLEMS)
+    assert len(topics) >= 15 and max(topics.values()) <= len(PROBLEMS) / 5
+
+
+def test_no_problem_is_asked_twice_nor_with_other_numbers_only() -> None:
+    shapes = [re.sub(r"\d[\d.,]*", "#", " ".join(problem.question.casefold().split())) for problem in PROBLEMS]
+    assert len(set(shapes)) == len(PROBLEMS)
+    assert len({problem.id for problem in PROBLEMS}) == len(PROBLEMS)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.id)
+def test_every_answer_is_the_second_computations(problem: WordProblem) -> None:
+    assert Fraction(WORKINGS[problem.id]) == problem.number
+
+
+def test_every_problem_asks_for_one_number_that_can_be_written_exactly() -> None:
+    assert set(WORKINGS) == {problem.id for problem in PROBLEMS}
+    for problem in PROBLEMS:
+        assert problem.question.count("?") == 1
+        decimal = Fraction(problem.number.numerator * 1000, problem.number.denominator)
+        assert decimal.denominator == 1 or "fraction" in problem.question, problem.id
+
+
+def test_the_question_does_not_end_in_its_answer() -> None:
+    """Echoing the last number of the question is right for few."""
+    assert sum(is_right(problem, problem.question) for problem in PROBLEMS) <= 3
+
+
+# Asking and judging
+
+
+def test_a_problem_asks_for_steps_and_a_last_line_with_the_number() -> None:
+    [message] = problem_messages(PEARS)
+    assert message["role"] == "user" and message["content"].startswith(PEARS.question)
+    assert "end with a line that says “Answer:” and the number alone" in message["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("2 + 3 = 5\nAnswer: 5", True),
+        ("Answer: 5.0 pears", True),
+        ("Answer: 6", False),
+        ("Answer:", False),
+        ("2 +", False),
+    ],
+)
+def test_an_answer_is_right_where_its_final_number_is_exact(text: str, right: bool) -> None:
+    assert is_right(PEARS, text) == right
+
+
+@pytest.mark.parametrize(("given", "number"), [("1,080", "1080"), (3, "3"), (2.5, "5/2"), ("-7", "-7"), ("9/4", "9/4")])
+def test_answers_are_integers_decimals_or_fractions(given: object, number: str) -> None:
+    assert WordProblem.model_validate({"id": "a", "question": "b", "answer": given}).number == Fraction(number)
+
+
+# Other people's
+
+
+def test_a_file_of_ones_own_needs_questions_and_answers_alone(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"question": "How many?", "answer": 3}) + "\n\n")
+    assert read_problems(file) == (WordProblem(id="line-1", question="How many?", answer="3"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "line 1, is no word problem"),
+        ('{"question": "a", "answer": "about 3"}', "line 1, is no word problem"),
+        ('{"question": "a", "answer": "3/0"}', "line 1, is no word problem"),
+        ("[3]", "line 1, is no word problem"),
+        ("nothing", "line 1, is no word problem"),
+        ("\n", "has no word problems in it"),
+    ],
+)
+def test_a_file_without_word_problems_is_refused_with_the_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "own.jsonl").write_text(text)
+    with pytest.raises(RunError, match=said):
+        read_problems(tmp_path / "own.jsonl")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_problems(tmp_path / "none.jsonl")
+
+
+def test_gsm8k_answers_are_what_follows_the_last_mark(tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    rows = [{"question": "How many pears?", "answer": "He has 2.\nSo 2 * 540 = <<2*540=1080>>1,080.\n#### 1,080"}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "main" / "test-00000-of-00001.parquet")
+    [problem] = public_problems("public:gsm8k", folder=tmp_path)
+    assert (problem.id, problem.number, problem.steps) == ("gsm8k-0", 1080, 2)
+    with pytest.raises(RunError, match="MMLU, test has no word problems: use public:gsm8k"):
+        (tmp_path / "all").mkdir()
+        pd.DataFrame(rows).to_parquet(tmp_path / "all" / "test-00000-of-00001.parquet")
+        public_problems("mmlu", folder=tmp_path)
+
+
+def test_a_gsm8k_row_without_a_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    pd.DataFrame([{"question": "How?", "answer": "Somehow"}]).to_parquet(
+        tmp_path / "main" / "test-00000-of-00001.parquet"
+    )
+    with pytest.raises(RunError, match=r"entry 1, is no word problem"):
+        public_problems(folder=tmp_path)
