@@ -8,12 +8,10 @@ from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
-from pages.common import charts, first_steps, jobs, session, style
+from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, style
 from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, work
 from pages.inspecting import panes
-
-STARTED = "evaluate-started"
 
 
 def draw() -> None:
@@ -33,8 +31,8 @@ def draw() -> None:
 
 
 def _set_up() -> None:
-    circuit, activations = session.circuit(), session.activations()
-    job = jobs.get(st.session_state.get(STARTED, ""))
+    circuit, activations = chosen_circuit.current(), findings.activations()
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.0)
         return
@@ -63,7 +61,7 @@ def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
     if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
-        st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
+        st.session_state[keys.EVALUATION_STARTED] = work.start(wanted, circuit, findings.activations()).key
         st.rerun()
     pace = work.pace(circuit)
     about = f"{wanted.settings} settings × {answers} prompts"
@@ -90,10 +88,10 @@ def _await(job: jobs.Job) -> None:
 
 def _follow_started() -> None:
     """Once the run that was started here is known, look at it."""
-    job = jobs.get(st.session_state.get(STARTED, ""))
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and isinstance(job.preview, work.SoFar):
         shelf.choose(job.preview.identity)
-        st.session_state.pop(STARTED)
+        st.session_state.pop(keys.EVALUATION_STARTED)
 
 
 def _look_at(identity: str) -> None:
@@ -156,7 +154,7 @@ def _search(circuit: Circuit) -> None:
             jobs.watch(key)
             return
         job = jobs.get(key)
-        activations = session.activations()
+        activations = findings.activations()
         own = order.fraction_of(circuit)
         sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
         st.button(
@@ -225,9 +223,9 @@ def _write_address() -> None:
     """A link opens the run that is looked at."""
     identity = shelf.chosen()
     if identity is None:
-        st.query_params.pop("run", None)
-    elif st.query_params.get("run") != identity:
-        st.query_params["run"] = identity
+        st.query_params.pop(keys.IN_ADDRESS_RUN, None)
+    elif st.query_params.get(keys.IN_ADDRESS_RUN) != identity:
+        st.query_params[keys.IN_ADDRESS_RUN] = identity
 
 
 draw()
