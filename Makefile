@@ -64,7 +64,7 @@ coverage: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html
 
 docs: $(VENV)/.tested
-	$(BIN)/python -m pdoc --docformat google --output-directory docs/reference cna_core !cna_core._app
+	$(BIN)/python docs/make_reference.py
 
 bench: setup
 	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
