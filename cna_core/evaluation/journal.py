@@ -187,8 +187,11 @@ class Journal:
 
 
 def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSettings) -> str:
-    """16 hexadecimal digits that two runs share exactly when they measure the same."""
-    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json()]
+    """16 hexadecimal digits that two runs share exactly when they measure the same.
+
+    How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
+    """
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude={"circuit"})]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

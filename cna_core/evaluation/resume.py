@@ -65,10 +65,17 @@ def plan_of_stored(
         name=about.name,
     )
     plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)
-    if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
+    if about.model != model.identity:
         raise RunError(
             f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
+        )
+    if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
+        ours, theirs = plan.run.settings.model_dump(), settings.model_dump()
+        changed = [name for name in ours if ours[name] != theirs[name] and name != "circuit"]
+        raise RunError(
+            f"What this run measures has changed since it was started ({', '.join(changed) or 'the circuit'}); "
+            "start a new run."
         )
     return replace(plan, stored_as=identity)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cna_core.errors import RunError
+from cna_core.errors import CnaError
 from cna_core.evaluation.measures.quality import Quality
 from cna_core.evaluation.measures.refusal_rate import BenignRefusalRate, RefusalRate
 from cna_core.evaluation.sweep_settings import SweepSettings
@@ -52,7 +52,7 @@ def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_sentence(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(CnaError, match=said):
         SweepSettings(**changes)  # type: ignore[arg-type]
 
 
