@@ -13,9 +13,9 @@ from cna_core.errors import CircuitError, CnaError
 from cna_core.figures.lanes import token_trace
 from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import asking, examples, learning, meter, methods, stream
+from pages.chatting import asking, examples, learning, meter, stream
 from pages.chatting.answers import answer_markup, colour_of, message_markup, name_of
-from pages.common import first_steps, jobs, session, style
+from pages.common import chosen_circuit, first_steps, jobs, keys, style
 
 DRAW_SECONDS = 0.25
 
@@ -23,7 +23,7 @@ DRAW_SECONDS = 0.25
 def draw() -> None:
     st.html(ASSETS / "theme" / "chat.css")
     st.title("What happens when the gate is turned?")
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     if circuit is None:
         _teach()
         return
@@ -165,7 +165,7 @@ def _settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     own = "None: the chat template's own, if it has one."
     st.text_area("System prompt", key="chat-system", height=80, placeholder=own, **keep)
-    _method_choice("Method of the steered lane", methods.METHOD, bind="query-params")
+    _method_choice("Method of the steered lane", keys.METHOD, bind="query-params")
     st.selectbox(
         "Third lane",
         list(asking.THIRD_LANES),

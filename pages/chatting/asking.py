@@ -22,7 +22,7 @@ from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 from pages.chatting import meter
 from pages.chatting.methods import chosen_method, fitted
-from pages.common import jobs, session
+from pages.common import findings, jobs, session
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
@@ -130,7 +130,7 @@ def request(message: str, circuit: Circuit, conversation: Conversation) -> Reque
         lanes,
         circuit,
         session.contrast(),
-        session.activations(),
+        findings.activations(),
         sampling,
         longest,
         steer_prompt,

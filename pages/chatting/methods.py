@@ -12,11 +12,9 @@ from cna_core.interventions import registry
 from cna_core.interventions.intervention import Intervention
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet
-from pages.common import jobs
+from pages.common import jobs, keys
 from pages.common.recent import Recent
 
-METHOD = "method"
-"""The widget of the steered lane's method, and its name in the address."""
 METHODS_KEPT = 24
 
 _fitted: Recent[Intervention] = Recent(METHODS_KEPT)
@@ -24,7 +22,7 @@ _fitted: Recent[Intervention] = Recent(METHODS_KEPT)
 
 def chosen_method() -> str:
     """The key of the steered lane's method."""
-    chosen = str(st.session_state.get(METHOD) or registry.DEFAULT_METHOD)
+    chosen = str(st.session_state.get(keys.METHOD) or registry.DEFAULT_METHOD)
     return chosen if chosen in {method.key for method in registry.methods()} else registry.DEFAULT_METHOD
 
 

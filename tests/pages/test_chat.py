@@ -109,7 +109,7 @@ def test_one_message_gets_two_answers(chat: Callable[..., AppTest]) -> None:
 
 def test_at_strength_zero_both_say_the_same_and_part_nowhere(chat: Callable[..., AppTest]) -> None:
     app = send(chat(strength=0.0, chat_temperature=1.0, chat_tokens=True), "tell me about cats")
-    _, steered = turns(app)[0].answers
+    baseline, steered = turns(app)[0].answers
     assert baseline.text == steered.text
     assert "<mark" not in shown(app)
     assert steered.divergence == [0.0] * 12
