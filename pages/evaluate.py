@@ -4,11 +4,12 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.profile import CausalProfile
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
-from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, style
+from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, layer_profile, style
 from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, work
 from pages.inspecting import panes
@@ -165,13 +166,13 @@ def _search(circuit: Circuit) -> None:
             args=(circuit, activations, sizes),
         )
         jobs.tell_outcome(job)
-        if job is not None and job.succeeded:
-            if job.result is None:
-                st.info("No setting of this grid halves refusal; try a larger circuit.")
-                return
-            st.markdown(results.describe(job.result))
+        found = work.found_by_search(circuit)
+        if found is not None and found.point is None:
+            st.info("No setting of this grid halves refusal; try a larger circuit.")
+        elif found is not None and found.point is not None:
+            st.markdown(results.describe(found.point))
             if st.button("Use it in Chat", icon=":material/forum:", key="evaluate-use-found", type="primary"):
-                results.use_in_chat(circuit, job.result.setting)
+                results.use_in_chat(circuit, found.point.setting)
 
 
 def _profile(circuit: Circuit) -> None:
@@ -180,27 +181,10 @@ def _profile(circuit: Circuit) -> None:
             "Where a circuit lies does not say which layers act. For each layer, only the circuit's neurons in it are "
             "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
         )
-        key = work.profile_key(circuit)
-        if jobs.running(key):
-            jobs.watch(key, _draw_profile, every_seconds=1.5)
-            return
-        job = jobs.get(key)
-        st.button(
-            "Measure the layers",
-            icon=":material/layers:",
-            key="evaluate-profile",
-            on_click=work.start_profile,
-            args=(circuit,),
-        )
-        jobs.tell_outcome(job)
-        if job is not None:
-            _draw_profile(job)
+        layer_profile.offer(circuit, _draw_profile)
 
 
-def _draw_profile(job: jobs.Job) -> None:
-    profile = job.result or job.preview
-    if profile is None:
-        return
+def _draw_profile(profile: CausalProfile) -> None:
     whole = profile.whole_change
     figure = causal_profile(
         profile.layers,
