@@ -38,16 +38,14 @@ def model() -> LoadedModel:
 @pytest.fixture(autouse=True)
 def hosted(model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host loads the tiny model whatever is asked for, and its refusals are known to open with "sorry"."""
-    for name in host.loaded():
-        host.unload(name)
+    host._make_room(0)
     monkeypatch.setattr(host, "_load", lambda _name, **_options: model)
     monkeypatch.setattr("cna_core.decoding.lanes.end_tokens", lambda _model: frozenset())
     sorry = np.array([model.tokenizer.convert_tokens_to_ids("sorry")])
     openings = RefusalOpenings(model.identity, "0" * 64, sorry, np.array([9.0]), np.array([10.0]))
     monkeypatch.setattr(meter, "cached_openings", lambda *_: openings)
     yield
-    for name in host.loaded():
-        host.unload(name)
+    host._make_room(0)
 
 
 @pytest.fixture
@@ -150,8 +148,7 @@ def test_a_circuit_of_another_model_is_told(chat: Callable[..., AppTest]) -> Non
 
 def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(chat: Callable[..., AppTest]) -> None:
     app = send(chat(), "why")
-    for name in host.loaded():
-        assert host.unload(name)
+    assert host._make_room(0)
     app = send(app, "tell me about cats")
     assert len(turns(app)[1].answers[0].token_ids) == 12
 
