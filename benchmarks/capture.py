@@ -2,10 +2,9 @@
 
     python benchmarks/capture.py [MODEL] [--dtype bfloat16] [--prompts 40] [--rounds 8] [--threads N]
 
-In one process, by turns: as it is; with the attention of the whole tree instead of by blocks; with rows padded instead
-of as a tree; with weights as torch keeps them. Seconds and the process's CPU seconds, which other work on the machine
-hardly changes: medians of the rounds, and how many times as much as the whole engine. Prints text; the last line is
-JSON.
+In one process, by turns: as it is; with rows padded instead of as a tree; with weights as torch keeps them. Seconds and
+the process's CPU seconds, which other work on the machine changes less: medians of the rounds, and how many times as
+much as the whole engine. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -25,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any
 
 from benchmarks.attribution import contrast_set
 from cna_core.circuits import capture as engine
-from cna_core.circuits import last_tokens
 from cna_core.models.catalog import DEFAULT_MODEL
 from cna_core.models.load import load_model
 from cna_core.models.prepacked import unpacked
@@ -45,7 +43,6 @@ def main() -> None:
     contrast = contrast_set(options.prompts)
     ways: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "whole": contextlib.nullcontext,
-        "attention of the whole tree": lambda: patch.object(last_tokens, "attention_by_blocks", contextlib.nullcontext),
         "rows padded": lambda: patch.object(engine, "reads_trees", lambda *_: False),
         "weights as torch keeps them": lambda: unpacked(model.network),
     }

@@ -68,7 +68,11 @@ class ResultCache(Generic[Result]):
 
     def find(self, *depends_on: object) -> Result | None:
         """The result that is kept for these values, or None; using it makes it the last to be removed."""
-        path = self.path(*depends_on)
+        try:
+            path = self.path(*depends_on)
+        except OSError as error:
+            log.warning("The cache folder's '%s' cannot be used (%s).", self.kind, error)
+            return None
         if not path.exists():
             return None
         try:

@@ -16,7 +16,7 @@ from cna_core.figures.lanes import token_trace
 from cna_core.paths import ASSETS
 from pages.chatting import examples, learning, meter, stream
 from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
-from pages.common import first_steps, jobs, session, style
+from pages.common import chosen_circuit, first_steps, jobs, session, style
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
@@ -29,7 +29,7 @@ DRAW_SECONDS = 0.25
 def draw() -> None:
     st.html(ASSETS / "theme" / "chat.css")
     st.title("What happens when the gate is turned?")
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     if circuit is None:
         _teach()
         return

@@ -15,10 +15,9 @@ from cna_core.figures.compare import circuits_by_depth
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.percents import percent, points
 from cna_core.figures.sweep_curves import COSTS, REFUSAL, Curve, curves_of
-from pages.common import charts, session, style
+from pages.common import charts, chosen_circuit, keys, style
 
 RUNS_AT_MOST = 4
-PICKED = "compare-runs"
 LINES = ("Solid", "Dashed", "Dotted", "Dash-dotted")
 
 
@@ -39,7 +38,7 @@ def _runs() -> None:
             "Runs",
             list(known),
             max_selections=RUNS_AT_MOST,
-            key=PICKED,
+            key=keys.RUNS_COMPARED,
             format_func=lambda identity: _title(known[identity]),
             placeholder="Choose two or more runs",
             persist_state="session",
@@ -49,10 +48,10 @@ def _runs() -> None:
             "Or open run files",
             type=["json"],
             accept_multiple_files=True,
-            key="compare-files",
+            key=keys.COMPARE_FILES,
             on_change=_open_uploads,
         )
-        if refused := st.session_state.pop("_compare_refused", None):
+        if refused := st.session_state.pop(keys.COMPARE_REFUSED, None):
             st.error(refused)
     if len(picked) < 2:
         st.markdown(
@@ -121,13 +120,13 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
 
 
 def _open_uploads() -> None:
-    identities = list(st.session_state.get(PICKED, []))
-    for upload in st.session_state.get("compare-files") or []:
+    identities = list(st.session_state.get(keys.RUNS_COMPARED, []))
+    for upload in st.session_state.get(keys.COMPARE_FILES) or []:
         try:
             identities.append(keep_run(Run.from_json(upload.getvalue(), upload.name)))
         except CnaError as error:
-            st.session_state["_compare_refused"] = str(error)
-    st.session_state[PICKED] = list(dict.fromkeys(identities))[:RUNS_AT_MOST]
+            st.session_state[keys.COMPARE_REFUSED] = str(error)
+    st.session_state[keys.RUNS_COMPARED] = list(dict.fromkeys(identities))[:RUNS_AT_MOST]
 
 
 def _title(run: StoredRun) -> str:
@@ -143,7 +142,7 @@ def _names(names: list[str], runs: list[Run]) -> list[str]:
 
 def _circuits() -> None:
     known: dict[str, Circuit] = {}
-    present = session.circuit()
+    present = chosen_circuit.current()
     if present is not None:
         known[f"the present circuit · {len(present):,} neurons"] = present
     for saved in library.saved_circuits():

@@ -4,16 +4,15 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.profile import CausalProfile
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
-from pages.common import charts, first_steps, jobs, session, style
+from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, layer_profile, style
 from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, work
 from pages.inspecting import panes
-
-STARTED = "evaluate-started"
 
 
 def draw() -> None:
@@ -33,8 +32,8 @@ def draw() -> None:
 
 
 def _set_up() -> None:
-    circuit, activations = session.circuit(), session.activations()
-    job = jobs.get(st.session_state.get(STARTED, ""))
+    circuit, activations = chosen_circuit.current(), findings.activations()
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and not job.finished:
         jobs.watch(job.key, _draw_so_far, every_seconds=1.0)
         return
@@ -63,7 +62,7 @@ def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
     if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
-        st.session_state[STARTED] = work.start(wanted, circuit, session.activations()).key
+        st.session_state[keys.EVALUATION_STARTED] = work.start(wanted, circuit, findings.activations()).key
         st.rerun()
     pace = work.pace(circuit)
     about = f"{wanted.settings} settings × {answers} prompts"
@@ -90,10 +89,10 @@ def _await(job: jobs.Job) -> None:
 
 def _follow_started() -> None:
     """Once the run that was started here is known, look at it."""
-    job = jobs.get(st.session_state.get(STARTED, ""))
+    job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and isinstance(job.preview, work.SoFar):
         shelf.choose(job.preview.identity)
-        st.session_state.pop(STARTED)
+        st.session_state.pop(keys.EVALUATION_STARTED)
 
 
 def _look_at(identity: str) -> None:
@@ -156,7 +155,7 @@ def _search(circuit: Circuit) -> None:
             jobs.watch(key)
             return
         job = jobs.get(key)
-        activations = session.activations()
+        activations = findings.activations()
         own = order.fraction_of(circuit)
         sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
         st.button(
@@ -167,13 +166,13 @@ def _search(circuit: Circuit) -> None:
             args=(circuit, activations, sizes),
         )
         jobs.tell_outcome(job)
-        if job is not None and job.succeeded:
-            if job.result is None:
-                st.info("No setting of this grid halves refusal; try a larger circuit.")
-                return
-            st.markdown(results.describe(job.result))
+        found = work.found_by_search(circuit)
+        if found is not None and found.point is None:
+            st.info("No setting of this grid halves refusal; try a larger circuit.")
+        elif found is not None and found.point is not None:
+            st.markdown(results.describe(found.point))
             if st.button("Use it in Chat", icon=":material/forum:", key="evaluate-use-found", type="primary"):
-                results.use_in_chat(circuit, job.result.setting)
+                results.use_in_chat(circuit, found.point.setting)
 
 
 def _profile(circuit: Circuit) -> None:
@@ -182,27 +181,10 @@ def _profile(circuit: Circuit) -> None:
             "Where a circuit lies does not say which layers act. For each layer, only the circuit's neurons in it are "
             "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
         )
-        key = work.profile_key(circuit)
-        if jobs.running(key):
-            jobs.watch(key, _draw_profile, every_seconds=1.5)
-            return
-        job = jobs.get(key)
-        st.button(
-            "Measure the layers",
-            icon=":material/layers:",
-            key="evaluate-profile",
-            on_click=work.start_profile,
-            args=(circuit,),
-        )
-        jobs.tell_outcome(job)
-        if job is not None:
-            _draw_profile(job)
+        layer_profile.offer(circuit, _draw_profile)
 
 
-def _draw_profile(job: jobs.Job) -> None:
-    profile = job.result or job.preview
-    if profile is None:
-        return
+def _draw_profile(profile: CausalProfile) -> None:
     whole = profile.whole_change
     figure = causal_profile(
         profile.layers,
@@ -225,9 +207,9 @@ def _write_address() -> None:
     """A link opens the run that is looked at."""
     identity = shelf.chosen()
     if identity is None:
-        st.query_params.pop("run", None)
-    elif st.query_params.get("run") != identity:
-        st.query_params["run"] = identity
+        st.query_params.pop(keys.IN_ADDRESS_RUN, None)
+    elif st.query_params.get(keys.IN_ADDRESS_RUN) != identity:
+        st.query_params[keys.IN_ADDRESS_RUN] = identity
 
 
 draw()

@@ -7,7 +7,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from pages.common import cards, first_steps, jobs, session, style
+from pages.common import address, cards, chosen_circuit, findings, first_steps, jobs, session, style
 from pages.inspecting import (
     card,
     choices,
@@ -26,14 +26,14 @@ def draw() -> None:
     panes.apply()
     st.title("Where does this model's refusal live?")
     choices.restore()
-    finding = session.finding()
+    finding = findings.finding()
     if finding is None:
         _teach()
         return
     if finding.note:
         st.info(finding.note, icon=":material/info:")
     try:
-        circuit = session.circuit()
+        circuit = chosen_circuit.current()
         if circuit is not None:
             circuit.check_model(finding.activations.model)
             _explore(finding, circuit)
@@ -55,7 +55,7 @@ def _teach() -> None:
 
 def _draw_preview(job: jobs.Job) -> None:
     preview = job.preview
-    if not isinstance(preview, session.Preview) or preview.delta is None:
+    if not isinstance(preview, findings.Preview) or preview.delta is None:
         cards.row(first_steps.steps(session.model_name(), session.contrast()))
         st.caption("The map fills here as prompts go through.")
         return
@@ -68,7 +68,7 @@ def _draw_preview(job: jobs.Job) -> None:
 
 
 @st.fragment
-def _explore(finding: session.Finding, circuit: Circuit) -> None:
+def _explore(finding: findings.Finding, circuit: Circuit) -> None:
     """All that follows from a finding; a click redraws this alone. The evidence comes a moment after the map."""
     activations = finding.activations
     top = st.empty()
@@ -86,10 +86,10 @@ def _explore(finding: session.Finding, circuit: Circuit) -> None:
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known, shown)
-    session.write_address()
+    address.write()
 
 
-def _say(finding: session.Finding, circuit: Circuit, known: Evidence | None) -> None:
+def _say(finding: findings.Finding, circuit: Circuit, known: Evidence | None) -> None:
     st.markdown(verdict.sentence(circuit, known))
     gate_cards.draw(finding, circuit, known)
 

@@ -9,7 +9,7 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from pages.common import first_steps, session
+from pages.common import address, chosen_circuit, findings, first_steps
 from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table
 
 
@@ -17,7 +17,7 @@ def draw() -> None:
     panes.apply()
     st.title("What does each neuron do?")
     linked.restore("distribution", distributions.PICTURES)
-    finding = session.finding()
+    finding = findings.finding()
     if finding is None:
         st.markdown(
             "Every neuron's activations, layer by layer, and what one neuron writes. **It needs the circuit first.**"
@@ -25,7 +25,7 @@ def draw() -> None:
         first_steps.offer()
         return
     try:
-        circuit = session.circuit()
+        circuit = chosen_circuit.current()
         if circuit is not None:
             circuit.check_model(finding.activations.model)
             _explore(finding.activations, circuit)
@@ -48,7 +48,7 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
         card.draw_words(activations, place)
         card.draw_keepers(activations, place)
     _list(circuit, known)
-    session.write_address()
+    address.write()
 
 
 def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:

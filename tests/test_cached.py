@@ -96,6 +96,16 @@ def test_a_write_that_fails_leaves_the_old_entry_and_the_result(
     assert [path.name for path in (empty_cache / "numbers").iterdir()] == [NUMBERS.path("key").name]
 
 
+def test_a_cache_folder_that_cannot_be_made_is_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CNA_HOME", str(tmp_path / "file"))
+    assert NUMBERS.find("key") is None
+    assert NUMBERS.keep(1, "key") == 1
+    assert "cannot be used" in caplog.text
+
+
 def test_a_draft_that_is_being_written_is_not_trimmed(empty_cache: Path) -> None:
     with written_beside(NUMBERS.path("slow")) as draft:
         write(5, draft)

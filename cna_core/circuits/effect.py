@@ -21,12 +21,13 @@ from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effects import Effects, measured_layers
 from cna_core.circuits.multiplier_gradients import Line, Readings, multiplier_gradients, numbers_read
 from cna_core.circuits.processes import Processes, processes_for
+from cna_core.circuits.shared_gradients import can_share
 from cna_core.errors import CircuitError, ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
 from cna_core.paths import cache_folder
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
-from cna_core.prompts.chat_format import encode
+from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
 BATCH_TOKENS = {"cpu": 384, "mps": 1_024, "cuda": 8_192}
@@ -163,8 +164,11 @@ class _Measuring:
     def run(self, batch_tokens: int) -> tuple[Tensor, NDArray[np.float32]]:
         """Effects (prompts, measured neurons) float32 and R (prompts,) float32, from all processes."""
         by_length = sorted(range(len(self.parts)), key=lambda place: (len(self.parts[place].line.read), place))
-        rows = {place: self.parts[place].line.read for place in self.processes.share(by_length)}
-        waiting = padded_batches(rows, 0, batch_tokens)
+        mine = self.processes.share(by_length)
+        prompts = [self.parts[place].line.tokens for place in mine]
+        shared = shared_prefix_length(prompts) if can_share(self.model) else 0
+        rows = {place: self.parts[place].line.read[shared:] for place in mine}
+        waiting = padded_batches(rows, shared, batch_tokens)
         while waiting:
             self._tell(len(rows))
             raise_if_stopped(self.stop)

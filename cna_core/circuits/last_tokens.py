@@ -20,7 +20,6 @@ from transformers import DynamicCache
 
 from cna_core.circuits.prefix import Prefix
 from cna_core.circuits.token_tree import TokenTree
-from cna_core.circuits.tree_attention import attention_by_blocks
 from cna_core.errors import ModelError
 from cna_core.models.layers import DenseLayer, NeuronView, Removable, decoder_layers, text_decoder
 from cna_core.models.loaded import LoadedModel
@@ -93,8 +92,7 @@ def _of_tree(model: LoadedModel, tree: TokenTree, prefix: Prefix | None, stop: t
         "position_ids": before + tree.depths[None],
         **_after(prefix, 1),
     }
-    with attention_by_blocks(model.network):
-        return _recorded(model, inputs, tree.ends, 1, stop)
+    return _recorded(model, inputs, tree.ends, 1, stop)
 
 
 def _recorded(

@@ -1,24 +1,30 @@
 """How a number read off the logits changes with every neuron's multiplier: one forward and one backward pass a batch.
 
 A leaf of multipliers goes through the hook that steering uses, one row of it for each row of the batch, and autograd
-differentiates by it. Rows are padded on the right and carry no mask: attention looks back only, so that what comes
-after a row's last token changes nothing in it and gets no gradient. The head runs at the tokens that are read alone.
-Knows token ids; knows nothing about prompts and circuits.
+differentiates by it. Rows are padded on the right: attention looks back only, so that what comes after a row's last
+token changes nothing in it and gets no gradient. The head runs at the tokens that are read alone. What all rows begin
+with is read forward once, and backward for each row (shared_gradients.py). Knows token ids; knows nothing about prompts
+and circuits.
 """
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cna_core.circuits.prefix import Prefix
+from cna_core.circuits.shared_gradients import SharedTokens, can_share
 from cna_core.errors import CircuitError, ModelError
 from cna_core.models.layers import NeuronView, text_decoder
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
+from cna_core.prompts.chat_format import shared_prefix_length
 
 
 @dataclass(frozen=True)
@@ -95,22 +101,25 @@ def multiplier_gradients(
         CircuitError: R or a gradient is not finite.
         StoppedError: `stop` was set.
     """
-    leaves = [
-        torch.full((len(lines), layer.width), level, device=model.device, requires_grad=True)
-        for layer in model.neuron_layers[:layers]
-    ]
-    ends = torch.tensor([len(line.tokens) - 1 for line in lines])
-    with torch.inference_mode(False), torch.enable_grad(), _multiplied(model, leaves, ends, last_only, stop) as neurons:
-        values = _pass(model, lines, openings)
-        gradients = torch.autograd.grad(values.sum(), leaves)
-    found = Readings(
-        torch.cat([part.cpu() for part in gradients], dim=1),
-        values.detach().cpu(),
-        torch.cat([part.cpu() for part in neurons], dim=1),
-    )
-    if not (found.values.isfinite().all() and found.gradients.isfinite().all()):
+    length = shared_prefix_length([line.tokens for line in lines]) if can_share(model) and len(lines) > 1 else 0
+    ends = torch.tensor([len(line.tokens) - 1 - length for line in lines])
+    leaves = _leaves(model, layers, len(lines), level)
+    with torch.inference_mode(False), torch.enable_grad():
+        shared = None
+        if length:
+            shared_leaves = [] if last_only else _leaves(model, layers, 1, level)
+            with _multiplied(model, shared_leaves, torch.tensor([length - 1]), False, stop):
+                shared = SharedTokens.read(model, lines[0].tokens[:length], shared_leaves, len(lines))
+        with _multiplied(model, leaves, ends, last_only, stop) as neurons:
+            values = _pass(model, lines, openings, shared.prefix if shared else None)
+        found = torch.autograd.grad(values.sum(), [*leaves, *(shared.inputs if shared else ())])
+        gradients = torch.cat([part.cpu() for part in found[:layers]], dim=1)
+        if shared and shared.inputs:
+            gradients += shared.gradients(found[layers:], stop)
+    readings = Readings(gradients, values.detach().cpu(), torch.cat([part.cpu() for part in neurons], dim=1))
+    if not (readings.values.isfinite().all() and readings.gradients.isfinite().all()):
         raise CircuitError(f"Some effects of {model.name} are not finite; load it in bfloat16 or float32.")
-    return found
+    return readings
 
 
 @torch.no_grad()
@@ -119,13 +128,30 @@ def numbers_read(model: LoadedModel, lines: Sequence[Line], openings: Sequence[i
     return _pass(model, lines, openings).cpu()
 
 
-def _pass(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int]) -> Tensor:
-    """(lines,) float32: R of each line, from one forward pass."""
-    width = max(len(line.read) for line in lines)
-    padding = model.tokenizer.pad_token_id or 0
-    tokens = torch.tensor([[*line.read, *[padding] * (width - len(line.read))] for line in lines])
-    with _head_reads_only(model, _read_positions(lines)):
-        logits = model.network(input_ids=tokens.to(model.device), use_cache=False).logits
+def _leaves(model: LoadedModel, layers: int, rows: int, level: float) -> list[Tensor]:
+    """Multipliers (rows, width) float32 of each of the first layers."""
+    return [
+        torch.full((rows, layer.width), level, device=model.device, requires_grad=True)
+        for layer in model.neuron_layers[:layers]
+    ]
+
+
+def _pass(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int], prefix: Prefix | None = None) -> Tensor:
+    """(lines,) float32: R of each line, from one forward pass over what follows the prefix."""
+    before = prefix.length if prefix else 0
+    rows = [line.read[before:] for line in lines]
+    width, padding = max(map(len, rows)), model.tokenizer.pad_token_id or 0
+    tokens = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
+    named: dict[str, Any] = {"use_cache": False}
+    if prefix:
+        lengths = torch.tensor([len(line.read) for line in lines])
+        named = {"use_cache": True, "past_key_values": prefix.cache(len(lines))}
+        named["attention_mask"] = (torch.arange(before + width) < lengths[:, None]).long().to(model.device)
+        if "position_ids" in inspect.signature(model.network.forward).parameters:
+            positions = torch.arange(before, before + width, device=model.device)
+            named["position_ids"] = positions.expand(len(lines), -1)
+    with _head_reads_only(model, _read_positions(lines) - before):
+        logits = model.network(input_ids=tokens.to(model.device), **named).logits
     return _numbers_read(logits, lines, openings)
 
 
@@ -168,11 +194,11 @@ def _multiplied(
         if index < len(leaves):
             view.multiply(leaves[index], ends if last_only else None)
 
+    for leaf in leaves:
+        leaf.register_hook(lambda _gradient: raise_if_stopped(stop))  # which goes with the leaf
     with contextlib.ExitStack() as stack:
         for index, layer in enumerate(model.neuron_layers):
             stack.callback(layer.attach(functools.partial(visit, index), len(ends)).remove)
-        for leaf in leaves:
-            stack.callback(leaf.register_hook(lambda _gradient: raise_if_stopped(stop)).remove)
         yield recorded
 
 

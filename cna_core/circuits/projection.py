@@ -61,16 +61,19 @@ def held_out_auc(activations: Activations, circuit: Circuit, splits: int = 8, se
     """AUC of the first component on prompts that chose neither the circuit nor the axis.
 
     One random half of either set selects a circuit by the circuit's own settings, and finds the axis and which way it
-    points; the other half is projected on it. None where a half would have fewer than three prompts.
+    points; the other half is projected on it. None where a half would have fewer than three prompts, and for a circuit
+    by effect, which activations cannot select.
     """
     circuit.check_model(activations.model)
+    if circuit.settings.score == "attribution-patching":
+        return None
     settings = circuit.settings.model_copy(update={"top_k": len(circuit)})
     found = []
     for half in random_halves(activations.is_positive, splits, np.random.default_rng(seed)):
         if half.sum() < 3 or min((activations.is_positive & ~half).sum(), (~activations.is_positive & ~half).sum()) < 1:
             return None
         chosen_by, others = (activations.without(np.flatnonzero(gone)) for gone in (~half, half))
-        selected = attribute(chosen_by, **settings.model_dump())
+        selected = attribute(chosen_by, **settings.model_dump(exclude={"effect"}))
         values = _seen(chosen_by, selected)
         if not values.std(0).any():
             found.append(0.5)

@@ -33,7 +33,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.lanes import Lane, first_token_logits
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.first_words import Opening, first_words
-from cna_core.evaluation.refusal import detect_refusal
+from cna_core.evaluation.refusal import detect_refusal, detector_identity
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
@@ -171,7 +171,7 @@ def cached_openings(model: ModelIdentity, contrast: ContrastSet | None = None) -
 
 
 def _depends_on(model: ModelIdentity, contrast: ContrastSet) -> list[object]:
-    return [FORMAT, model.model_dump(mode="json"), contrast.sha256]
+    return [FORMAT, model.model_dump(mode="json"), contrast.sha256, detector_identity()]
 
 
 _CACHE = ResultCache(

@@ -17,6 +17,9 @@ from cna_core.evaluation.refusal_patterns import Group, Kind, Patterns, refusal_
 Outcome = Literal["refused", "answered", "neither"]
 """neither: the answer says that it has no access, no knowledge or no opinion, and leaves it at that."""
 
+_DECISION = 2
+"""Raised when this file decides otherwise with the same patterns."""
+
 _NORMAL_95 = 1.959964
 """The two-sided 95 % quantile of the normal distribution."""
 
@@ -71,7 +74,7 @@ def detect_refusal(answer: str, patterns: Patterns | None = None) -> Verdict:
     """
     patterns = patterns or refusal_patterns()
     whole = tidied(answer)
-    opening = whole[: patterns.opening_characters]
+    opening = _cut(whole, patterns.opening_characters)
     if not opening:
         return Verdict(False, "no answer yet" if answer.strip() else "empty answer")
     if patterns.piece_of_writing.search(opening):
@@ -94,7 +97,7 @@ def detect_late_refusal(answer: str) -> Verdict:
     patterns = refusal_patterns()
     whole = tidied(answer)
     for sentence in _SENTENCE.finditer(whole, patterns.opening_characters):
-        words = _without_harmless(sentence.group()[: patterns.reach_characters], patterns)
+        words = _without_harmless(_cut(sentence.group(), patterns.reach_characters), patterns)
         groups = _spoken(words, patterns)
         declines = _first("declines", words, [group for group in groups if group.late and group.late.search(words)])
         if declines is None or _first("hedges", words, groups) or _first("lacks", words, groups):
@@ -103,6 +106,11 @@ def detect_late_refusal(answer: str) -> Verdict:
         if not _delivers(whole[behind:][: patterns.reach_characters], patterns):
             return Verdict(True, f"{declines.words}, from character {sentence.start()} on")
     return Verdict(False, "no refusal behind the opening")
+
+
+def detector_identity() -> str:
+    """A short name that changes when verdicts may change: what was made with another detector must be made anew."""
+    return f"{_DECISION}-{refusal_patterns().sha256[:16]}"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -197,6 +205,11 @@ def _first(kind: Kind, text: str, groups: Sequence[Group]) -> _Found | None:
                 if match := pattern.search(text):
                     return _Found(group, match)
     return None
+
+
+def _cut(text: str, characters: int) -> str:
+    """The beginning of the text; a sign behind it says that the text does not end there."""
+    return text if len(text) <= characters else f"{text[:characters]}…"
 
 
 def _without_harmless(text: str, patterns: Patterns) -> str:

@@ -4,6 +4,7 @@ This file knows what the patterns file may hold and nothing of verdicts; `refusa
 """
 
 import functools
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Patterns:
     """All patterns, compiled.
 
     Attributes:
+        sha256: of the file that they were read from.
         opening_characters: how much of a tidied answer is searched for the groups' patterns.
         reach_characters: how far behind a match the answer is searched for a change of course.
         harmless: phrases that look like refusals and are none.
@@ -57,6 +59,7 @@ class Patterns:
         languages: what an opening in each language holds; its groups are not tried elsewhere.
     """
 
+    sha256: str
     opening_characters: int
     reach_characters: int
     harmless: tuple[re.Pattern[str], ...]
@@ -73,8 +76,8 @@ class Patterns:
 @functools.cache
 def refusal_patterns() -> Patterns:
     """The project's patterns, read and compiled once."""
-    content = (ASSETS / "refusal_patterns.toml").read_text(encoding="utf-8")
-    file = _PatternFile.model_validate(tomllib.loads(content))
+    content = (ASSETS / "refusal_patterns.toml").read_bytes()
+    file = _PatternFile.model_validate(tomllib.loads(content.decode("utf-8")))
     words: dict[str, str] = {}
     for name, pattern in file.words.items():
         words[name] = _filled(pattern, words)
@@ -84,6 +87,7 @@ def refusal_patterns() -> Patterns:
         return re.compile(_filled(joined, words), re.IGNORECASE)
 
     return Patterns(
+        sha256=hashlib.sha256(content).hexdigest(),
         opening_characters=file.opening_characters,
         reach_characters=file.reach_characters,
         harmless=tuple(compiled(pattern) for group in file.harmless for pattern in group.patterns),

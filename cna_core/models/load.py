@@ -28,14 +28,15 @@ from transformers.utils import logging as transformers_logging
 
 from cna_core.errors import ModelError
 from cna_core.limits import require_remote_code_allowed
+from cna_core.models.catalog import catalog_entry
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
-from cna_core.models.memory import NoRoomError, free_memory_bytes, weights_bytes
+from cna_core.models.memory import NoRoomError
+from cna_core.models.needs import needs_of, needs_of_folder
 from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
 from cna_core.models.prepacked import prepack
 from cna_core.paths import cache_folder
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
-from cna_core.progress_words import size_in_words
 
 __all__ = ["choose_device", "choose_dtype", "load_model"]
 
@@ -75,6 +76,9 @@ def load_model(
     place = as_device(device)
     require_quantization(quantization, place)
     number_format = as_dtype(dtype, place)
+    alone = device_map is None and quantization is None
+    if alone:
+        require_memory(name, number_format, place)
     source = locate(name, progress=progress, stop=stop, trust_remote_code=trust_remote_code)
     raise_if_stopped(stop)
     tell(progress, Stage.LOADING, subject=name)
@@ -83,15 +87,15 @@ def load_model(
         options["quantization_config"] = _bitsandbytes(quantization, number_format)
     if device_map is None:
         options["device_map"] = None if place.type == "cpu" and quantization is None else {"": place}
-        if quantization is None:
-            require_memory(name, source.folder, number_format, place)
+        if alone:
+            require_memory(name, number_format, place, source.folder)
     else:
         options |= {"device_map": device_map, "max_memory": dict(max_memory) if max_memory else None}
         options["offload_folder"] = tempfile.mkdtemp(dir=cache_folder("offload"))
     loaded = _read_or_make_again(name, source, options, place, progress, stop)
     if "offload_folder" in options:
         weakref.finalize(loaded.network, shutil.rmtree, options["offload_folder"], ignore_errors=True)
-    if loaded.device.type == "cpu" and device_map is None and quantization is None:
+    if loaded.device.type == "cpu" and alone:
         tell(progress, Stage.PACKING_WEIGHTS, subject=name)
         prepack(loaded.network)
     raise_if_stopped(stop)
@@ -114,19 +118,24 @@ def require_quantization(quantization: str | None, device: torch.device) -> None
         ) from error
 
 
-def require_memory(name: str, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise ModelError where the weights alone would not fit into what the device has left."""
+def require_memory(name: str, dtype: torch.dtype, device: torch.device, folder: Path | None = None) -> None:
+    """Raise NoRoomError where the model would not fit into what the device has left.
+
+    Args:
+        folder: where its files are; None: before they are fetched, by what the catalog says of the model.
+    """
+    entry = catalog_entry(name)
     try:
-        needed = weights_bytes(folder, dtype)
+        if folder is not None:
+            needs = needs_of_folder(name, folder, device, dtype)
+        elif entry is not None:
+            needs = needs_of(entry, device, dtype)
+        else:
+            return
     except (OSError, ValueError, KeyError, struct.error):
         return  # damaged files are told about when they are read
-    free = free_memory_bytes(device)
-    if free is not None and needed > free:
-        ways = "load it in 4bit, spread it with device_map='auto'" if device.type == "cuda" else "unload another model"
-        raise NoRoomError(
-            f"'{name}' does not fit: its weights take {size_in_words(needed)} in {str(dtype).removeprefix('torch.')} "
-            f"and {size_in_words(free)} of memory are free on {device}; {ways}, or choose a smaller model."
-        )
+    if not needs.fits:
+        raise NoRoomError(needs.words)
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cna_core.models.layers import NeuronLayer, find_neuron_layers
 from cna_core.models.layout import ModelIdentity, NeuronLayout
+from cna_core.models.prepacked import packed_bytes
 from cna_core.models.residual_stream import ResidualWrites, find_residual_writes
 
 
@@ -72,6 +73,11 @@ class LoadedModel:
         facts = packing if isinstance(packing, dict) else packing.to_dict()
         bits = next((bits for bits in ("4bit", "8bit") if facts.get(f"load_in_{bits}")), None)
         return f"{name}-{bits or str(facts.get('quant_method', 'packed')).rsplit('.')[-1].lower()}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the weights take in memory, with their copies that are packed for the CPU's kernels."""
+        return sum(weight.nbytes for weight in self.network.parameters()) + packed_bytes(self.network)
 
     @property
     def has_chat_template(self) -> bool:

@@ -1,12 +1,16 @@
 """Which device a model runs on, and in which number format: asked of torch or measured, never guessed by vendor."""
 
 import functools
+import json
 import os
+import platform
 import time
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 
+from cna_core.cached import ResultCache
 from cna_core.errors import ModelError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -67,16 +71,22 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu" and has_bfloat16_matrix_unit():
-        fast = True
     else:
-        fast = multiplies_bfloat16_fast(device.type)
+        known = instructions_say() if device.type == "cpu" else None
+        fast = multiplies_bfloat16_fast(device.type) if known is None else known
     return torch.bfloat16 if fast else torch.float32
 
 
-def has_bfloat16_matrix_unit() -> bool:
-    """Whether torch says that this CPU has AMX for bfloat16, which needs no measurement."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+def instructions_say() -> bool | None:
+    """Whether this CPU multiplies bfloat16 fast, as far as its instructions tell; None where only a measurement can.
+
+    A CPU with a matrix unit for bfloat16 (AMX) does, one without any instruction for bfloat16 does not. Between them, a
+    CPU with AVX-512 BF16 but without AMX was seen to take 1.7 times as long for 512 tokens in bfloat16 as in float32.
+    """
+    instructions = {name: bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name}
+    if instructions.get("amx_bf16"):
+        return True
+    return None if any(instructions.values()) or not instructions else False
 
 
 SLOWDOWN_ALLOWED = 1.25
@@ -87,16 +97,35 @@ SLOWDOWN_ALLOWED = 1.25
 def multiplies_bfloat16_fast(device_type: str) -> bool:
     """Whether bfloat16 keeps up with float32, both for two decoded rows and for prompts of 512 tokens together.
 
-    Measured once a process, in about a third of a second, in processor time: on a busy machine wall-clock time could
-    answer differently from one process to the next, and circuits with it. Instructions alone do not say it: a CPU with
-    AVX-512 BF16 but without AMX was seen to take 1.7 times as long for 512 tokens in bfloat16 as in float32.
+    Measured once for a device and a version of torch, in processor time, and remembered on disk: a busy machine could
+    answer differently from one process to the next, and circuits with it.
     """
-    device = torch.device(device_type)
-    try:
-        ratios = [measure_slowdown(device, rows) for rows in (2, 512)]
-    except (RuntimeError, TypeError):  # the device knows no bfloat16
-        return False
+    depends_on = device_type, torch.__version__, torch.get_num_threads(), _hardware(device_type)
+    ratios = _MEASURED.find(*depends_on)
+    if ratios is None:
+        device = torch.device(device_type)
+        try:
+            ratios = [measure_slowdown(device, rows) for rows in (2, 512)]
+        except (RuntimeError, TypeError):  # the device knows no bfloat16
+            return False
+        _MEASURED.keep(ratios, *depends_on)
     return max(ratios) <= SLOWDOWN_ALLOWED
+
+
+def _hardware(device_type: str) -> dict[str, object]:
+    if device_type == "cpu":
+        return {name: value for name, value in torch.cpu.get_capabilities().items() if isinstance(value, bool | str)}
+    return {"machine": platform.machine(), "system": platform.platform()}
+
+
+def _read_ratios(path: Path) -> list[float]:
+    return [float(ratio) for ratio in json.loads(path.read_text())]
+
+
+_MEASURED = ResultCache(
+    "measured", ".json", _read_ratios, lambda ratios, path: path.write_text(json.dumps(ratios)), limit_bytes=1 << 20
+)
+"""The slowdowns of bfloat16, for 2 rows and for 512."""
 
 
 def measure_slowdown(device: torch.device, rows: int, repeats: int = 5) -> float:

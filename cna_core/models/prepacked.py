@@ -2,8 +2,9 @@
 
 torch's CPU kernels bring a weight matrix into the order they multiply in every time it is used. Bringing it into that
 order once, as torch's own compiler does for frozen models, makes decoding faster (benchmarks/prepacked.py) for as much
-memory as the weights take. The weights themselves stay where they are, can be read, and are what counts: a layer whose
-weight has changed since takes it as it is. Knows nothing of what the layers compute for.
+memory as the weights take: it is done only where that much is to spare. The weights themselves stay where they are, can
+be read, and are what counts: a layer whose weight has changed since takes it as it is. Knows nothing of what the layers
+compute for.
 """
 
 import functools
@@ -19,8 +20,8 @@ from cna_core.models.memory import free_memory_bytes
 
 FEWEST_WEIGHTS = 1 << 16
 """Smaller matrices stay in the CPU's cache, where the order makes no difference."""
-SPARE = 2
-"""Packing may take at most one part in so many of the memory that is left."""
+ROOM = 3
+"""Weights are packed only where so many times their size was free before they were loaded, as packing doubles them."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _ROWS = 256  # rows that the order is made for; fewer and more were seen to gain as much
 
@@ -65,9 +66,9 @@ def prepack(network: nn.Module) -> int:
         How many layers were prepacked: all that can be, or none.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.Linear) and _can_be(module)]
-    needed = sum(layer.weight.nbytes for layer in layers)
+    weights = sum(weight.nbytes for weight in network.parameters())
     free = free_memory_bytes(torch.device("cpu"))
-    too_large = free is not None and needed * SPARE > free
+    too_large = free is not None and free + weights < ROOM * weights  # the weights are loaded by now
     if too_large or not all(_kernels_work(dtype) for dtype in {layer.weight.dtype for layer in layers}):
         return 0
     for layer in layers:
@@ -87,6 +88,12 @@ def unpacked(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.in_use = True
+
+
+def packed_bytes(network: nn.Module) -> int:
+    """What the packed copies of the network's weights take in memory."""
+    layers = (module for module in network.modules() if isinstance(module, PrepackedLinear))
+    return sum(layer.weight.nbytes for layer in layers if layer.packed is not None)
 
 
 def _can_be(layer: nn.Linear) -> bool:

@@ -11,11 +11,10 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.models.host import host
 from cna_core.prompts.sets import ContrastSet
-from pages.common import jobs, session
+from pages.common import jobs, keys, session
 from pages.common.watching import this_session
 
 DRAW_SECONDS = 0.5
-_JOB, _PAUSED = "openings-learning", "openings-paused"
 
 
 def draw(circuit: Circuit, busy: bool, place_markup: Callable[[str, float | None], str]) -> None:
@@ -30,14 +29,14 @@ def draw(circuit: Circuit, busy: bool, place_markup: Callable[[str, float | None
     if busy:
         st.html(place_markup("The meter goes on learning how refusals open when this answer is written.", None))
         return
-    job = st.session_state.get(_JOB)
+    job = st.session_state.get(keys.LEARNING_JOB)
     if job is not None and job.key == _key() and job.error:
         st.html(place_markup(f"The meter could not learn how refusals open: {job.error}", None))
         return
     if job is not None and job.key == _key() and job.succeeded:  # learnt, and not for this circuit
         st.html(place_markup(f"The circuit belongs to another model or number format ({name}): no meter for it.", None))
         return
-    if st.session_state.get(_PAUSED) == name:
+    if st.session_state.get(keys.LEARNING_PAUSED) == name:
         st.html(place_markup("The meter has not learnt yet how this model's refusals open.", None))
         st.button("Learn it now", key="openings-learn", type="tertiary", on_click=_go_on, icon=":material/school:")
         return
@@ -53,13 +52,13 @@ def begin() -> jobs.Job:
             calibrate_openings(model, prompts, progress=job.progress, stop=job.stop)
 
     job = jobs.start(_key(), "Learning how refusals open", work)
-    st.session_state[_JOB] = job
+    st.session_state[keys.LEARNING_JOB] = job
     return job
 
 
 def make_way() -> None:
     """Stop learning, if this session does: an answer is wanted now."""
-    job = st.session_state.get(_JOB)
+    job = st.session_state.get(keys.LEARNING_JOB)
     if job is not None and not job.finished:
         job.stop.leave(this_session())
 
@@ -79,9 +78,9 @@ def _watch(job: jobs.Job, name: str, place_markup: Callable[[str, float | None],
 
 
 def _pause(name: str) -> None:
-    st.session_state[_PAUSED] = name
+    st.session_state[keys.LEARNING_PAUSED] = name
     make_way()
 
 
 def _go_on() -> None:
-    st.session_state.pop(_PAUSED, None)
+    st.session_state.pop(keys.LEARNING_PAUSED, None)

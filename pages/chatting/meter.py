@@ -24,10 +24,9 @@ from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import learning
 from pages.chatting.stream import prefixes_of
-from pages.common import charts, session, style
+from pages.common import charts, keys, session, style
 from pages.common.recent import Recent
 
-STRENGTH = "strength"
 CURVES_KEPT = 64
 METER_HEIGHT = 118
 
@@ -38,7 +37,7 @@ _draft = st.components.v2.component(
 
 def strength() -> float:
     """The slider's value."""
-    return float(st.session_state.get(STRENGTH, min(1.0, highest())))
+    return float(st.session_state.get(keys.STRENGTH, min(1.0, highest())))
 
 
 def highest() -> float:
@@ -63,7 +62,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
             highest(),
             min(1.0, highest()),
             0.05,
-            key=STRENGTH,
+            key=keys.STRENGTH,
             bind="query-params",
             persist_state="session",
             help="0 leaves the model as it is, 1 takes the circuit out, 2 inverts it, −1 doubles it.",
@@ -146,7 +145,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
 
 
 def _curves() -> Recent[NDArray[np.float64]]:
-    return st.session_state.setdefault("meter_curves", Recent(CURVES_KEPT))
+    return st.session_state.setdefault(keys.METER_CURVES, Recent(CURVES_KEPT))
 
 
 def _known_curve(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-CAMERA_FORMAT = "camera_format"
+from pages.common import keys
 
 
 def show(
@@ -60,7 +60,7 @@ def _offer_downloads(
         required=True,
         key=control,
         format_func=str.upper,
-        on_change=lambda: st.session_state.update({CAMERA_FORMAT: st.session_state[control]}),
+        on_change=lambda: st.session_state.update({keys.CAMERA_FORMAT: st.session_state[control]}),
     )
     st.download_button(
         "Chart as a page (HTML)",
@@ -77,7 +77,7 @@ def _offer_downloads(
 
 
 def _camera_format() -> str:
-    return str(st.session_state.get(CAMERA_FORMAT, "svg"))
+    return str(st.session_state.get(keys.CAMERA_FORMAT, "svg"))
 
 
 def _csv(data: pd.DataFrame | Callable[[], pd.DataFrame]) -> str:

@@ -8,13 +8,13 @@ from cna_core.models.catalog import CatalogEntry, catalog
 from cna_core.models.fetch import is_ready
 from cna_core.progress_words import size_in_words
 from cna_core.prompts.sets import ContrastSet
-from pages.common import jobs, session
+from pages.common import findings, jobs, session
 from pages.common.cards import Card
 
 
 def under_way() -> jobs.Job | None:
     """The job that finds the gate for the present choices, until it has ended or stopped."""
-    return jobs.running(session.finding_key())
+    return jobs.running(findings.finding_key())
 
 
 def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
@@ -23,14 +23,14 @@ def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
     if job is not None:
         jobs.watch(job.key, draw)
         return
-    jobs.tell_outcome(jobs.get(session.finding_key()))
+    jobs.tell_outcome(jobs.get(findings.finding_key()))
     row = st.container(horizontal=True, vertical_alignment="center")
     row.button(
         "Find the gate",
         type="primary",
         icon=":material/search:",
         key="find-here",
-        on_click=session.start_finding,
+        on_click=findings.start,
     )
     row.caption(f"No circuit yet. {time_it_takes(session.model_name())}")
 

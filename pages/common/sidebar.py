@@ -15,7 +15,7 @@ from cna_core.models.catalog import DEFAULT_MODEL, CatalogEntry, catalog
 from cna_core.models.host import host
 from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import PromptSet
-from pages.common import jobs, public_sets, session
+from pages.common import address, chosen_circuit, findings, jobs, keys, own_prompts, public_sets, session
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
 """Circuit sizes that the slider offers, in per cent of all neurons."""
@@ -30,31 +30,31 @@ def draw() -> None:
         st.error(problem, icon=":material/error:")
         st.stop()  # without prompts there is nothing to find or to show
     with st.sidebar:
-        session.restore_from_address()
+        address.restore()
         _find()
         st.divider()
         _circuit()
         _files()
-    session.write_address()
+    address.write()
 
 
 def catch_up() -> None:
     """Draw again if the gate was found after the sidebar was drawn, while the page was."""
-    if session.finding() is not None and not st.session_state.get("_drawn_as_found"):
+    if findings.finding() is not None and not st.session_state.get(keys.DRAWN_AS_FOUND):
         st.rerun()
 
 
 def _model() -> None:
     """Bound to the address by hand: `bind` would put the title there that is shown, where links hold the id."""
     entries = catalog()
-    chosen = st.session_state.setdefault("model", st.query_params.get("model") or DEFAULT_MODEL)
+    chosen = st.session_state.setdefault(keys.MODEL, st.query_params.get(keys.MODEL) or DEFAULT_MODEL)
     options = list(entries)
     if chosen not in entries:
         options.append(chosen)  # a Hub id, folder or file: typed here, or brought by a link
     st.selectbox(
         "Model",
         options,
-        key="model",
+        key=keys.MODEL,
         format_func=_short_title,
         accept_new_options=True,
         persist_state="session",
@@ -83,14 +83,14 @@ def _facts(entry: CatalogEntry) -> str:
 def _prompts() -> str | None:
     """Draw the choice of prompts, bound to the address by hand like the model; what is wrong with it, or None."""
     public = public_sets.contrast_titles()
-    options = ["built-in", *public, *session.own_prompts()]
-    chosen = st.session_state.setdefault("prompts", st.query_params.get("prompts") or "built-in")
+    options = [session.BUILT_IN, *public, *own_prompts.names()]
+    chosen = st.session_state.setdefault(keys.PROMPTS, st.query_params.get(keys.PROMPTS) or session.BUILT_IN)
     if chosen not in options:
         options.append(chosen)
     st.selectbox(
         "Prompts",
         options,
-        key="prompts",
+        key=keys.PROMPTS,
         format_func=lambda name: public.get(name, name),
         persist_state="session",
         help="What δ is measured on: positive prompts, which the model refuses, against matched negative ones.",
@@ -104,7 +104,7 @@ def _prompts() -> str | None:
         problem = str(error)
     st.checkbox(
         "Only prompts that trigger",
-        key="triggered",
+        key=keys.TRIGGERED,
         bind="query-params",
         help="Leaves out positive prompts that this model answers and negative ones that it refuses: they dilute δ. "
         "Takes a minute more the first time.",
@@ -126,16 +126,16 @@ def _own_prompts() -> None:
         )
         sides[side] = (text, upload)
     st.button("Use these prompts", width="stretch", on_click=_use_own_prompts, args=(sides,))
-    if refused := st.session_state.pop("_prompts_refused", None):
+    if refused := st.session_state.pop(keys.PROMPTS_REFUSED, None):
         st.error(refused)
 
 
 def _use_own_prompts(sides: dict[str, tuple[str, Any]]) -> None:
     try:
         positive, negative = (_prompt_set(side, text, upload) for side, (text, upload) in sides.items())
-        st.session_state["prompts"] = session.keep_own_prompts(positive, negative)
+        st.session_state[keys.PROMPTS] = own_prompts.keep(positive, negative)
     except CnaError as error:
-        st.session_state["_prompts_refused"] = str(error)
+        st.session_state[keys.PROMPTS_REFUSED] = str(error)
 
 
 def _prompt_set(side: str, text: str, upload: Any) -> PromptSet:
@@ -146,34 +146,34 @@ def _prompt_set(side: str, text: str, upload: Any) -> PromptSet:
 
 
 def _find() -> None:
-    job = jobs.running(session.finding_key())
+    job = jobs.running(findings.finding_key())
     running = job is not None and not job.stop.is_set()
-    found = session.finding()
-    st.session_state["_drawn_as_found"] = found is not None
+    found = findings.finding()
+    st.session_state[keys.DRAWN_AS_FOUND] = found is not None
     st.button(
         "Finding the gate …" if running else f"Gate found {found.when}" if found else "Find the gate",
         type="secondary" if found else "primary",
         width="stretch",
         icon=":material/check:" if found else ":material/search:",
         disabled=running or found is not None,
-        on_click=session.start_finding,
+        on_click=findings.start,
         key="find",
         help="Runs the prompts once and records every layer's neurons: about 10 s for the default model on a laptop.",
     )
 
 
 def _circuit() -> None:
-    opened = session.opened_circuit()
+    opened = chosen_circuit.opened()
     if opened is not None:
         st.info(
             f"Showing the opened circuit: {len(opened)} neurons of {opened.model.name}.", icon=":material/folder_open:"
         )
-        st.button("Back to the selected circuit", on_click=session.open_circuit, args=(None,), width="stretch")
+        st.button("Back to the selected circuit", on_click=chosen_circuit.open_circuit, args=(None,), width="stretch")
     st.select_slider(
         "Circuit size, % of all neurons",
         SIZES,
         value=0.1,
-        key="size",
+        key=keys.SIZE,
         bind="query-params",
         disabled=opened is not None,
         help="The paper uses 0.1 %. Small models often need more, or a strength past 1: try 0.4 %.",
@@ -181,7 +181,7 @@ def _circuit() -> None:
     st.checkbox(
         "Leave universal neurons out",
         value=True,
-        key="leave_out",
+        key=keys.LEAVE_OUT,
         bind="query-params",
         disabled=opened is not None,
         help="Neurons among the largest 0.1 % on at least this share of all prompts fire whatever is asked.",
@@ -191,19 +191,19 @@ def _circuit() -> None:
             "Rank by",
             ["delta", "effect-size"],
             default="delta",
-            key="score",
+            key=keys.SCORE,
             bind="query-params",
             required=True,
         )
-        st.number_input("First layers left out", 0, 100, 0, key="skip", bind="query-params")
+        st.number_input("First layers left out", 0, 100, 0, key=keys.SKIP, bind="query-params")
         st.slider(
-            "Universal: fires on this share of prompts", 0.5, 1.0, 0.8, 0.05, key="threshold", bind="query-params"
+            "Universal: fires on this share of prompts", 0.5, 1.0, 0.8, 0.05, key=keys.THRESHOLD, bind="query-params"
         )
-        st.selectbox("Number format", ["auto", "bfloat16", "float32"], key="dtype", bind="query-params")
-        st.selectbox("Quantization", ["none", "8bit", "4bit"], key="quantization", bind="query-params")
+        st.selectbox("Number format", ["auto", "bfloat16", "float32"], key=keys.DTYPE, bind="query-params")
+        st.selectbox("Quantization", ["none", "8bit", "4bit"], key=keys.QUANTIZATION, bind="query-params")
         st.checkbox(
             "Run code that comes with the model",
-            key="trust_remote_code",
+            key=keys.TRUST_REMOTE_CODE,
             disabled=not remote_code_allowed(),
             help="Some models bring Python code of their own (trust_remote_code); only for sources you trust.",
         )
@@ -211,11 +211,11 @@ def _circuit() -> None:
 
 def _files() -> None:
     try:
-        circuit = session.circuit()
+        circuit = chosen_circuit.current()
     except CnaError:
         circuit = None  # these settings leave none to keep; the page says why
     with st.popover("Keep, open or download a circuit", icon=":material/save:", width="stretch"):
-        if refused := st.session_state.pop("_circuit_refused", None):
+        if refused := st.session_state.pop(keys.CIRCUIT_REFUSED, None):
             st.error(refused)
         if circuit is not None:
             name = st.text_input("Keep this circuit as", placeholder="refusal 0.1 %", key="save_name")
@@ -230,7 +230,7 @@ def _files() -> None:
                 width="stretch",
             )
         _open()
-    if words := st.session_state.pop("_files_say", None):
+    if words := st.session_state.pop(keys.FILES_SAY, None):
         st.toast(words)
 
 
@@ -238,16 +238,16 @@ def _save(circuit: Circuit, name: str) -> None:
     try:
         there = name.strip() in (saved.name for saved in library.saved_circuits())
         library.save_circuit(circuit, name, replace=True)
-        st.session_state["_files_say"] = f"Kept as “{name}”" + (", in place of what was there." if there else ".")
+        st.session_state[keys.FILES_SAY] = f"Kept as “{name}”" + (", in place of what was there." if there else ".")
     except CnaError as error:
-        st.session_state["_files_say"] = str(error)
+        st.session_state[keys.FILES_SAY] = str(error)
 
 
 def _delete(name: str) -> None:
     library.delete_circuit(name)
-    if st.session_state.get("opened_circuit_name") == name:
-        session.open_circuit(None)
-    st.session_state["_files_say"] = f"“{name}” is deleted."
+    if st.session_state.get(keys.OPENED_CIRCUIT_NAME) == name:
+        chosen_circuit.open_circuit(None)
+    st.session_state[keys.FILES_SAY] = f"“{name}” is deleted."
 
 
 def _open() -> None:
@@ -265,7 +265,7 @@ def _open() -> None:
             args=(saved.name,),
             help="Delete",
         )
-    st.file_uploader("Open a circuit file", type=["json"], key="circuit_file", on_change=_open_upload)
+    st.file_uploader("Open a circuit file", type=["json"], key=keys.CIRCUIT_FILE, on_change=_open_upload)
 
 
 def _what(saved: library.SavedCircuit) -> str:
@@ -274,16 +274,16 @@ def _what(saved: library.SavedCircuit) -> str:
 
 def _open_saved(name: str) -> None:
     try:
-        session.open_circuit(library.load_circuit(name), name)
+        chosen_circuit.open_circuit(library.load_circuit(name), name)
     except CnaError as error:
-        st.session_state["_circuit_refused"] = str(error)
+        st.session_state[keys.CIRCUIT_REFUSED] = str(error)
 
 
 def _open_upload() -> None:
-    upload = st.session_state.get("circuit_file")
+    upload = st.session_state.get(keys.CIRCUIT_FILE)
     if upload is None:
         return
     try:
-        session.open_circuit(session.circuit_from_upload(upload.getvalue(), upload.name))
+        chosen_circuit.open_circuit(chosen_circuit.from_upload(upload.getvalue(), upload.name))
     except CnaError as error:
-        st.session_state["_circuit_refused"] = str(error)
+        st.session_state[keys.CIRCUIT_REFUSED] = str(error)

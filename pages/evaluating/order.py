@@ -22,7 +22,7 @@ from cna_core.interventions.registry import DEFAULT_METHODS, method, methods
 from cna_core.limits import allowed, require_allowed
 from cna_core.prompts.public_catalog import public_set
 from cna_core.prompts.sets import PromptSet
-from pages.common import public_sets
+from pages.common import keys, public_sets
 from pages.inspecting import panes
 
 QUICK_STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -202,7 +202,7 @@ def _ask_prompts(
     circuit: Circuit, activations: Activations | None
 ) -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
     left, right = panes.side_by_side("order-prompts", [1, 1])
-    upload = st.session_state.get("evaluate-own-prompts")
+    upload = st.session_state.get(keys.OWN_EVALUATION_PROMPTS)
     harmful = (
         _uploaded(upload)
         if upload
@@ -262,7 +262,7 @@ def _ask_more() -> dict[str, Any]:
     if source != "none":
         count = third.number_input("How many questions", 1, 14_042, 120, 20, key="evaluate-questions", **_KEEP)
     first.file_uploader(
-        "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key="evaluate-own-prompts", help="One a line."
+        "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One a line."
     )
     judge = _ask_judge(second)
     return {

@@ -30,7 +30,7 @@ from cna_core.figures.sweep_curves import (
 )
 from cna_core.figures.sweep_grid import grid_heatmap
 from cna_core.interventions.registry import DEFAULT_METHOD
-from pages.common import cards, charts, session, style
+from pages.common import cards, charts, chosen_circuit, findings, keys, session, style
 from pages.evaluating import work
 from pages.inspecting import panes
 
@@ -124,10 +124,12 @@ def working_point(run: Run) -> WorkingPoint | None:
 def use_in_chat(circuit: Circuit, setting: Setting) -> None:
     """Open the setting's circuit, and the Chat page at its strength; raises `CircuitError` where it cannot be had."""
     size = setting.fraction
-    chosen = circuits_by_fraction(circuit, [size] if size else None, session.activations())
-    session.open_circuit(next(iter(chosen.values())))
-    st.session_state["strength"] = setting.strength
-    st.switch_page("pages/chat.py", query_params={"strength": f"{setting.strength:g}", "model": session.model_name()})
+    chosen = circuits_by_fraction(circuit, [size] if size else None, findings.activations())
+    chosen_circuit.open_circuit(next(iter(chosen.values())))
+    st.session_state[keys.STRENGTH] = setting.strength
+    st.switch_page(
+        "pages/chat.py", query_params={keys.STRENGTH: f"{setting.strength:g}", keys.MODEL: session.model_name()}
+    )
 
 
 def describe(point: WorkingPoint) -> str:

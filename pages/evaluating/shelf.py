@@ -8,24 +8,24 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
+from pages.common import keys
 from pages.evaluating import work
 
-CHOSEN = "evaluate-chosen"
 SHOWN_AT_FIRST = 8
 RUNS_COMPARED = 4
 
 
 def chosen() -> str | None:
     """The identity of the run that is looked at; None: a new one is being set up. A link may name it."""
-    if CHOSEN not in st.session_state:
-        linked = st.query_params.get("run")
-        st.session_state[CHOSEN] = linked if linked in {run.identity for run in stored_runs()} else None
-    return st.session_state[CHOSEN]
+    if keys.RUN_CHOSEN not in st.session_state:
+        linked = st.query_params.get(keys.IN_ADDRESS_RUN)
+        st.session_state[keys.RUN_CHOSEN] = linked if linked in {run.identity for run in stored_runs()} else None
+    return st.session_state[keys.RUN_CHOSEN]
 
 
 def choose(identity: str | None) -> None:
     """Look at this run from now on."""
-    st.session_state[CHOSEN] = identity
+    st.session_state[keys.RUN_CHOSEN] = identity
 
 
 def draw() -> None:
@@ -48,8 +48,8 @@ def draw() -> None:
             with st.expander(f"{len(runs) - SHOWN_AT_FIRST} older"):
                 for run in runs[SHOWN_AT_FIRST:]:
                     _entry(run)
-    st.file_uploader("Open a run file", type=["json"], key="evaluate-file", on_change=_open_upload)
-    if refused := st.session_state.pop("_run_refused", None):
+    st.file_uploader("Open a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
+    if refused := st.session_state.pop(keys.RUN_REFUSED, None):
         st.error(refused)
 
 
@@ -103,8 +103,8 @@ def _state(run: StoredRun) -> str:
 
 def _compare(identity: str) -> None:
     """Put the run, and the one that is looked at, on the Compare page."""
-    picked = dict.fromkeys([*st.session_state.get("compare-runs", []), chosen(), identity])
-    st.session_state["compare-runs"] = [run for run in picked if run][-RUNS_COMPARED:]
+    picked = dict.fromkeys([*st.session_state.get(keys.RUNS_COMPARED, []), chosen(), identity])
+    st.session_state[keys.RUNS_COMPARED] = [run for run in picked if run][-RUNS_COMPARED:]
     st.switch_page("pages/compare.py")
 
 
@@ -125,10 +125,10 @@ def _delete(run: StoredRun) -> None:
 
 
 def _open_upload() -> None:
-    upload = st.session_state.get("evaluate-file")
+    upload = st.session_state.get(keys.RUN_FILE)
     if upload is None:
         return
     try:
         choose(keep_run(Run.from_json(upload.getvalue(), upload.name)))
     except CnaError as error:
-        st.session_state["_run_refused"] = str(error)
+        st.session_state[keys.RUN_REFUSED] = str(error)

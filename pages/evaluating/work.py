@@ -1,4 +1,4 @@
-"""The long work behind the Evaluate page: sweeps, this machine's pace, the layer profile, the working point.
+"""The long work behind the Evaluate page: sweeps, this machine's pace, the working point.
 
 Threads call no Streamlit. Runs are known by their identity, jobs by their key; which job works on which run is kept for
 the process, so that a reloaded page, and another session, find it.
@@ -16,21 +16,18 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.pace import Pace, measure_pace
-from cna_core.evaluation.profile import CausalProfile, causal_profile
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import resume, run_plan
 from cna_core.evaluation.sweep_plan import plan_sweep
 from cna_core.evaluation.working_point import WorkingPoint, search_working_point
 from cna_core.models.host import host
-from cna_core.prompts.sets import PromptSet
 from pages.common import jobs, session
 from pages.common.recent import Recent
 from pages.evaluating.order import Order
 
-PROFILE_PROMPTS = 24
 PATIENCE_SECONDS = 600.0
 """How long a sweep goes on when no page shows it any more: it takes long, and a laptop may sleep meanwhile."""
-RUNS_KEPT, PACES_KEPT = 256, 32
+RUNS_KEPT, PACES_KEPT, SEARCHES_KEPT = 256, 32, 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,11 @@ def _job_of_run() -> Recent[str]:
 @st.cache_resource(show_spinner=False)
 def _paces() -> Recent[Pace]:
     return Recent(PACES_KEPT)
+
+
+@st.cache_resource(show_spinner=False)
+def _found() -> "Recent[Found]":
+    return Recent(SEARCHES_KEPT)
 
 
 def start(order: Order, circuit: Circuit, activations: Activations | None) -> jobs.Job:
@@ -118,43 +120,34 @@ def pace_job() -> jobs.Job | None:
     return jobs.running(_key("pace", session.model_name(), session.load_options()))
 
 
-def profile_key(circuit: Circuit) -> str:
-    return _key("profile", session.model_name(), session.load_options(), circuit.sha256)
-
-
-def start_profile(circuit: Circuit) -> None:
-    """Measure in the background which layers' neurons change the refusal chance; the job's result is the profile."""
-    name, options = session.model_name(), session.load_options()
-
-    def work(job: jobs.Job) -> CausalProfile:
-        every = PromptSet.builtin("evaluation-harmful").prompts
-        prompts = [every[place * len(every) // PROFILE_PROMPTS] for place in range(PROFILE_PROMPTS)]
-        with _model(job, name, options) as model:
-            openings = calibrate_openings(model, progress=job.progress, stop=job.stop)
-
-            def show(profile: CausalProfile) -> None:
-                job.preview = profile
-
-            return causal_profile(model, circuit, prompts, openings, partial=show, progress=job.progress, stop=job.stop)
-
-    jobs.start(profile_key(circuit), "Layer profile", work)
-
-
 def search_key(circuit: Circuit) -> str:
     return _key("search", session.model_name(), session.load_options(), circuit.sha256)
 
 
-def start_search(circuit: Circuit, activations: Activations | None, fractions: tuple[float, ...]) -> None:
-    """Search the working point in the background; the job's result is it, or None."""
-    name, options = session.model_name(), session.load_options()
+@dataclass(frozen=True)
+class Found:
+    """What a search for the working point came to: it, or None where no setting of the grid halves refusal."""
 
-    def work(job: jobs.Job) -> WorkingPoint | None:
+    point: WorkingPoint | None
+
+
+def found_by_search(circuit: Circuit) -> Found | None:
+    """What the last search for this circuit's working point came to; None where none has ended."""
+    return _found().get(search_key(circuit))
+
+
+def start_search(circuit: Circuit, activations: Activations | None, fractions: tuple[float, ...]) -> None:
+    """Search the working point in the background."""
+    key, name, options, found = search_key(circuit), session.model_name(), session.load_options(), _found()
+
+    def work(job: jobs.Job) -> None:
         with _model(job, name, options) as model:
-            return search_working_point(
+            point = search_working_point(
                 model, circuit, fractions=fractions, activations=activations, progress=job.progress, stop=job.stop
             )
+        found.put(key, Found(point))
 
-    jobs.start(search_key(circuit), "Search for the working point", work)
+    jobs.start(key, "Search for the working point", work, patience_seconds=PATIENCE_SECONDS)
 
 
 def stored_circuit(identity: str) -> Circuit:

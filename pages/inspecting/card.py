@@ -1,6 +1,7 @@
 """The card of one neuron: what it does on every prompt, what it writes, and where it fires in any text."""
 
 import html
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,11 @@ from cna_core.circuits.neurons import TokenPushes, activations_on_text, output_t
 from cna_core.errors import CnaError
 from cna_core.figures.neurons import prompt_strip, token_bars, token_strip
 from cna_core.figures.percents import percent
-from cna_core.progress import Progress, Report
+from cna_core.models.host import host
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
-from pages.common import charts, session, style
+from pages.common import charts, keys, session, style
 from pages.common.recent import Recent
 
 KEPT = 256
@@ -115,11 +118,11 @@ def _numbers(facts: NeuronFacts) -> str:
 
 
 def _pushes(identity: str, layer: int, neuron: int, said: DeltaGenerator) -> TokenPushes:
-    kept: Recent[TokenPushes] = st.session_state.setdefault("_neuron_tokens", Recent(KEPT))
+    kept: Recent[TokenPushes] = st.session_state.setdefault(keys.NEURON_TOKENS, Recent(KEPT))
     key = (identity, layer, neuron)
     pushes = kept.get(key)
     if pushes is None:
-        with session.model(progress=_saying(said)) as model:
+        with _model(said) as model:
             pushes = output_tokens(model, layer, neuron)
         kept.put(key, pushes)
         said.empty()
@@ -130,12 +133,12 @@ def _on_text(
     identity: str, text: str, layer: int, neuron: int, said: DeltaGenerator
 ) -> tuple[list[str], NDArray[np.float32]]:
     kept: Recent[tuple[list[str], NDArray[np.float32]]] = st.session_state.setdefault(
-        "_neuron_text_values", Recent(KEPT)
+        keys.NEURON_TEXT_VALUES, Recent(KEPT)
     )
     key = (identity, text, layer, neuron)
     found = kept.get(key)
     if found is None:
-        with session.model(progress=_saying(said)) as model:
+        with _model(said) as model:
             tokens, values = activations_on_text(model, text, [layer], [neuron])
         found = tokens, values[:, 0]
         kept.put(key, found)
@@ -143,10 +146,10 @@ def _on_text(
     return found
 
 
-def _saying(said: DeltaGenerator) -> Report:
-    """Progress that is written where `said` is: waiting for the model, or its loading."""
+def _model(said: DeltaGenerator) -> AbstractContextManager[LoadedModel]:
+    """The chosen model, for this request alone; waiting for it, and its loading, are told where `said` is."""
 
     def progress(told: Progress) -> None:
         said.caption(progress_in_words(told))
 
-    return progress
+    return host.acquire(session.model_name(), **session.load_options(), progress=progress)

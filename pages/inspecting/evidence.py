@@ -7,6 +7,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, examine
 from cna_core.circuits.projection import held_out_auc
+from pages.common import keys
 from pages.common.recent import Recent
 
 KEPT = 64
@@ -35,7 +36,7 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
 
 def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     """AUC of prompt space on held-out prompts, remembered by the session."""
-    kept: Recent[tuple[Interval | None]] = st.session_state.setdefault("_held_out", Recent(KEPT))
+    kept: Recent[tuple[Interval | None]] = st.session_state.setdefault(keys.HELD_OUT, Recent(KEPT))
     key = _key(activations, circuit)
     found = kept.get(key)
     if found is None:

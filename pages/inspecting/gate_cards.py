@@ -5,19 +5,19 @@ from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
 from cna_core.figures.percents import percent
 from cna_core.progress_words import duration_in_words
-from pages.common import cards, session
+from pages.common import cards, findings
 from pages.common.cards import Card
 
 PENDING = "comparing …"
 
 
-def draw(finding: session.Finding, circuit: Circuit, evidence: Evidence | None) -> None:
+def draw(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> None:
     """Draw the cards; those that need evidence say so while it is being computed."""
     held_against = [*_concentration(circuit, evidence), _stability(evidence)]
     cards.row([_size(finding, circuit, evidence), *held_against, _universal(finding, circuit), _effort(finding)])
 
 
-def _size(finding: session.Finding, circuit: Circuit, evidence: Evidence | None) -> Card:
+def _size(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> Card:
     found = f"Of {circuit.model.layout.total:,} neurons, found {finding.when}."
     if evidence is None:
         return Card("Neurons in the circuit", f"{len(circuit):,}", PENDING, found)
@@ -68,7 +68,7 @@ def _stability(evidence: Evidence | None) -> Card:
     )
 
 
-def _universal(finding: session.Finding, circuit: Circuit) -> Card:
+def _universal(finding: findings.Finding, circuit: Circuit) -> Card:
     threshold = circuit.settings.universal_threshold
     if not circuit.prompts.positive:
         return Card("Universal neurons", "unknown", "the circuit's file does not say")
@@ -78,7 +78,7 @@ def _universal(finding: session.Finding, circuit: Circuit) -> Card:
     return Card("Universal, left out", f"{count:,}", f"on {percent(threshold)} of prompts")
 
 
-def _effort(finding: session.Finding) -> Card:
+def _effort(finding: findings.Finding) -> Card:
     used = finding.activations
     prompts = f"{len(used.positive)} + {len(used.negative)}"
     took = "earlier" if finding.seconds is None else duration_in_words(finding.seconds)

@@ -14,6 +14,7 @@ from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, style
+from pages.common.layer_profile import known as known_profile
 from pages.inspecting import acting, linked, panes, picking
 from pages.inspecting.choices import Shown
 from pages.inspecting.evidence import held_out
@@ -94,7 +95,7 @@ def _colours(shown: Shown) -> str:
 
 
 def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
-    profile = acting.known(circuit)
+    profile = known_profile(circuit)
     beside = acting.MASS if profile is None else linked.shown(acting.BESIDE, "beside")
     low, mean, high = evidence.null.layer_band()
     table = {

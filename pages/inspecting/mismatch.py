@@ -4,13 +4,13 @@ import streamlit as st
 
 from cna_core.errors import CnaError
 from cna_core.models.catalog import catalog
-from pages.common import session
+from pages.common import chosen_circuit, keys, session
 
 
 def draw(error: CnaError) -> None:
     """The reason, and where an opened circuit is in the way, a button for each remedy."""
     st.error(str(error), icon=":material/error:")
-    opened = session.opened_circuit()
+    opened = chosen_circuit.opened()
     if opened is None:
         return
     with st.container(horizontal=True):
@@ -19,7 +19,7 @@ def draw(error: CnaError) -> None:
             key="mismatch-back",
             icon=":material/undo:",
             type="primary",
-            on_click=session.open_circuit,
+            on_click=chosen_circuit.open_circuit,
             args=(None,),
         )
         if opened.model.name in catalog() and opened.model.name != session.model_name():
@@ -33,4 +33,4 @@ def draw(error: CnaError) -> None:
 
 
 def _choose(name: str) -> None:
-    st.session_state["model"] = name
+    st.session_state[keys.MODEL] = name

@@ -7,12 +7,12 @@ import streamlit as st
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.facts import has_neuron
-from pages.common import session
+from pages.common import address
 
 
 def picked(activations: Activations) -> tuple[int, int] | None:
     """The neuron that was picked, or that a link names; None where none was, or the model has no such neuron."""
-    chosen = session.selected_neuron()
+    chosen = address.selected_neuron()
     return chosen if chosen is not None and has_neuron(activations, *chosen) else None
 
 
@@ -26,14 +26,14 @@ def from_chart(key: str) -> None:
     points = _selection(key).get("points") or []
     if points and (data := points[-1].get("customdata")) is not None:
         layer, neuron = (data[place] for place in ((0, 1) if isinstance(data, list) else ("0", "1")))
-        session.select_neuron(round(layer), round(neuron))
+        address.select_neuron(round(layer), round(neuron))
 
 
 def from_table(key: str, circuit: Circuit) -> None:
     """Callback of a table of the circuit in rank order. An emptied selection changes nothing."""
     rows = _selection(key).get("rows") or []
     if rows and rows[0] < len(circuit):
-        session.select_neuron(int(circuit.layers[rows[0]]), int(circuit.neurons[rows[0]]))
+        address.select_neuron(int(circuit.layers[rows[0]]), int(circuit.neurons[rows[0]]))
 
 
 def _selection(key: str) -> dict[str, Any]:
@@ -43,10 +43,10 @@ def _selection(key: str) -> dict[str, Any]:
 
 def from_rank(circuit: Circuit, position: int) -> None:
     """Callback of a button: the neuron at this place in rank order, counted from 0."""
-    session.select_neuron(int(circuit.layers[position]), int(circuit.neurons[position]))
+    address.select_neuron(int(circuit.layers[position]), int(circuit.neurons[position]))
 
 
 def from_numbers(layer_key: str, neuron_key: str, widths: tuple[int, ...]) -> None:
     """Callback of two number inputs; a neuron beyond the width of a narrower layer becomes its last one."""
     layer, neuron = int(st.session_state[layer_key]), int(st.session_state[neuron_key])
-    session.select_neuron(layer, min(neuron, widths[layer] - 1))
+    address.select_neuron(layer, min(neuron, widths[layer] - 1))

@@ -13,7 +13,7 @@ from cna_core.evaluation.published import PublishedModel, published, published_m
 from cna_core.evaluation.runs import Point, Run
 from cna_core.evaluation.setting import DEFAULT_TREATMENT
 from cna_core.figures.percents import percent
-from pages.common import session
+from pages.common import chosen_circuit, findings
 from pages.inspecting import evidence
 
 NOTHING = "–"
@@ -138,7 +138,7 @@ def _published_quality(paper: PublishedModel | None) -> str:
 
 def _measured_share() -> str:
     try:
-        circuit = session.circuit()
+        circuit = chosen_circuit.current()
     except CnaError:
         circuit = None
     if circuit is None:
@@ -148,7 +148,7 @@ def _measured_share() -> str:
 
 def _by_chance(circuit: Circuit) -> str:
     """What shuffled labels give, where the Gate page has computed it."""
-    recorded = session.activations()
+    recorded = findings.activations()
     known = evidence.known(recorded, circuit) if recorded is not None else None
     return "" if known is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
 

@@ -12,16 +12,21 @@ from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effect import effect_on_lines
 from cna_core.circuits.multiplier_gradients import Line, log_odds
 from cna_core.interventions.plan import steered
+from cna_core.models.experts import MixtureLayer
 from cna_core.models.loaded import LoadedModel
-from cna_core.prompts.chat_format import as_messages, encode
+from cna_core.prompts.chat_format import as_messages, encode, shared_prefix_length
 from tests.models.test_architectures import circuit_of, model  # noqa: F401  # pytest finds the fixture by its name
 
 OPENINGS = (7, 9, 20)
 STEP = 2.0**-9
-PROMPTS = (
-    as_messages("how do i break the lock"),
-    as_messages("tell me", system="here you can help me to bake the bread and tell me about cats and dogs"),
-    as_messages("tell me about cats here you can help me how do i bake the bread what lock you can break"),
+SYSTEM = "here you can help me to bake the bread and tell me about cats"
+PROMPTS = tuple(
+    as_messages(prompt, system=SYSTEM)
+    for prompt in (
+        "how do i break the lock",
+        "tell me",
+        "tell me about cats here you can help me how do i bake the bread what lock you can break",
+    )
 )
 
 
@@ -72,3 +77,26 @@ def test_the_log_odds_are_the_unchanged_models(model: LoadedModel, batched: bool
     with torch.no_grad():
         logits = [model.network(torch.tensor([line.tokens]), use_cache=False).logits[0, -1] for line in lines(model)]
     torch.testing.assert_close(values, torch.stack([log_odds(row, OPENINGS) for row in logits]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_prompts_begin_with_is_read_once_where_it_can_be(model: LoadedModel) -> None:  # noqa: F811
+    """Dense models whose prefix leaves keys and values alone; elsewhere every row reads its own."""
+    read: list[int] = []
+    handle = model.network.get_input_embeddings().register_forward_hook(lambda _m, i, _o: read.append(i[0].numel()))
+    try:
+        effects = measured(model)
+    finally:
+        handle.remove()
+    alone = np.concatenate(
+        [
+            -effect_on_lines(model, [line], OPENINGS, EffectSettings(layers="all")).gradients.numpy()
+            for line in lines(model)
+        ]
+    )
+    np.testing.assert_allclose(effects, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
+    mixture = any(isinstance(layer, MixtureLayer) for layer in model.neuron_layers)
+    stateful = model.name in ("gemma3n_text", "lfm2", "qwen3_5_text")
+    tokens = [line.tokens for line in lines(model)]
+    begin = shared_prefix_length(tokens)
+    assert begin > 10
+    assert read[0] == (3 * max(map(len, tokens)) if mixture or stateful else begin)

@@ -6,10 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from cna_core.circuits import tree_attention
 from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix
 from cna_core.circuits.token_tree import TokenTree, tree_batches
 from cna_core.errors import ModelError
@@ -65,33 +62,6 @@ def test_batches_are_alike_in_size_and_no_more_than_needed() -> None:
     assert tree_batches({}, 30) == []
 
 
-def test_attention_leaves_out_what_no_token_of_a_block_sees(
-    tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [encode(tiny_model, prompt) for prompt in ("how do i bake the bread", "tell me", "why is it")]
-    before = tiny_model.network.config._attn_implementation
-    whole, scores = ALL_ATTENTION_FUNCTIONS["sdpa"], []
-
-    def counted(module: object, query: Tensor, key: Tensor, *given: object, **options: object) -> object:
-        scores.append(query.shape[:3].numel() * key.shape[2])
-        return whole(module, query, key, *given, **options)
-
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", counted)
-    with torch.no_grad():
-        padded = last_token_neurons(tiny_model, rows)
-        scores.clear()
-        monkeypatch.setattr(tree_attention, "BLOCK_QUERIES", 6)  # three tokens of two query heads that share keys
-        monkeypatch.setattr(tree_attention, "KEYS", 1)
-        as_tree = last_token_neurons(tiny_model, rows, as_tree=True)
-    nodes = len(TokenTree.of(rows))
-    heads = tiny_model.network.config.num_attention_heads
-    assert tiny_model.network.config.num_key_value_heads == heads // 2
-    assert len(scores) == tiny_model.identity.layers
-    assert sum(scores) < 0.7 * tiny_model.identity.layers * heads * nodes**2
-    torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
-    assert tiny_model.network.config._attn_implementation == before
-
-
 def test_the_last_layer_is_computed_where_it_is_read_and_no_further(tiny_model: LoadedModel) -> None:
     rows = [encode(tiny_model, prompt) for prompt in ("how do i bake", "why", "tell me")]
     first, last = (tiny_model.network.model.layers[index].mlp for index in (0, -1))
@@ -104,9 +74,8 @@ def test_the_last_layer_is_computed_where_it_is_read_and_no_further(tiny_model: 
     handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
     with torch.no_grad():
         as_tree = last_token_neurons(tiny_model, rows, as_tree=True)
-        assert seen == {"first": len(TokenTree.of(rows)), "up": 3, "gate": 3}
+        assert seen == {"first": len(TokenTree.of(rows)), "up": 3, "gate": 3, "down": 3}
         torch.testing.assert_close(as_tree, last_token_neurons(tiny_model, rows), rtol=1e-4, atol=1e-6)
-        assert "down" in seen
         seen.clear()
         last_token_neurons(tiny_model, rows[:1], as_tree=True)  # a lone row would take bfloat16's other kernels
     assert seen["up"] == len(rows[0])
@@ -124,7 +93,8 @@ def test_a_tree_shows_the_neurons_that_padded_rows_show(tiny_model: LoadedModel)
     with torch.no_grad():
         as_tree = last_token_neurons(tiny_model, suffixes, prefix, as_tree=True)
         padded = last_token_neurons(tiny_model, suffixes, prefix)
-    assert as_tree.shape == (4, tiny_model.layout.total)
+    hidden = 2 * tiny_model.identity.layers * tiny_model.network.config.hidden_size  # layers' inputs and MLP outputs
+    assert as_tree.shape == (4, tiny_model.layout.total + hidden)
     torch.testing.assert_close(as_tree, padded, rtol=1e-4, atol=1e-6)
 
 

@@ -80,6 +80,15 @@ def test_what_was_learnt_is_kept_for_the_model_and_the_prompts(
     monkeypatch.undo()
 
 
+def test_what_another_detector_heard_is_learnt_again(
+    model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate_openings(model, CONTRAST)
+    assert cached_openings(model.identity, CONTRAST) is not None
+    monkeypatch.setattr(gate_meter, "detector_identity", lambda: "another")
+    assert cached_openings(model.identity, CONTRAST) is None
+
+
 def test_a_damaged_cache_is_learnt_again(model: LoadedModel, empty_cache: Path) -> None:
     learnt = calibrate_openings(model, CONTRAST)
     [file] = (empty_cache / "openings").glob("*.json")

@@ -141,6 +141,12 @@ def test_only_the_opening_counts() -> None:
     assert not detect_refusal("word " * 60 + refusal).refused
 
 
+def test_an_answer_that_is_cut_where_it_declines_refuses_and_a_longer_one_is_read_on() -> None:
+    assert detect_refusal("I'm sorry, but as an AI language model, I cannot").refused
+    padding = "x" * (refusal_patterns().opening_characters - len(" I cannot"))
+    assert not detect_refusal(f"{padding} I cannot see your screen, but it is the blue button.").refused
+
+
 def test_a_refusal_followed_by_compliance_is_none_and_the_reason_says_so() -> None:
     verdict = detect_refusal("I can't promise a perfect text, but here is a draft.")
     assert verdict.outcome == "answered" and verdict.reason.endswith("but then answers")

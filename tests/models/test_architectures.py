@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from cna_core.circuits import tree_attention
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
 from cna_core.errors import ModelError
@@ -159,9 +158,7 @@ def batch(model: LoadedModel) -> Tensor:
     return torch.tensor([encode(model, "how do i break the lock")] * 3)
 
 
-def test_capture_equals_the_naive_run(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_attention, "BLOCK_QUERIES", 4)
-    monkeypatch.setattr(tree_attention, "KEYS", 1)
+def test_capture_equals_the_naive_run(model: LoadedModel) -> None:
     contrast = ContrastSet(PromptSet("positive", POSITIVE), PromptSet("negative", NEGATIVE))
     values = capture(model, contrast, use_cache=False).values
     expected = naive_values(model, contrast.prompts)

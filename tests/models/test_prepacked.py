@@ -107,11 +107,13 @@ def test_what_is_small_or_another_kind_of_linear_or_moved_about_is_left_alone(mo
     assert [type(layer) is PrepackedLinear for layer in layers] == [False, False, True, False, False]
 
 
-def test_without_memory_for_it_nothing_is_prepacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = sum(4 * 48 * 80 for _ in range(2))
-    monkeypatch.setattr(prepacked, "free_memory_bytes", lambda _: 2 * needed - 1)
+def test_where_less_than_three_times_the_weights_were_free_nothing_is_prepacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = 2 * 4 * 48 * 80 + 4 * 80
+    monkeypatch.setattr(prepacked, "free_memory_bytes", lambda _: 2 * weights - 1)  # beside the weights
     assert prepack(network()) == 0
-    monkeypatch.setattr(prepacked, "free_memory_bytes", lambda _: 2 * needed)
+    monkeypatch.setattr(prepacked, "free_memory_bytes", lambda _: 2 * weights)
     assert prepack(network()) == 2
 
 
@@ -134,6 +136,8 @@ def test_models_on_the_cpu_are_loaded_prepacked(tmp_path: Path) -> None:
     model = load_model(str(tmp_path), "cpu", "float32")
     layers = [module for module in model.network.modules() if isinstance(module, PrepackedLinear)]
     assert len(layers) == 4 * 7 + 1
+    weights = sum(weight.nbytes for weight in model.network.parameters())
+    assert model.memory_bytes == weights + sum(layer.weight.nbytes for layer in layers)
     rows = torch.tensor([[2, 9, 10, 11]] * 2)
     with torch.no_grad(), unpacked(model.network):
         expected = model.network(rows).logits

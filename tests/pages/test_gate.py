@@ -13,7 +13,7 @@ from cna_core.circuits.evidence import examine
 from cna_core.circuits.projection import held_out_auc
 from cna_core.errors import CircuitError
 from cna_core.progress import Progress, Stage, raise_if_stopped
-from pages.common import jobs, session
+from pages.common import address, chosen_circuit, findings, jobs
 from pages.inspecting import picking, verdict
 from tests.circuits.samples import circuit_of, identity, random_activations
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("empty_cache")
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A session in which the gate was found; the patch is returned, to change more."""
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: CIRCUIT)
     return monkeypatch
 
 
@@ -63,7 +63,7 @@ def test_without_a_finding_the_page_teaches_what_to_do() -> None:
 
 def test_the_pages_own_button_finds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[bool] = []
-    monkeypatch.setattr(session, "start_finding", lambda: started.append(True))
+    monkeypatch.setattr(findings, "start", lambda: started.append(True))
     opened().button(key="find-here").click().run()
     assert started == [True]
 
@@ -87,7 +87,7 @@ def test_the_cards_hold_the_circuit_against_chance(found: pytest.MonkeyPatch) ->
 
 
 def test_activations_read_from_disk_are_not_said_to_have_taken_that_long(found: pytest.MonkeyPatch) -> None:
-    found.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, None))
+    found.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, None))
     app = opened()
     assert "found earlier" in words(app)
     assert app.button(key="find").label == "Gate found earlier"
@@ -150,7 +150,7 @@ def test_an_address_that_names_no_range_shows_the_whole(found: pytest.MonkeyPatc
 def test_an_opened_circuit_of_another_model_leaves_a_way_back(found: pytest.MonkeyPatch) -> None:
     foreign = circuit_of([(0, 0)], identity(1536, layers=30, name="smollm2-135m-instruct"))
     found.undo()
-    found.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
+    found.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
     app = opened(opened_circuit=foreign)
     assert "belongs to smollm2" in app.error[0].value
     assert "SmolLM2" in app.button(key="mismatch-load").label
@@ -181,7 +181,7 @@ def test_choosing_png_at_one_chart_shows_at_all_and_settles(found: pytest.Monkey
 
 
 def test_a_circuit_of_another_model_is_refused_with_the_reason(found: pytest.MonkeyPatch) -> None:
-    found.setattr(session, "circuit", lambda: circuit_of([(0, 0)], identity(9)))
+    found.setattr(chosen_circuit, "current", lambda: circuit_of([(0, 0)], identity(9)))
     app = opened()
     assert "belongs to sample" in app.error[0].value
     assert charts(app) == []
@@ -191,7 +191,7 @@ def test_a_selection_that_cannot_be_made_is_told(found: pytest.MonkeyPatch) -> N
     def refuse() -> None:
         raise CircuitError("A circuit of 99 neurons was asked for, but only 3 are left to choose from.")
 
-    found.setattr(session, "circuit", refuse)
+    found.setattr(chosen_circuit, "current", refuse)
     app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
     assert any("only 3 are left" in error.value for error in app.error)
 
@@ -211,23 +211,23 @@ def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_clicked_mark_picks_its_neuron_however_the_browser_hands_it_over(state: dict, data: object) -> None:
     state["chart"] = {"selection": {"points": [{"customdata": data}]}}
     picking.from_chart("chart")
-    assert session.selected_neuron() == (3, 17)
+    assert address.selected_neuron() == (3, 17)
 
 
 @pytest.mark.parametrize("selection", [{}, {"points": []}, {"points": [{"x": 1}]}])
 def test_an_emptied_selection_changes_nothing(state: dict, selection: dict) -> None:
-    session.select_neuron(1, 2)
+    address.select_neuron(1, 2)
     state["chart"] = {"selection": selection}
     picking.from_chart("chart")
     picking.from_chart("not drawn")
-    assert session.selected_neuron() == (1, 2)
+    assert address.selected_neuron() == (1, 2)
 
 
 def test_a_clicked_row_picks_the_neuron_of_its_rank(state: dict) -> None:
     state["table"] = {"selection": {"rows": [4], "columns": []}}
     picking.from_table("table", CIRCUIT)
-    assert session.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
+    assert address.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
     state["table"] = {"selection": {"rows": [], "columns": []}}
     picking.from_table("table", CIRCUIT)
-    assert session.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
-    np.testing.assert_array_equal(picking.picked_or_first(ACTIVATIONS, CIRCUIT), session.selected_neuron())
+    assert address.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
+    np.testing.assert_array_equal(picking.picked_or_first(ACTIVATIONS, CIRCUIT), address.selected_neuron())

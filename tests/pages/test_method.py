@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from cna_core.circuits.attribution import attribute
 from cna_core.evaluation.journal import keep_run
 from cna_core.evaluation.published import published
-from pages.common import session
+from pages.common import chosen_circuit, findings
 from pages.inspecting import evidence, reported
 from tests.circuits.samples import circuit_of, random_activations
 from tests.pages.test_evaluate import a_run, displayed
@@ -62,7 +62,7 @@ def test_what_was_measured_here_says_with_which_circuit_and_when() -> None:
 
 
 def test_a_model_that_the_paper_reports_has_its_figures_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "circuit", lambda: circuit_of([(0, 0), (3, 1), (2, 2), (3, 3)]))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: circuit_of([(0, 0), (3, 1), (2, 2), (3, 3)]))
     table = opened(model="llama-3.2-1b-instruct").dataframe[0].value.set_index("")
     assert table.loc["Circuit, last 3 layers"].tolist() == ["84 %", "75 % of 4"]
     assert table.loc["Refusals, baseline", "paper"] == "90 %"
@@ -73,8 +73,8 @@ def test_a_model_that_the_paper_reports_has_its_figures_beside_ours(monkeypatch:
 def test_our_share_stands_beside_what_shuffled_labels_give(monkeypatch: pytest.MonkeyPatch) -> None:
     activations = random_activations()
     circuit = attribute(activations, top_k=7)
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(activations, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: circuit)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(activations, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: circuit)
     null = evidence.compute(activations, circuit).null.concentration(3)
     shown = opened().dataframe[0].value.set_index("").loc["Circuit, last 3 layers", "here"]
     assert shown == f"{100 * circuit.concentration(3):.0f} % of 7 (shuffled {100 * null.mean:.0f} %)"

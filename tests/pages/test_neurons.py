@@ -14,8 +14,9 @@ from cna_core.circuits.library import save_circuit
 from cna_core.circuits.neurons import output_tokens
 from cna_core.errors import ModelError
 from cna_core.figures.neurons import visible_token
+from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
-from pages.common import session
+from pages.common import chosen_circuit, findings
 from tests.circuits.samples import random_activations
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -30,12 +31,12 @@ def found(monkeypatch: pytest.MonkeyPatch, tiny_model: LoadedModel) -> pytest.Mo
     activations = random_activations(model=tiny_model.identity)
 
     @contextlib.contextmanager
-    def model(**_watching: object) -> Iterator[LoadedModel]:
+    def model(_name: str, **_watching: object) -> Iterator[LoadedModel]:
         yield tiny_model
 
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(activations, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: attribute(activations, top_k=7))
-    monkeypatch.setattr(session, "model", model)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(activations, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: attribute(activations, top_k=7))
+    monkeypatch.setattr(host, "acquire", model)
     return monkeypatch
 
 
@@ -90,11 +91,11 @@ def test_any_text_is_coloured_by_the_neuron_and_escaped(found: pytest.MonkeyPatc
 
 def test_a_model_that_cannot_be_asked_is_told_and_the_rest_stays(found: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def model(**_watching: object) -> Iterator[LoadedModel]:
+    def model(_name: str, **_watching: object) -> Iterator[LoadedModel]:
         raise ModelError("The model is gone; load it again.")
         yield
 
-    found.setattr(session, "model", model)
+    found.setattr(host, "acquire", model)
     app = opened()
     assert "The model is gone; load it again." in [info.value for info in app.info]
     assert "Activation on every prompt" in charts(app)
@@ -108,7 +109,7 @@ def test_numbers_choose_any_neuron(found: pytest.MonkeyPatch) -> None:
 
 
 def test_arrows_walk_the_circuit_in_rank_order(found: pytest.MonkeyPatch) -> None:
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     assert circuit is not None
     app = opened()
     app.button(key="rank+1").click().run()
@@ -119,7 +120,7 @@ def test_arrows_walk_the_circuit_in_rank_order(found: pytest.MonkeyPatch) -> Non
 
 
 def test_saved_circuits_that_contain_the_neuron_are_named(found: pytest.MonkeyPatch) -> None:
-    circuit = session.circuit()
+    circuit = chosen_circuit.current()
     assert circuit is not None
     save_circuit(circuit, "my gate")
     assert "In saved circuits: my gate (rank 1)." in words(opened())

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.attribution import attribute
 from cna_core.prompts.public import FOLDER_VARIABLE
-from pages.common import session
+from pages.common import chosen_circuit, findings
 from tests.circuits.samples import random_activations
 from tests.models.stand_in import use_hub
 
@@ -81,8 +81,8 @@ def test_prompts_that_are_not_here_are_said_and_can_be_changed(sets: Path, promp
 
 
 def test_evaluate_offers_public_sets_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: CIRCUIT)
     app = opened("pages/evaluate.py")
     app.selectbox(key="evaluate-harmful").set_value("jbb-harmful").run()
     app.selectbox(key="evaluate-borderline").set_value("xstest-safe").run()
@@ -94,8 +94,8 @@ def test_evaluate_offers_public_sets_and_says_what_is_left_out(monkeypatch: pyte
 
 
 def test_a_set_that_cannot_be_had_is_said_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "finding", lambda: session.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(session, "circuit", lambda: CIRCUIT)
+    monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
+    monkeypatch.setattr(chosen_circuit, "current", lambda: CIRCUIT)
     app = opened("pages/evaluate.py")
     app.selectbox(key="evaluate-borderline").set_value("or-bench-hard").run()
     assert not app.exception

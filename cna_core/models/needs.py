@@ -1,0 +1,166 @@
+"""What a model needs of this machine, before anything of it is fetched or loaded: `needs_of`.
+
+Downloads, memory in each number format, whether it fits, and what would fit instead. Knows the catalog and the headers
+of files; loads nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cna_core.models.catalog import CatalogEntry, catalog
+from cna_core.models.fetch import is_ready
+from cna_core.models.memory import free_memory_bytes, weights_bytes
+from cna_core.models.precision import as_device, as_dtype, choose_dtype
+from cna_core.progress_words import size_in_words
+
+WORKING_SHARE = 1.15
+"""Memory that work with a model takes, over that of its weights: keys and values, activations, logits."""
+
+FORMATS = ("float32", "bfloat16")
+FOUR_BIT = "4bit"
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class WouldFit:
+    """Another way that fits into the free memory.
+
+    Args:
+        name: the model: the same, or a smaller one of the catalog.
+        number_format: "float32", "bfloat16" or "4bit".
+        memory_bytes: what it takes.
+        slow: this machine computes slowly in that format.
+    """
+
+    name: str
+    number_format: str
+    memory_bytes: int
+    slow: bool = False
+
+    @property
+    def words(self) -> str:
+        """Such as "qwen2.5-coder-0.5b-instruct in float32 (2.7 GB)"."""
+        size = size_in_words(self.memory_bytes) + (", slow on this machine" if self.slow else "")
+        return f"{self.name} in {self.number_format} ({size})"
+
+
+@dataclass(frozen=True)
+class ModelNeeds:
+    """What one model needs of this machine; make one with `needs_of` or `needs_of_folder`.
+
+    Args:
+        name: as the person named it.
+        download_bytes: what is fetched the first time; 0 where the model is on this machine.
+        memory_by_format: bytes in memory by number format, weights and work together.
+        number_format: the one that the model will be loaded in.
+        device: where it will be loaded.
+        free_bytes: memory that is free there; None where the system does not tell.
+    """
+
+    name: str
+    download_bytes: int
+    memory_by_format: Mapping[str, int]
+    number_format: str
+    device: str
+    free_bytes: int | None
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes in the format that it will be loaded in."""
+        return self.memory_by_format[self.number_format]
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is free; also where the system does not tell."""
+        return self.free_bytes is None or self.memory_bytes <= self.free_bytes
+
+    @property
+    def would_fit(self) -> tuple[WouldFit, ...]:
+        """What takes less and fits into the free memory: other formats of the model, then smaller embedded models."""
+        free = self.memory_bytes if self.free_bytes is None else self.free_bytes
+        slow = {"bfloat16"} if self.device == "cpu" and choose_dtype(torch.device("cpu")) != torch.bfloat16 else set()
+        ways = [WouldFit(self.name, form, size, form in slow) for form, size in self.memory_by_format.items()]
+        for entry in catalog().values():
+            size = _memory_by_format(entry, self.device).get(self.number_format, 0)
+            if entry.embedded is not None and entry.id != self.name:
+                ways.append(WouldFit(entry.id, self.number_format, size))
+        return tuple(way for way in ways if way.memory_bytes <= free and way.memory_bytes < self.memory_bytes)
+
+    @property
+    def words(self) -> str:
+        """One sentence for a model that does not fit: what it takes, what is free, and what would fit."""
+        if self.free_bytes is None or self.fits:
+            return f"'{self.name}' takes {size_in_words(self.memory_bytes)} of memory in {self.number_format}."
+        ways = [way.words for way in self.would_fit] or ["a smaller model"]
+        return (
+            f"'{self.name}' does not fit: it takes {size_in_words(self.memory_bytes)} of memory in "
+            f"{self.number_format} and {size_in_words(self.free_bytes)} are free on {self.device}: close other "
+            f"programs, or choose {' or '.join(ways)}."
+        )
+
+
+def needs_of(
+    entry: CatalogEntry,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    released_bytes: int = 0,
+) -> ModelNeeds:
+    """What a model of the catalog needs of this machine.
+
+    Args:
+        device, dtype: as `load_model`.
+        released_bytes: memory that will be given back before the model is loaded, such as `ModelHost.idle_bytes()`.
+
+    Raises:
+        ModelError: there is no such device or dtype.
+    """
+    place = as_device(device)
+    if is_ready(entry.id):
+        download = 0
+    elif entry.embedded is not None:
+        download = entry.embedded.size_bytes
+    else:
+        download = round(entry.memory_bfloat16_gib * _GIB)
+    return _needs(entry.id, download, _memory_by_format(entry, place.type), place, dtype, released_bytes)
+
+
+def needs_of_folder(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> ModelNeeds:
+    """What the model in a safetensors folder needs of this machine, by the headers of its files.
+
+    Raises:
+        OSError, ValueError, KeyError, struct.error: a file is damaged.
+    """
+    formats = dict.fromkeys([*FORMATS, _name_of(dtype)])
+    sizes = {form: round(WORKING_SHARE * weights_bytes(folder, getattr(torch, form))) for form in formats}
+    return _needs(name, 0, sizes, device, dtype, 0)
+
+
+def _needs(
+    name: str,
+    download_bytes: int,
+    memory_by_format: Mapping[str, int],
+    device: torch.device,
+    dtype: str | torch.dtype,
+    released_bytes: int,
+) -> ModelNeeds:
+    free = free_memory_bytes(device)
+    form = _name_of(as_dtype(dtype, device))
+    sizes = dict(memory_by_format)
+    sizes.setdefault(form, sizes["bfloat16"])  # float16 takes as much
+    return ModelNeeds(name, download_bytes, sizes, form, device.type, None if free is None else free + released_bytes)
+
+
+def _memory_by_format(entry: CatalogEntry, device_type: str) -> dict[str, int]:
+    half = WORKING_SHARE * entry.memory_bfloat16_gib * _GIB
+    sizes = {"float32": round(2 * half), "bfloat16": round(half)}
+    if device_type == "cuda":  # bitsandbytes
+        sizes[FOUR_BIT] = round(WORKING_SHARE * entry.memory_4bit_gib * _GIB)
+    return sizes
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,53 @@
+"""The address of the page: what no widget is bound to is taken from it once, and written to it; and the open neuron."""
+
+import streamlit as st
+
+from cna_core.circuits import library
+from cna_core.errors import CircuitError, PromptError
+from pages.common import chosen_circuit, findings, keys, session
+
+
+def selected_neuron() -> tuple[int, int] | None:
+    """The (layer, neuron) whose card is open, or None."""
+    return st.session_state.get(keys.SELECTED_NEURON)
+
+
+def select_neuron(layer: int, neuron: int) -> None:
+    """Open a neuron's card."""
+    st.session_state[keys.SELECTED_NEURON] = (int(layer), int(neuron))
+
+
+def restore() -> None:
+    """Once in a session: take from the address what no widget is bound to. What does not fit is ignored."""
+    if st.session_state.get(keys.RESTORED):
+        return
+    st.session_state[keys.RESTORED] = True
+    layer, _, neuron = st.query_params.get(keys.IN_ADDRESS_NEURON, "").partition(".")
+    if layer.isdecimal() and neuron.isdecimal():
+        select_neuron(int(layer), int(neuron))
+    if name := st.query_params.get(keys.IN_ADDRESS_CIRCUIT):
+        try:
+            chosen_circuit.open_circuit(library.load_circuit(name), name)
+        except CircuitError as error:
+            st.toast(str(error))
+    if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1" and findings.finding() is None:
+        try:
+            findings.start()  # recorded before: the model loads and the activations come from the cache
+        except PromptError as error:
+            st.toast(str(error))
+
+
+def write() -> None:
+    """Keep the address such that opening it elsewhere restores this view."""
+    selected, prompts = selected_neuron(), st.session_state.get(keys.PROMPTS)
+    for name, value in {
+        keys.MODEL: session.model_name(),
+        keys.PROMPTS: None if prompts == session.BUILT_IN else prompts,
+        keys.IN_ADDRESS_NEURON: f"{selected[0]}.{selected[1]}" if selected else None,
+        keys.IN_ADDRESS_CIRCUIT: st.session_state.get(keys.OPENED_CIRCUIT_NAME),
+        keys.IN_ADDRESS_FOUND: "1" if findings.finding() else None,
+    }.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != value:
+            st.query_params[name] = value

@@ -1,0 +1,112 @@
+"""What pressing *Find the gate* gives: activations of the chosen model on the chosen prompts.
+
+They are shared by the process, as they are never changed: sessions with the same choices find the same.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.capture import capture
+from cna_core.evaluation.triggers import triggered
+from cna_core.models.host import host
+from cna_core.models.layout import NeuronLayout
+from cna_core.progress import Progress, Stage
+from cna_core.progress_words import duration_in_words
+from pages.common import jobs, session
+from pages.common.recent import Recent
+
+FINDINGS_KEPT = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What pressing *Find the gate* gave: activations of one model on one contrast set.
+
+    Args:
+        activations: what was recorded.
+        seconds: how long recording took; None where it was done earlier and only read again.
+        note: what the page has to say of it.
+    """
+
+    activations: Activations
+    seconds: float | None
+    note: str | None = None
+
+    @property
+    def when(self) -> str:
+        """ "in 38 s", or "earlier" where it was only read again."""
+        return "earlier" if self.seconds is None else f"in {duration_in_words(self.seconds)}"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """δ while prompts go through: `delta` is (neurons,) float32, or None before the first batch."""
+
+    layout: NeuronLayout
+    delta: NDArray[np.float32] | None
+    prompts_done: int
+
+
+@st.cache_resource(show_spinner=False)
+def _findings() -> Recent[Finding]:
+    return Recent(FINDINGS_KEPT)
+
+
+def finding_key() -> str:
+    """Names the finding of the present choices, and the job that makes it."""
+    said = json.dumps(
+        [session.model_name(), session.load_options(), session.contrast().sha256, session.only_triggered()],
+        sort_keys=True,
+        default=str,
+    )
+    return "find-" + hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def finding() -> Finding | None:
+    """The finding of the present choices, or None while there is none."""
+    return _findings().get(finding_key())
+
+
+def activations() -> Activations | None:
+    """Activations of the chosen model on the chosen contrast set, or None while they are not recorded."""
+    found = finding()
+    return found.activations if found else None
+
+
+def start() -> None:
+    """Start recording activations for the present choices in the background, or join it where it already runs."""
+    key, name, options, prompts = finding_key(), session.model_name(), session.load_options(), session.contrast()
+    leave_others_out, findings = session.only_triggered(), _findings()
+
+    def work(job: jobs.Job) -> None:
+        watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
+        with host.acquire(name, **options, **watching) as loaded:
+            job.preview = Preview(loaded.layout, None, 0)
+
+            def show(delta: NDArray[np.float32], done: int) -> None:
+                job.preview = Preview(loaded.layout, delta, done)
+
+            started_at, now = time.monotonic(), threading.Event()
+
+            def recording(progress: Progress) -> None:
+                if progress.stage is not Stage.READING_KEPT:
+                    now.set()
+                job.progress(progress)
+
+            recorded = capture(loaded, prompts, progress=recording, stop=job.stop, partial=show)
+            if leave_others_out:
+                recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
+            seconds = time.monotonic() - started_at if now.is_set() else None
+            note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
+        findings.put(key, Finding(recorded, seconds, note))
+
+    jobs.start(key, "Finding the gate", work)

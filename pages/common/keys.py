@@ -1,0 +1,66 @@
+"""Names in the session's state and in the address that more than one place uses, each written once.
+
+Widgets keep their value under their key; a name that only its own widget needs stands at the widget. A leading
+underscore marks what no widget holds.
+"""
+
+# --- the sidebar: widgets, and in the address under the same name ---
+
+MODEL = "model"
+PROMPTS = "prompts"
+TRIGGERED = "triggered"
+SIZE = "size"
+LEAVE_OUT = "leave_out"
+SCORE = "score"
+SKIP = "skip"
+THRESHOLD = "threshold"
+DTYPE = "dtype"
+QUANTIZATION = "quantization"
+
+# --- the sidebar: not in the address ---
+
+TRUST_REMOTE_CODE = "trust_remote_code"
+CIRCUIT_FILE = "circuit_file"
+OPENED_CIRCUIT = "opened_circuit"
+OPENED_CIRCUIT_NAME = "opened_circuit_name"
+SELECTED_NEURON = "selected_neuron"
+SELECTED_CIRCUIT = "_circuit"
+"""The circuit that was selected last, and what it was selected from: (key, circuit)."""
+RESTORED = "_restored"
+DRAWN_AS_FOUND = "_drawn_as_found"
+PROMPTS_REFUSED = "_prompts_refused"
+CIRCUIT_REFUSED = "_circuit_refused"
+FILES_SAY = "_files_say"
+
+# --- only in the address ---
+
+IN_ADDRESS_NEURON = "neuron"
+IN_ADDRESS_CIRCUIT = "circuit"
+IN_ADDRESS_FOUND = "found"
+IN_ADDRESS_RUN = "run"
+
+# --- Gate and Neurons ---
+
+NEURON_TOKENS = "_neuron_tokens"
+NEURON_TEXT_VALUES = "_neuron_text_values"
+HELD_OUT = "_held_out"
+CAMERA_FORMAT = "camera_format"
+
+# --- Chat ---
+
+STRENGTH = "strength"
+"""The slider; in the address too."""
+METER_CURVES = "meter_curves"
+LEARNING_JOB = "openings-learning"
+LEARNING_PAUSED = "openings-paused"
+
+# --- Evaluate and Compare ---
+
+EVALUATION_STARTED = "evaluate-started"
+RUN_CHOSEN = "evaluate-chosen"
+RUN_FILE = "evaluate-file"
+RUN_REFUSED = "_run_refused"
+OWN_EVALUATION_PROMPTS = "evaluate-own-prompts"
+RUNS_COMPARED = "compare-runs"
+COMPARE_FILES = "compare-files"
+COMPARE_REFUSED = "_compare_refused"

@@ -1,0 +1,44 @@
+"""Contrast sets that were pasted or uploaded: kept in the cache folder under a name that an address can hold."""
+
+import json
+
+from cna_core.errors import PromptError
+from cna_core.paths import cache_folder, written_beside
+from cna_core.prompts.sets import ContrastSet, PromptSet
+
+PREFIX = "own"
+
+
+def keep(positive: PromptSet, negative: PromptSet) -> str:
+    """Keep a pasted or uploaded contrast set in the cache folder; its name, for the address, comes back.
+
+    Raises:
+        PromptError: the two sets do not make a contrast set.
+    """
+    chosen = ContrastSet(positive, negative)
+    name = f"{PREFIX}-{chosen.sha256[:12]}"
+    with written_beside(cache_folder("prompts") / f"{name}.json") as draft:
+        kept = {"positive": list(positive.prompts), "negative": list(negative.prompts)}
+        draft.write_text(json.dumps(kept), encoding="utf-8")
+    return name
+
+
+def names() -> list[str]:
+    """Names of the contrast sets that were brought to this machine, newest first."""
+    files = sorted(cache_folder("prompts").glob(f"{PREFIX}-*.json"), key=lambda file: -file.stat().st_mtime)
+    return [file.stem for file in files]
+
+
+def contrast(name: str) -> ContrastSet:
+    """The contrast set with this name.
+
+    Raises:
+        PromptError: it is not there (any more).
+    """
+    if name not in names():
+        raise PromptError(
+            "The prompts of this link are not on this machine; choose the built-in ones or upload them again."
+        )
+    kept = json.loads((cache_folder("prompts") / f"{name}.json").read_text(encoding="utf-8"))
+    positive, negative = (PromptSet(f"own {side}", tuple(kept[side])) for side in ("positive", "negative"))
+    return ContrastSet(positive, negative)
