@@ -108,8 +108,9 @@ def prompt_chances(batch: RowBatch, prompts: Sequence[Prompt], likeliest: int) -
         for place, prompt in enumerate(prompts):
             dead = length - len(prompt.tokens)
             first = max(start, dead)
-            following = torch.tensor(list(prompt.tokens[first - dead + 1 : start + logits.shape[1] - dead + 1]))
-            if len(following) == 0:
+            after = start + logits.shape[1]
+            following = torch.tensor(list(prompt.tokens[first - dead + 1 : max(first, after) - dead + 1]))
+            if first >= after or len(following) == 0:
                 continue
             logprobs = logits[place, first - start : first - start + len(following)].float().log_softmax(-1)
             own = logprobs.gather(-1, following.to(logprobs.device)[:, None])[:, 0].tolist()

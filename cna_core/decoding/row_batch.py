@@ -104,7 +104,7 @@ class RowBatch:
     @property
     def can_join(self) -> bool:
         """Whether all that these rows carry is keys and values of every token, so that they can be padded."""
-        layers = getattr(self.cache, "layers", None)
+        layers = getattr(self.cache, "layers", ())
         return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
 
     def join(self, other: "RowBatch") -> None:

@@ -1,5 +1,6 @@
 """Claims about turning tokens to text while they arrive."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
