@@ -6,7 +6,6 @@ model. Knows nothing about tokens, hooks or batches; keeps itself on disk under 
 
 import json
 import math
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,15 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cna_core.cached import ResultCache
+from cna_core.circuits.tensor_file import load_tensors, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import written_beside
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FORMAT = "cna-activations/2"
@@ -194,16 +190,6 @@ class Activations:
         return self.negative_sums.mean.astype(np.float32)
 
     @cached_property
-    def positive_variance(self) -> NDArray[np.float32]:
-        """(total,) float32, unbiased."""
-        return self.positive_sums.variance.astype(np.float32)
-
-    @cached_property
-    def negative_variance(self) -> NDArray[np.float32]:
-        """(total,) float32, unbiased."""
-        return self.negative_sums.variance.astype(np.float32)
-
-    @cached_property
     def delta(self) -> NDArray[np.float32]:
         """(total,) float32: mean over the positive prompts minus mean over the negative ones (docs/method.md)."""
         return (self.positive_sums.mean - self.negative_sums.mean).astype(np.float32)
@@ -259,9 +245,8 @@ class Activations:
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file, beside it first, so that a half-written one is never found."""
-        path = Path(path)
         tensors = {
-            "values": self.values.contiguous(),
+            "values": self.values,
             "top": torch.from_numpy(self.top),
             "positive_total": torch.from_numpy(self.positive_sums.total),
             "positive_squares": torch.from_numpy(self.positive_sums.squares),
@@ -270,18 +255,14 @@ class Activations:
         }
         if self.recorded_residual is not None:
             rows = self.recorded_residual if self.rows is None else self.recorded_residual[torch.from_numpy(self.rows)]
-            tensors["residual"] = rows.contiguous()
+            tensors["residual"] = rows
         about = {
-            "format": FORMAT,
             "model": self.model.model_dump_json(),
             "positive": json.dumps(self.positive),
             "negative": json.dumps(self.negative),
             "sha256": self.sha256,
-            "checksum": _checksum(tensors),
         }
-        with written_beside(path) as draft:
-            save_file(tensors, draft, about)
-        return path
+        return save_tensors(Path(path), FORMAT, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Activations":
@@ -290,15 +271,8 @@ class Activations:
         Raises:
             CircuitError: the file is missing, damaged, or of another format.
         """
-        path = Path(path)
+        tensors, about = load_tensors(Path(path), FORMAT)
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if about.get("format") != FORMAT:
-                raise CircuitError(f"{path.name} does not hold activations in the format {FORMAT}; capture them again.")
-            if about["checksum"] != _checksum(tensors):
-                raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; capture again.")
             positive, negative = tuple(json.loads(about["positive"])), tuple(json.loads(about["negative"]))
             result = cls(
                 ModelIdentity.model_validate_json(about["model"]),
@@ -311,8 +285,8 @@ class Activations:
                 recorded_residual=tensors.get("residual"),
             )
             result.__dict__["top"] = tensors["top"].numpy()
-        except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
-            raise CircuitError(f"{path.name} cannot be read as activations ({error}); capture them again.") from error
+        except (KeyError, ValueError) as error:
+            raise CircuitError(f"{Path(path).name} does not hold activations ({error}); capture them again.") from error
         return result
 
 
@@ -336,10 +310,3 @@ def largest(values: Tensor, count: int) -> NDArray[np.int32]:
 
 CACHE = ResultCache("activations", ".safetensors", Activations.load, Activations.save, limit_bytes=8 << 30)
 """Activations of earlier captures, by all that they depend on."""
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, checksum)
-    return f"{checksum:08x}"

@@ -229,10 +229,10 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
 def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:
     """All that activations depend on: model, a sample of its weights, tokens (the template is in them)."""
     identity = model.identity.model_dump(mode="json")
-    return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, _weights_sample(model)]
+    return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, weights_sample(model)]
 
 
-def _weights_sample(model: LoadedModel) -> str:
+def weights_sample(model: LoadedModel) -> str:
     """Hash of a few numbers of every weight: a folder that was trained further, or quantised, is another model."""
     digest = hashlib.sha256()
     for name, weight in model.network.named_parameters():

@@ -4,28 +4,24 @@ Takes the tokens that open refusals and which prompts are refused as data (evalu
 nothing about selection. The caller has the model to itself while this runs (models/host.py).
 """
 
-import hashlib
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cna_core.circuits.capture import _weights_sample, padded_batches
+from cna_core.circuits.capture import padded_batches, weights_sample
 from cna_core.circuits.circuit_file import EffectSettings
-from cna_core.circuits.effects import Effects, measured_layers
+from cna_core.circuits.effects import CACHE, FORMAT, Effects, measured_layers
 from cna_core.circuits.multiplier_gradients import Line, Readings, multiplier_gradients, numbers_read
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.shared_gradients import can_share
 from cna_core.errors import CircuitError, ModelError
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
-from cna_core.paths import cache_folder
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
@@ -82,16 +78,16 @@ def effects_of(
         )
     openings = tuple(sorted(int(token) for token in openings))
     lines = _lines([encode(model, prompt) for prompt in positive + negative], settings, answers)
-    key = _cache_key(model, lines, openings, settings, contrast.sha256) if use_cache else ""
+    depends_on = _depends_on(model, lines, openings, settings, contrast.sha256)
     processes = processes_for(model.device)
-    found = _find_cached(key) if use_cache else None
+    found = CACHE.find(*depends_on) if use_cache else None
     everywhere = all(processes.gather(found is not None))
     if found is None or not everywhere:
         run = _Measuring(model, lines, openings, settings, processes, progress, stop)
         values, log_odds = run.run(batch_tokens or usual_batch_tokens(model))
         found = Effects(model.identity, positive, negative, contrast.sha256, settings, openings, values, log_odds)
         if use_cache and processes.writes:
-            found.save(_cache_path(key))
+            CACHE.keep(found, *depends_on)
         processes.gather(None)  # the other processes read the file only when it is there
     else:
         tell(progress, Stage.READING_KEPT, len(found.prompts), len(found.prompts), "prompts")
@@ -214,25 +210,10 @@ def _of_at_most(lines: int, batches: Sequence[list[int]]) -> list[list[int]]:
     return [batch[start : start + lines] for batch in batches for start in range(0, len(batch), lines)]
 
 
-def _cache_key(
+def _depends_on(
     model: LoadedModel, parts: Sequence[_Part], openings: tuple[int, ...], settings: EffectSettings, sha256: str
-) -> str:
+) -> list[object]:
+    """All that effects depend on: model, a sample of its weights, tokens, and what is measured."""
     rows = [[part.line.tokens, part.line.answer] for part in parts]
-    about = [model.identity.model_dump(mode="json"), rows, openings, settings.model_dump(), sha256]
-    return hashlib.sha256(json.dumps([*about, _weights_sample(model)]).encode()).hexdigest()
-
-
-def _cache_path(key: str) -> Path:
-    return cache_folder("effects") / f"{key}.safetensors"
-
-
-def _find_cached(key: str) -> Effects | None:
-    """The effects kept under `key`; a damaged file is thrown away, so that it is made again."""
-    path = _cache_path(key)
-    if not path.exists():
-        return None
-    try:
-        return Effects.load(path)
-    except CircuitError:
-        path.unlink(missing_ok=True)
-        return None
+    identity = model.identity.model_dump(mode="json")
+    return [FORMAT, identity, rows, openings, settings.model_dump(mode="json"), sha256, weights_sample(model)]

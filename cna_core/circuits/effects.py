@@ -6,7 +6,6 @@ towards refusal. Knows nothing about passes and tokens; keeps itself on disk.
 """
 
 import json
-import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from cna_core.cached import ResultCache
 from cna_core.circuits.circuit_file import EffectSettings
+from cna_core.circuits.tensor_file import load_tensors, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity, NeuronLayout
-from cna_core.paths import written_beside
 
 FORMAT = "cna-effects/1"
 
@@ -114,21 +111,16 @@ class Effects:
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file, beside it first, so that a half-written one is never found."""
-        path = Path(path)
-        tensors = {"values": self.values.contiguous(), "log_odds": torch.from_numpy(self.log_odds)}
+        tensors = {"values": self.values, "log_odds": torch.from_numpy(self.log_odds)}
         about = {
-            "format": FORMAT,
             "model": self.model.model_dump_json(),
             "positive": json.dumps(self.positive),
             "negative": json.dumps(self.negative),
             "sha256": self.sha256,
             "settings": self.settings.model_dump_json(),
             "openings": json.dumps(self.openings),
-            "checksum": _checksum(tensors),
         }
-        with written_beside(path) as draft:
-            save_file(tensors, draft, about)
-        return path
+        return save_tensors(Path(path), FORMAT, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Effects":
@@ -137,15 +129,8 @@ class Effects:
         Raises:
             CircuitError: the file is missing, damaged, or of another format.
         """
-        path = Path(path)
+        tensors, about = load_tensors(Path(path), FORMAT)
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if about.get("format") != FORMAT:
-                raise CircuitError(f"{path.name} does not hold effects in the format {FORMAT}; measure them again.")
-            if about["checksum"] != _checksum(tensors):
-                raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; measure again.")
             return cls(
                 ModelIdentity.model_validate_json(about["model"]),
                 tuple(json.loads(about["positive"])),
@@ -156,8 +141,8 @@ class Effects:
                 tensors["values"],
                 tensors["log_odds"].numpy(),
             )
-        except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
-            raise CircuitError(f"{path.name} cannot be read as effects ({error}); measure them again.") from error
+        except (KeyError, ValueError) as error:
+            raise CircuitError(f"{Path(path).name} does not hold effects ({error}); measure them again.") from error
 
 
 def layer_shares(effect: NDArray[np.floating], layout: NeuronLayout) -> NDArray[np.float64]:
@@ -173,8 +158,5 @@ def _on_all_neurons(values: Tensor, layout: NeuronLayout) -> NDArray[np.float32]
     return everywhere
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, checksum)
-    return f"{checksum:08x}"
+CACHE = ResultCache("effects", ".safetensors", Effects.load, Effects.save, limit_bytes=2 << 30)
+"""Effects of earlier measurements, by all that they depend on."""

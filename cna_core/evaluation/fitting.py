@@ -5,16 +5,16 @@ method's own business.
 """
 
 import functools
-import hashlib
 import json
 import threading
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from cna_core.cached import ResultCache
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit import Circuit
@@ -25,7 +25,6 @@ from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.interventions.intervention import Intervention, Material, TrialResult
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
-from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import as_messages
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -141,9 +140,8 @@ def try_on_discovery_prompts(
     """
     openings = calibrate_openings(model, contrast, progress=progress, stop=stop)
     changes = [candidate.change(1.0).key.hex() for candidate in candidates]
-    about = json.dumps([FORMAT, model.identity.model_dump(mode="json"), openings.sha256, contrast.sha256, changes])
-    path = cache_folder("trials") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
-    found = _kept(path, len(candidates))
+    depends_on = FORMAT, model.identity.model_dump(mode="json"), openings.sha256, contrast.sha256, changes
+    found = _TRIALS.find(*depends_on)
     if found is None:
         positive, negative = (_some(side.prompts) for side in (contrast.positive, contrast.negative))
         baseline = torch.log_softmax(_first_tokens(model, negative, None, stop).double(), dim=-1)
@@ -155,9 +153,7 @@ def try_on_discovery_prompts(
             after = torch.log_softmax(_first_tokens(model, negative, candidate, stop).double(), dim=-1)
             divergences.append(float((baseline.exp() * (baseline - after)).sum(-1).clamp(min=0).mean()))
         tell(progress, Stage.FITTING_METHOD, len(candidates), len(candidates), "candidates")
-        found = TrialResult(np.array(chances), np.array(divergences))
-        with written_beside(path) as draft:
-            draft.write_text(json.dumps([chances, divergences]), encoding="utf-8")
+        found = _TRIALS.keep(TrialResult(np.array(chances), np.array(divergences)), *depends_on)
     return found
 
 
@@ -176,17 +172,15 @@ def _some(prompts: Sequence[str]) -> list[str]:
     return [prompts[place * len(prompts) // count] for place in range(count)]
 
 
-def _kept(path: Any, candidates: int) -> TrialResult | None:
-    """What is kept there; a damaged file is thrown away."""
-    try:
-        chances, divergences = (np.array(part, dtype=np.float64) for part in json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        path.unlink(missing_ok=True)
-        return None
-    return TrialResult(chances, divergences) if _fits(chances, divergences, candidates) else None
+def _read_trial(path: Path) -> TrialResult:
+    chances, divergences = (np.array(part, dtype=np.float64) for part in json.loads(path.read_text(encoding="utf-8")))
+    return TrialResult(chances, divergences)
 
 
-def _fits(chances: NDArray, divergences: NDArray, candidates: int) -> bool:
-    return chances.shape == divergences.shape == (candidates,)
+def _write_trial(result: TrialResult, path: Path) -> None:
+    path.write_text(
+        json.dumps([part.tolist() for part in (result.refusal_chance, result.divergence)]), encoding="utf-8"
+    )
+
+
+_TRIALS = ResultCache("trials", ".json", _read_trial, _write_trial)

@@ -239,31 +239,25 @@ def test_a_model_in_use_never_goes_but_does_when_it_is_given_back(loader: Loader
     assert host.loaded() == ["a"]
 
 
-def test_unload_lets_an_idle_model_go_and_whoever_comes_later_has_it_again(host: ModelHost, loader: Loader) -> None:
+def test_a_model_that_has_gone_is_freed_and_loaded_again_for_whoever_comes_later(loader: Loader) -> None:
+    host = ModelHost(budget=0, load=loader)
     with host.acquire("a") as model:
         reference = weakref.ref(model)
-        assert not host.unload("a")
         assert host.loaded() == ["a"]
     del model
-    assert host.unload("a")
     gc.collect()
-    assert reference() is None
+    assert host.loaded() == [] and reference() is None
     with host.acquire("a") as model:
         assert model.name == "a"
     assert loader.loads == ["a", "a"]
 
 
-def test_what_is_loaded_is_left_out_of_collections_until_a_model_goes(host: ModelHost) -> None:
+def test_what_is_loaded_is_left_out_of_collections_until_a_model_goes(loader: Loader) -> None:
     gc.unfreeze()
+    host = ModelHost(budget=0, load=loader)
     with host.acquire("a"):
         assert gc.get_freeze_count() > 0
-    assert host.unload("a")
     assert gc.get_freeze_count() == 0
-
-
-def test_unloading_what_is_not_there_changes_nothing(host: ModelHost) -> None:
-    assert host.unload("a")
-    assert host.loaded() == []
 
 
 def test_two_models_are_used_side_by_side(host: ModelHost, threads: ThreadPoolExecutor) -> None:

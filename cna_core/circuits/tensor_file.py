@@ -1,0 +1,55 @@
+"""Tensors and facts about them in one safetensors file, with a checksum by which damage is noticed.
+
+Knows nothing of what the tensors are.
+"""
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cna_core.errors import CircuitError
+from cna_core.paths import written_beside
+
+
+def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Path:
+    """Write the file, beside `path` first, so that a half-written one is never found.
+
+    Args:
+        file_format: name and version, such as "cna-activations/1".
+        about: texts that stand in the file's header.
+    """
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with written_beside(path) as draft:
+        save_file(contiguous, draft, {**about, "format": file_format, "checksum": _checksum(contiguous)})
+    return path
+
+
+def load_tensors(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the texts that `save_tensors` wrote.
+
+    Raises:
+        CircuitError: the file is missing, damaged, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise CircuitError(f"{path.name} cannot be read ({error}); record it again.") from error
+    if about.get("format") != file_format:
+        raise CircuitError(f"{path.name} is not a file of the format {file_format}; record it again.")
+    if about.get("checksum") != _checksum(tensors):
+        raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; record it again.")
+    return tensors, about
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
