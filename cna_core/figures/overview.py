@@ -7,11 +7,12 @@ import plotly.graph_objects as go
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.measures.registry import measures_of
 from cna_core.evaluation.runs import Run
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
-from cna_core.figures.sweep_curves import COSTS, REFUSAL, curves_of
+from cna_core.figures.sweep_curves import curves_of
 
 
 @singledispatch
@@ -42,5 +43,9 @@ def _(activations: Activations, *, dark: bool = False) -> go.Figure:
 @chart_of.register
 def _(run: Run, *, fraction: float | None = None, dark: bool = False) -> go.Figure:
     """Refusal and what it costs, over strength."""
-    panels = [(quantity, curves_of(run, quantity.measure, fraction)) for quantity in (REFUSAL, *COSTS)]
+    panels = [
+        (measure, curves_of(run, measure.drawn_field(), fraction)) for measure in measures_of(run) if measure.shown
+    ]
+    if not panels:
+        raise CnaError("The run has measured nothing yet that is drawn over strength.")
     return dose_response(panels, prompts=max((point.prompts for point in run.points), default=None), dark=dark)
