@@ -88,29 +88,10 @@ class ModelHost:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
-    def in_use(self, name: str) -> bool:
-        """Whether some request holds the model of that name, or waits for it."""
-        with self._changed:
-            return any(slot.queue for slot in self._slots.values() if slot.name == name)
-
     def idle_bytes(self) -> int:
         """Memory of the models that nobody uses, which goes as soon as another model needs it."""
         with self._changed:
             return sum(slot.model.memory_bytes for slot in self._slots.values() if slot.model and not slot.queue)
-
-    def unload(self, name: str) -> bool:
-        """Let the model of that name go, if nobody uses it; whoever asks for it later has it loaded again.
-
-        Returns:
-            Whether none of that name is in memory now; False where it is in use.
-        """
-        with self._changed:
-            slots = [slot for slot in self._slots.values() if slot.name == name and slot.model is not None]
-            idle = [slot for slot in slots if not slot.queue]
-            for slot in idle:
-                self._empty(slot)
-        _give_back_memory()
-        return len(idle) == len(slots)
 
     # --- the queue ----------------------------------------------------------------------------------------------------
 

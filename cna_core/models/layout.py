@@ -3,7 +3,6 @@
 Layers may differ in width. Knows no torch: it is arithmetic on widths, shared by capture, selection and figures.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,8 +69,3 @@ class NeuronLayout:
         """The first layer of the final part: a share (0.10: the last max(1, round(0.1·L)) of L layers) or a number."""
         count = max(1, round(final * self.layers)) if isinstance(final, float) else final
         return max(0, self.layers - count)
-
-
-def layout_of(widths: Sequence[int]) -> NeuronLayout:
-    """The layout of layers with these widths."""
-    return NeuronLayout(tuple(int(width) for width in widths))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cna_core.circuits.attribution import attribute
 from cna_core.figures import palette
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap, pool, robust_limit
-from cna_core.models.layout import layout_of
+from cna_core.models.layout import NeuronLayout
 from tests.circuits.samples import identity, random_activations
 
 ACTIVATIONS = random_activations(model=identity((20, 30, 10, 20), layers=4))
@@ -37,7 +37,7 @@ def trace(figure: go.Figure, meta: str) -> go.Figure:
 def test_pooling_keeps_every_layers_peak_with_its_sign_and_its_neuron(
     widths: list[int], columns: int, order: str, seed: int
 ) -> None:
-    layout = layout_of(widths)
+    layout = NeuronLayout(tuple(widths))
     values = np.random.default_rng(seed).normal(size=layout.total).astype(np.float32)
     cells = pool(values, layout, order=order, largest_columns=columns)  # type: ignore[arg-type]
     assert cells.values.shape[1] <= columns
@@ -54,7 +54,7 @@ def test_pooling_keeps_every_layers_peak_with_its_sign_and_its_neuron(
 
 
 def test_a_range_of_few_neurons_is_shown_one_to_a_cell() -> None:
-    layout = layout_of([5000, 5000])
+    layout = NeuronLayout((5000, 5000))
     values = np.arange(10_000, dtype=np.float32)
     assert pool(values, layout).bin_width == 5
     cells = pool(values, layout, layers=(1, 1), neurons=(1000, 1099))
@@ -64,17 +64,17 @@ def test_a_range_of_few_neurons_is_shown_one_to_a_cell() -> None:
 
 
 def test_ranges_beyond_the_model_are_cut_to_it() -> None:
-    cells = pool(np.arange(6, dtype=np.float32), layout_of([3, 3]), layers=(1, 9), neurons=(-4, 99))
+    cells = pool(np.arange(6, dtype=np.float32), NeuronLayout((3, 3)), layers=(1, 9), neurons=(-4, 99))
     assert cells.values.tolist() == [[3, 4, 5]]
-    assert pool(np.arange(6, dtype=np.float32), layout_of([3, 3]), neurons=(8, 9)).values.tolist() == [[2], [5]]
+    assert pool(np.arange(6, dtype=np.float32), NeuronLayout((3, 3)), neurons=(8, 9)).values.tolist() == [[2], [5]]
 
 
 def test_every_neurons_place_is_known_in_either_order() -> None:
     values = np.array([1, 3, 2, -5, 4], dtype=np.float32)
-    cells = pool(values, layout_of([3, 2]), order="value")
+    cells = pool(values, NeuronLayout((3, 2)), order="value")
     assert cells.positions.tolist() == [[2, 0, 1], [1, 0, 2]]
     assert cells.values[0].tolist() == [3, 2, 1]
-    assert pool(values, layout_of([3, 2])).positions[0].tolist() == [0, 1, 2]
+    assert pool(values, NeuronLayout((3, 2))).positions[0].tolist() == [0, 1, 2]
 
 
 def test_colours_end_where_hardly_any_cell_is_beyond() -> None:
@@ -188,7 +188,7 @@ def test_the_picked_neuron_is_ringed() -> None:
 
 
 def test_arrays_travel_as_binary_and_a_70b_map_stays_under_four_megabytes() -> None:
-    layout = layout_of([29568] * 80)
+    layout = NeuronLayout((29568,) * 80)
     values = np.random.default_rng(0).standard_normal(layout.total, dtype=np.float32)
     figure = neuron_heatmap(NeuronStatistics(layout, values, values, values, values), clickable_cells=True)
     text = figure.to_json()

@@ -6,7 +6,7 @@ import pytest
 
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
-from cna_core.models.layout import layout_of
+from cna_core.models.layout import NeuronLayout
 
 COUNTS = np.array([0, 1, 5, 10])
 BAND = (np.array([0.0, 0, 1, 6]), np.array([0.5, 1, 3, 9]), np.array([1.0, 2, 5, 13]))
@@ -75,7 +75,7 @@ def test_only_what_is_given_is_drawn() -> None:
 @pytest.mark.parametrize("layers", [None, (1, 2)])
 def test_layers_are_level_with_the_rows_of_the_map(layers: tuple[int, int] | None) -> None:
     values = np.ones(12, dtype=np.float32)
-    map_layout = neuron_heatmap(NeuronStatistics(layout_of([3] * 4), values), layers=layers).layout
+    map_layout = neuron_heatmap(NeuronStatistics(NeuronLayout((3,) * 4), values), layers=layers).layout
     mine = layer_profile(COUNTS, mass=MASS, layers=layers).layout
     assert mine.height == map_layout.height
     assert (mine.margin.t, mine.margin.b) == (map_layout.margin.t, map_layout.margin.b)

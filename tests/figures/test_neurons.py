@@ -18,9 +18,9 @@ from cna_core.figures.neurons import (
     token_strip,
     visible_token,
 )
-from cna_core.models.layout import layout_of
+from cna_core.models.layout import NeuronLayout
 
-LAYOUT = layout_of([40, 60, 50])
+LAYOUT = NeuronLayout((40, 60, 50))
 VALUES = np.random.default_rng(0).normal(size=LAYOUT.total).astype(np.float32)
 IS_POSITIVE = np.array([True, True, False, False, False])
 PROMPTS = ["one", "two", "three", "<b>four</b>", "five " * 100]

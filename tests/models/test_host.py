@@ -20,9 +20,10 @@ PATIENCE = 20
 
 
 class FakeModel:
+    memory_bytes = 100
+
     def __init__(self, name: str) -> None:
         self.name = name
-        self.memory_bytes = 100
         self.itself = self  # as real models do
 
 
@@ -165,8 +166,8 @@ def test_a_session_that_dies_while_waiting_frees_its_place(host: ModelHost) -> N
     with host.acquire("a"):
         with pytest.raises(SessionGone), host.acquire("a", progress=die):
             pass
-        assert host.in_use("a")
-    assert not host.in_use("a")
+        assert host.idle_bytes() == 0
+    assert host.idle_bytes() == FakeModel.memory_bytes
 
 
 def test_an_exception_inside_gives_the_model_back(host: ModelHost) -> None:
@@ -239,31 +240,32 @@ def test_a_model_in_use_never_goes_but_does_when_it_is_given_back(loader: Loader
     assert host.loaded() == ["a"]
 
 
-def test_unload_lets_an_idle_model_go_and_whoever_comes_later_has_it_again(host: ModelHost, loader: Loader) -> None:
+def test_a_model_that_made_room_is_gone_and_whoever_comes_later_has_it_again(host: ModelHost, loader: Loader) -> None:
     with host.acquire("a") as model:
         reference = weakref.ref(model)
-        assert not host.unload("a")
-        assert host.loaded() == ["a"]
     del model
-    assert host.unload("a")
-    gc.collect()
-    assert reference() is None
+    with host.acquire("b"):
+        gc.collect()
+        assert reference() is None
     with host.acquire("a") as model:
         assert model.name == "a"
-    assert loader.loads == ["a", "a"]
+    assert loader.loads == ["a", "b", "a"]
 
 
-def test_what_is_loaded_is_left_out_of_collections_until_a_model_goes(host: ModelHost) -> None:
+def test_what_is_loaded_is_left_out_of_collections_until_a_model_goes() -> None:
+    frozen: list[int] = []
+
+    def load(name: str, **_: Any) -> Any:
+        frozen.append(gc.get_freeze_count())
+        return FakeModel(name)
+
+    host = ModelHost(load=load)
     gc.unfreeze()
     with host.acquire("a"):
         assert gc.get_freeze_count() > 0
-    assert host.unload("a")
-    assert gc.get_freeze_count() == 0
-
-
-def test_unloading_what_is_not_there_changes_nothing(host: ModelHost) -> None:
-    assert host.unload("a")
-    assert host.loaded() == []
+    with host.acquire("b"):
+        assert gc.get_freeze_count() > 0
+    assert frozen == [0, 0]  # "a" had gone when "b" was loaded
 
 
 def test_two_models_are_used_side_by_side(host: ModelHost, threads: ThreadPoolExecutor) -> None:
