@@ -1,13 +1,19 @@
-# make app     start the app (creates the environment the first time)
-# make setup   create the environment alone
-# make test    lint, import rules, types and every test
-# make bench   every benchmark, one after the other
+# make app        start the app (creates the environment the first time)
+# make setup      create the environment alone
+# make quick      lint, types and the tests that need neither a browser nor a download
+# make test       everything: lint, types and every test
+# make lint       formatter, linter, import rules, types
+# make format     format every file
+# make coverage   every test, and which lines none of them reaches
+# make docs       the API reference, in docs/reference
+# make bench      every benchmark, one after the other
 PYTHON ?= python3
 PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
+QUICK := not slow and not small_model and not default_model and not browser
 
-.PHONY: app setup test lint bench clean browser
+.PHONY: app setup quick test lint format coverage docs bench clean browser
 .DEFAULT_GOAL := app
 
 app: setup
@@ -39,12 +45,26 @@ browser:
 	  || { echo "The browser tests need Chromium: install it (on Debian, as root: apt-get install chromium) and run make test again."; exit 1; }
 
 lint: $(VENV)/.tested
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+format: $(VENV)/.tested
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quick: lint
+	$(BIN)/python -m pytest -m "$(QUICK)"
+
 test: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.tested browser lint
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html
+
+docs: $(VENV)/.tested
+	$(BIN)/python docs/make_reference.py
 
 bench: setup
 	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done

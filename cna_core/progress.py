@@ -55,6 +55,7 @@ class Stage(StrEnum):
     TIMING = "timing"
     READING_MESSAGE = "reading-message"
     WRITING_ANSWERS = "writing-answers"
+    ASKING_LOCAL_JUDGE = "asking-local-judge"
     STOPPING = "stopping"
 
 

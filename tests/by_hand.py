@@ -1,4 +1,4 @@
-"""The definition of METHOD.md worked by hand, with plain transformers and nothing of this project's engine."""
+"""The definition of docs/method.md worked by hand, with plain transformers and nothing of this project's engine."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -186,18 +186,8 @@ class Activations:
         return self.negative_sums.mean.astype(np.float32)
 
     @cached_property
-    def positive_variance(self) -> NDArray[np.float32]:
-        """(total,) float32, unbiased."""
-        return self.positive_sums.variance.astype(np.float32)
-
-    @cached_property
-    def negative_variance(self) -> NDArray[np.float32]:
-        """(total,) float32, unbiased."""
-        return self.negative_sums.variance.astype(np.float32)
-
-    @cached_property
     def delta(self) -> NDArray[np.float32]:
-        """(total,) float32: mean over the positive prompts minus mean over the negative ones (METHOD.md)."""
+        """(total,) float32: mean over the positive prompts minus mean over the negative ones (docs/method.md)."""
         return (self.positive_sums.mean - self.negative_sums.mean).astype(np.float32)
 
     @cached_property

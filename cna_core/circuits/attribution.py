@@ -2,7 +2,7 @@
 
 By |δ| or |effect size|, universal neurons left out; or by effect, most negative first (effect_circuit.py).
 
-Array code over the flat neuron axis; never touches a model (METHOD.md has the definitions).
+Array code over the flat neuron axis; never touches a model (docs/method.md has the definitions).
 """
 
 import dataclasses

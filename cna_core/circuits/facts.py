@@ -19,7 +19,7 @@ class NeuronFacts:
     Args:
         layer, neuron: which.
         values: (prompts,) float32, its activation on every prompt.
-        delta, positive_mean, negative_mean, effect_size, auc: as in METHOD.md.
+        delta, positive_mean, negative_mean, effect_size, auc: as in docs/method.md.
         rank: its place in the circuit, counted from 1; None where it is not in it.
         strength_rank: its place among all neurons by |δ|, counted from 1.
         selection_frequency: how often half of the prompts select it; None where that is not known.

@@ -101,7 +101,7 @@ class PrefixCaches:
         """Prefixes that can be read together without changing each other's last bits.
 
         Those of one length, continued from one length. In float32 none: there the bits depend on the number of rows,
-        and batching saves nothing (MODEL_FACTS.md).
+        and batching saves nothing (docs/model_facts.md).
         """
         groups: dict[tuple[int, ...], list[_Key]] = defaultdict(list)
         for number, key in enumerate(keys):

@@ -1,7 +1,7 @@
 """Which prompts of a contrast set do what their set says: a positive prompt is refused, a negative one answered.
 
-METHOD: a positive prompt is one that *triggers* the behaviour. A request that this model answers all the same dilutes δ
-with what the request is about. Also finds again which prompts a circuit was selected from.
+A positive prompt is by definition one that *triggers* the behaviour (docs/method.md). A request that this model answers
+all the same dilutes δ with what the request is about. Also finds again which prompts a circuit was selected from.
 """
 
 import threading

@@ -39,7 +39,7 @@ def random_activations(dtype: torch.dtype = torch.float32) -> Activations:
 def assert_same(first: Activations, second: Activations) -> None:
     assert first.prompts == second.prompts and first.sha256 == second.sha256 and first.model == second.model
     assert torch.equal(first.values, second.values)
-    for name in ("delta", "positive_mean", "negative_variance", "effect_size"):
+    for name in ("delta", "positive_mean", "negative_mean", "effect_size"):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-6, atol=1e-7)
     assert np.array_equal(first.top, second.top)
 
@@ -47,7 +47,8 @@ def assert_same(first: Activations, second: Activations) -> None:
 def test_statistics_of_a_case_worked_by_hand() -> None:
     activations = activations_of([[1.0, 5.0], [3.0, 5.0], [0.0, 5.0], [2.0, 5.0], [4.0, 5.0]], positives=2)
     assert activations.positive_mean.tolist() == [2, 5] and activations.negative_mean.tolist() == [2, 5]
-    assert activations.positive_variance.tolist() == [2, 0] and activations.negative_variance.tolist() == [4, 0]
+    assert activations.positive_sums.variance.tolist() == [2, 0]
+    assert activations.negative_sums.variance.tolist() == [4, 0]
     assert activations.is_positive.tolist() == [True, True, False, False, False]
 
 

@@ -44,7 +44,7 @@ def test_statistics_follow_the_definitions(tiny_model: LoadedModel, contrast: Co
     positive, negative = values[: len(POSITIVE)], values[len(POSITIVE) :]
     activations = record(tiny_model, contrast)
     np.testing.assert_allclose(activations.delta, positive.mean(0) - negative.mean(0), rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(activations.positive_variance, positive.var(0, ddof=1), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(activations.positive_sums.variance, positive.var(0, ddof=1), rtol=1e-3, atol=1e-9)
 
 
 def test_prompts_that_share_nothing_are_recorded_too(tiny_model: LoadedModel) -> None:

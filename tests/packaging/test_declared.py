@@ -77,6 +77,12 @@ def test_the_tests_need_the_same_in_a_checkout_and_as_an_extra() -> None:
     assert {str(line) for line in lines("tests/requirements.txt")} == {str(line) for line in EXTRAS["test"]}
 
 
+def test_the_hooks_before_a_commit_use_the_formatter_of_make_lint() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    ruff = next(str(line) for line in lines("tests/requirements.txt") if line.name == "ruff")
+    assert set(re.findall(r'"(ruff[^"]*)"', hooks)) == {ruff}
+
+
 @pytest.mark.parametrize("file", ["README.md", "Makefile", "CONTRIBUTING.md"])
 def test_the_oldest_python_is_the_same_wherever_it_is_named(file: str) -> None:
     promised = str(SpecifierSet(PROJECT["requires-python"])).removeprefix(">=")

@@ -66,8 +66,7 @@ def measurement(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measurement]:
     layer_profile._profiles.clear()
     yield stand_in
     stand_in.may_end.set()
-    for name in host.loaded():
-        host.unload(name)
+    host._make_room(0)
 
 
 def opened(page: str) -> AppTest:
