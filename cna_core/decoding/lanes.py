@@ -41,6 +41,8 @@ class Lane:
         strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one a neuron in rank order.
         method: how it is steered: a fitted intervention, or the key of a method that acts on a circuit.
         circuit: for a key: instead of the circuit that `generate` is given.
+        begun: ids of tokens that the answer begins with; they are read with the prompt, and steps tell what follows.
+        not_first: ids of tokens that must not be the first that is written.
 
     Raises:
         StrengthError: the strength is not allowed here (`cna_core.limits`).
@@ -50,6 +52,8 @@ class Lane:
     strength: float | NDArray[np.floating] = 0.0
     method: str | Intervention = DEFAULT_METHOD
     circuit: Circuit | None = None
+    begun: tuple[int, ...] = ()
+    not_first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_allowed(self.strength)
@@ -108,6 +112,7 @@ class _Answer:
     stream: TextStream
     limit: int
     prefix: int = 0  # how many first tokens of the prompt do not depend on the last message
+    not_first: tuple[int, ...] = ()
     row: int = 0
     shadow: int | None = None  # the row of the untouched model that reads this lane's text
     written: list[int] = field(default_factory=list)
@@ -220,7 +225,7 @@ class _Decode:
             logits, activity = self._prefill()
             while True:
                 living = [answer for answer in self.answers if not answer.finished]
-                rows = logits[[answer.row for answer in living]]
+                rows = _without_forbidden(logits[[answer.row for answer in living]], living)
                 tokens = self.sampler.choose(rows, [answer.prompt + answer.written for answer in living])
                 for answer, token in zip(living, tokens, strict=True):
                     yield self._written(answer, token, logits, activity)
@@ -299,6 +304,17 @@ class _Decode:
         return tokens
 
 
+def _without_forbidden(logits: Tensor, answers: Sequence[_Answer]) -> Tensor:
+    """The rows' logits (answers, vocabulary), with −∞ for tokens that must not come first where none is written yet."""
+    if not any(answer.not_first and not answer.written for answer in answers):
+        return logits
+    logits = logits.clone()
+    for row, answer in zip(logits, answers, strict=True):
+        if not answer.written:
+            row[list(answer.not_first)] = -torch.inf
+    return logits
+
+
 def end_tokens(model: LoadedModel) -> frozenset[int]:
     """Ids that end an answer: the generation configuration's and the tokenizer's."""
     ends: set[int] = set()
@@ -321,6 +337,7 @@ def _prepared(
             prefix = message_prefix(model, lane.messages, tokens) if with_prefix else 0
             encoded[id(lane.messages)] = (tokens, prefix)
         prompt, prefix = encoded[id(lane.messages)]
+        prompt = [*prompt, *lane.begun]
         room = model.context_tokens - len(prompt)
         if room < 1:
             raise PromptError(
@@ -328,7 +345,7 @@ def _prepared(
                 f"{model.context_tokens:,}, answer included; shorten it or clear the history."
             )
         stream, limit = TextStream(model.tokenizer), min(max_new_tokens, room)
-        answers.append(_Answer(place, prompt, lane.change(model, circuit), stream, limit, prefix))
+        answers.append(_Answer(place, prompt, lane.change(model, circuit), stream, limit, prefix, lane.not_first))
     return answers
 
 
