@@ -25,7 +25,7 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
-from cna_core.evaluation.measures import RefusalRate
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings

@@ -8,21 +8,15 @@ import numpy as np
 import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.controls import random_circuit
-from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
-from cna_core.decoding.lanes import Lane
-from cna_core.errors import CircuitError, StrengthError
+from cna_core.decoding.conversation import Conversation, Turn
+from cna_core.errors import CircuitError, CnaError
 from cna_core.figures.lanes import token_trace
+from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import examples, learning, meter, stream
-from pages.chatting.answers import COLOURS, NAMES, answer_markup, message_markup
-from pages.common import chosen_circuit, first_steps, jobs, session, style
+from pages.chatting import asking, examples, learning, meter, stream
+from pages.chatting.answers import answer_markup, colour_of, message_markup, name_of
+from pages.common import chosen_circuit, first_steps, jobs, keys, style
 
-THIRD_LANES: dict[str, LaneKind | None] = {
-    "none": None,
-    "random control": "random",
-    "another strength": "other",
-}
 DRAW_SECONDS = 0.25
 
 
@@ -59,7 +53,7 @@ def draw() -> None:
         _earlier_turns(conversation)
     with dial:  # last, because it may ask the model: everything else is on the page by then
         last = conversation.turns[-1].message if conversation.turns else ""
-        meter.draw(circuit, last, _setting("chat-system", ""), busy)
+        meter.draw(circuit, last, asking.setting("chat-system", ""), busy)
 
 
 def _teach() -> None:
@@ -86,11 +80,6 @@ def _sent() -> int:
     return int(st.session_state.get("chat-sent", 0))
 
 
-def _setting(key: str, default: Any) -> Any:
-    value = st.session_state.get(key, default)
-    return default if value is None else value
-
-
 # --- sending ---
 
 
@@ -109,60 +98,15 @@ def _send(message: str, circuit: Circuit) -> None:
         return
     conversation = _conversation()
     try:
-        request, answers, settings = _request(message, circuit, conversation)
-    except StrengthError as error:
+        asked = asking.request(message, circuit, conversation)
+    except CnaError as error:
         st.toast(str(error))
         return
-    turn = Turn(message, answers, settings)
+    turn = Turn(message, [lane.answer for lane in asked.lanes], asked.settings)
     conversation.turns.append(turn)
     learning.make_way()
     st.session_state["chat-sent"] = _sent() + 1
-    st.session_state["chat-stream"] = stream.start(turn, request)
-
-
-def _request(
-    message: str, circuit: Circuit, conversation: Conversation
-) -> tuple[stream.Request, list[Answer], dict[str, Any]]:
-    strength, third = meter.strength(), THIRD_LANES[_setting("chat-third", "none")]
-    system, shared = _setting("chat-system", ""), bool(_setting("chat-shared", False))
-    lanes: list[Lane] = []
-    answers: list[Answer] = []
-
-    def add(kind: LaneKind, at: float, own: Circuit | None = None) -> None:
-        history = conversation.history("baseline" if shared else kind, system=system)
-        lanes.append(Lane([*history, {"role": "user", "content": message}], strength=at, circuit=own))
-        answers.append(Answer(kind, at))
-
-    add("baseline", 0.0)
-    add("steered", strength)
-    seed = int(_setting("chat-seed", 0))
-    if third == "random":
-        add("random", strength, random_circuit(circuit, seed))
-    elif third == "other":
-        add("other", float(_setting("chat-other", min(0.5, meter.highest()))))
-    top_k = int(_setting("chat-top-k", 0))
-    options = {
-        "max_new_tokens": int(_setting("chat-longest", 200)),
-        "temperature": float(_setting("chat-temperature", 0.0)),
-        "top_p": float(_setting("chat-top-p", 1.0)),
-        "top_k": top_k or None,
-        "repetition_penalty": float(_setting("chat-penalty", 1.0)),
-        "seed": seed,
-        "steer_prompt": not _setting("chat-written-only", False),
-    }
-    load_options = session.load_options()
-    settings = {
-        "model": session.model_name(),
-        **load_options,
-        "circuit_sha256": circuit.sha256,
-        "circuit_neurons": len(circuit),
-        "system": system,
-        "shared_history": shared,
-        **options,
-    }
-    measure = bool(_setting("chat-tokens", False))
-    request = stream.Request(session.model_name(), load_options, lanes, circuit, options, measure)
-    return request, answers, settings
+    st.session_state["chat-stream"] = stream.start(turn, asked)
 
 
 def _again(circuit: Circuit, message: str | None = None) -> None:
@@ -173,7 +117,7 @@ def _again(circuit: Circuit, message: str | None = None) -> None:
 
 
 def _replace(circuit: Circuit) -> None:
-    edited = str(_setting("chat-edited", ""))
+    edited = str(asking.setting("chat-edited", ""))
     if not edited.strip():
         st.toast("The message is empty; write something to ask.")
         return
@@ -221,13 +165,17 @@ def _settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     own = "None: the chat template's own, if it has one."
     st.text_area("System prompt", key="chat-system", height=80, placeholder=own, **keep)
+    _method_choice("Method of the steered lane", keys.METHOD, bind="query-params")
     st.selectbox(
         "Third lane",
-        list(THIRD_LANES),
+        list(asking.THIRD_LANES),
         key="chat-third",
-        help="A random control has as many neurons in each layer as the circuit: steering it should do nothing.",
+        help="The random control is the method's random twin, such as as many other neurons of the same layers: "
+        "steering it should do nothing.",
         **keep,
     )
+    if st.session_state.get("chat-third") == "another method":
+        _method_choice("Its method", "chat-third-method")
     if st.session_state.get("chat-third") == "another strength":
         st.number_input(
             "Its strength", -1.0, meter.highest(), min(0.5, meter.highest()), 0.05, key="chat-other", **keep
@@ -247,6 +195,19 @@ def _settings() -> None:
     right.number_input("Top-k (0: all)", 0, 1000, 0, 5, key="chat-top-k", **keep)
     right.number_input("Seed", 0, 2**31 - 1, 0, key="chat-seed", **keep)
     st.caption("With sampling, lanes share their random numbers: only steering makes them differ.")
+
+
+def _method_choice(label: str, key: str, **options: Any) -> None:
+    known = registry.methods()
+    st.selectbox(
+        label,
+        [method.key for method in known],
+        key=key,
+        format_func=lambda chosen: registry.method(chosen).label,
+        help="  \n".join(f"**{method.label}**: {method.title}." for method in known),
+        persist_state="session",
+        **options,
+    )
 
 
 def _export(circuit: Circuit, conversation: Conversation) -> None:
@@ -341,14 +302,14 @@ def _draw_traces(turn: Turn) -> None:
             None if baseline else np.array(answer.divergence, dtype=np.float64),
             **limits,
             parted_at=None if baseline else answer.parts_from(turn.answers[0]),
-            colour=COLOURS[answer.kind],
+            colour=colour_of(answer),
             dark=style.is_dark(),
         )
         column.plotly_chart(
             figure,
             key=f"trace-{answer.kind}-{turn.sent_at}",
             config={"displayModeBar": False},
-            alt=f"Circuit activity and divergence, token by token: {NAMES[answer.kind]}",
+            alt=f"Circuit activity and divergence, token by token: {name_of(answer)}",
         )
     st.caption(
         "**How to read this.** The strip: the circuit's mean activation while each token was chosen, vermilion as on "

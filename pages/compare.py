@@ -8,17 +8,17 @@ from cna_core.circuits import library
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, StoredRun, keep_run, stored_runs
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.registry import measures_of
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
-from cna_core.evaluation.tables import points_table, runs_beside
+from cna_core.evaluation.tables import beside_formats, points_table, runs_beside
 from cna_core.figures.compare import circuits_by_depth
 from cna_core.figures.dose_response import dose_response
-from cna_core.figures.percents import percent, points
-from cna_core.figures.sweep_curves import COSTS, REFUSAL, Curve, curves_of
+from cna_core.figures.sweep_curves import Curve, curves_of
 from pages.common import charts, chosen_circuit, keys, style
 
 RUNS_AT_MOST = 4
-LINES = ("Solid", "Dashed", "Dotted", "Dash-dotted")
 
 
 def draw() -> None:
@@ -80,42 +80,47 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         persist_state="session",
     )
 
-    def curves(measure: str) -> list[Curve]:
+    shown = list(dict.fromkeys(measure for run in runs for measure in measures_of(run) if measure.shown))
+
+    def curves(measure: type[Measure]) -> list[Curve]:
         found = [
             curve
-            for style_number, (run, name) in enumerate(zip(runs, names, strict=True))
-            for curve in curves_of(run, measure, name=name, style=style_number)
+            for place, (run, name) in enumerate(zip(runs, names, strict=True))
+            for curve in curves_of(run, measure.drawn_field(), name=name, place=place)
         ]
         return [curve for curve in found if curve.treatment in chosen]
 
-    panels = [(quantity, curves(quantity.measure)) for quantity in (REFUSAL, *COSTS)]
-    steps = [strength for run in runs for strength in run.settings.strengths]
-    charts.show(
-        dose_response(panels, strengths=(min(steps), max(steps)), dark=style.is_dark()),
-        "compare-dose",
-        " ".join(f"{line}: {name}." for line, name in zip(LINES, names, strict=False))
-        + " Bands are 95 % intervals; where they overlap widely, the runs may not differ.",
-        data=lambda: pd.concat([points_table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]),
-    )
+    if shown:
+        steps = [strength for run in runs for strength in run.settings.strengths]
+        panels = [(measure, curves(measure)) for measure in shown]
+        charts.show(
+            dose_response(panels, strengths=(min(steps), max(steps)), dark=style.is_dark()),
+            "compare-dose",
+            "Each run has a colour; dashes tell methods apart, thin curves are random twins. Bands are 95 % intervals; "
+            "where they overlap widely, the runs may not differ.",
+            data=lambda: pd.concat([points_table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]),
+        )
     st.subheader("At equal settings")
     other = names[1]
     if len(names) > 2:
         other = st.selectbox(f"{names[0]} against", names[1:], key="compare-against")
-    table = runs_beside(runs[0], runs[names.index(other)])
+    _at_equal_settings(runs[0], runs[names.index(other)], names[0], other)
+
+
+def _at_equal_settings(first: Run, second: Run, name: str, other: str) -> None:
+    table = runs_beside(first, second)
     if table.empty:
         st.caption("The runs share no setting (method, size, strength).")
         return
-    shares, changes = ["refused, first", "refused, second"], ["change", "change, low", "change, high"]
-    qualities = ["quality, first", "quality, second"]
-    numbers = shares + changes + qualities
-    table[numbers] = table[numbers].astype(float)
-    styled = table.style.format("{:g}".format, subset=["circuit, %", "strength"], na_rep="")
-    styled.format(percent, subset=shares, na_rep="").format(points, subset=changes, na_rep="")
-    styled.format("{:.3f}".format, subset=qualities, na_rep="")
+    formats = beside_formats(first, second)
+    table = table.astype(dict.fromkeys(formats, float))
+    styled = table.style
+    for column, say in formats.items():
+        styled = styled.format(say, subset=[column], na_rep="")
     st.dataframe(styled, hide_index=True, key="compare-table")
     st.caption(
-        f"First: {names[0]}; second: {other}. Changes, in percentage points with 95 % intervals, are paired prompt by "
-        "prompt; they are empty where the runs asked other prompts."
+        f"First: {name}; second: {other}. Changes of refusal, in percentage points with 95 % intervals, are paired "
+        "prompt by prompt; they are empty where the runs asked other prompts."
     )
 
 

@@ -4,14 +4,16 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.dials import fraction_of
 from cna_core.evaluation.profile import CausalProfile
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import duration_in_words
 from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, layer_profile, style
 from pages.common.watching import this_session
-from pages.evaluating import order, results, shelf, work
+from pages.evaluating import order, results, shelf, summary, work
 from pages.inspecting import panes
 
 
@@ -50,24 +52,25 @@ def _set_up() -> None:
         f"**{circuit.model.name}** and its circuit of **{len(circuit):,} neurons**."
     )
     with st.container(border=True):
-        wanted = order.ask(circuit, activations)
-        if wanted is not None:
-            _offer_start(wanted, circuit)
+        ordered = order.ask(circuit, activations)
+        if ordered is not None:
+            _offer_start(ordered, circuit)
     _search(circuit)
     _profile(circuit)
 
 
-def _offer_start(wanted: order.Order, circuit: Circuit) -> None:
-    answers = len(wanted.prompts) + len(wanted.benign or ()) + len(wanted.borderline or ())
+def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
+    answers = sum(len(prompts) for prompts in ordered.sets.values())
+    settings = len(ordered.settings(ordered.fractions or ()))
     row = st.container(horizontal=True, vertical_alignment="center")
     # No callback: it would be given the order of the run before, without what was chosen a moment ago.
     if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
-        st.session_state[keys.EVALUATION_STARTED] = work.start(wanted, circuit, findings.activations()).key
+        st.session_state[keys.EVALUATION_STARTED] = work.start(ordered, circuit, findings.activations()).key
         st.rerun()
     pace = work.pace(circuit)
-    about = f"{wanted.settings} settings × {answers} prompts"
+    about = f"{settings} settings × {answers} prompts"
     if pace is not None:
-        about += f" · about {duration_in_words(wanted.seconds(pace))}"
+        about += f" · about {duration_in_words(pace.seconds_of(ordered, settings))}"
         row.caption(about)
         return
     timing = work.pace_job()
@@ -156,7 +159,7 @@ def _search(circuit: Circuit) -> None:
             return
         job = jobs.get(key)
         activations = findings.activations()
-        own = order.fraction_of(circuit)
+        own = fraction_of(circuit)
         sizes = tuple(size for size in (*order.OTHER_SIZES, own) if activations is not None or size <= own)
         st.button(
             "Search",
@@ -170,7 +173,7 @@ def _search(circuit: Circuit) -> None:
         if found is not None and found.point is None:
             st.info("No setting of this grid halves refusal; try a larger circuit.")
         elif found is not None and found.point is not None:
-            st.markdown(results.describe(found.point))
+            st.markdown(summary.describe(found.point))
             if st.button("Use it in Chat", icon=":material/forum:", key="evaluate-use-found", type="primary"):
                 results.use_in_chat(circuit, found.point.setting)
 

@@ -35,7 +35,7 @@ command_line = typer.Typer(
     rich_markup_mode=None,
 )
 for command in COMMANDS:
-    command_line.command()(command)
+    command_line.command(cls=evaluation.EvaluateCommand if command is evaluation.evaluate else None)(command)
 
 
 def show_version(wanted: bool) -> None:

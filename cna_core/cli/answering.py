@@ -2,28 +2,46 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cna_core.cli.loading import load
-from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Quantization, TrustRemoteCode
+from cna_core.cli.loading import contrast_set, load
+from cna_core.cli.options import (
+    Device,
+    DeviceMap,
+    Dtype,
+    Model,
+    PromptSource,
+    Quantization,
+    TrustRemoteCode,
+)
 from cna_core.cli.terminal import working, write
 from cna_core.progress import Stage, tell
 
 
 def generate(
     model: Model,
-    circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
     prompt: Annotated[str, typer.Option(help="What to ask.")],
+    circuit: Annotated[
+        Path | None,
+        typer.Option(help="Circuit file that attribute wrote; methods on neurons need one.", show_default=False),
+    ] = None,
     strength: Annotated[
         list[float] | None,
         typer.Option(
             help="0 baseline, 1 ablated, 2 inverted; give it several times.  [default: 0, 1]", show_default=False
         ),
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How the model is steered; see below.  [default: scale]", show_default=False)
+    ] = None,
+    positive: PromptSource = None,
+    negative: PromptSource = None,
     system: Annotated[str | None, typer.Option(help="System prompt.", show_default=False)] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer.  [default: 200]", show_default=False)
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     seed: int = 0,
@@ -34,44 +52,39 @@ def generate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Answer one prompt at several strengths from one batched decode."""
+    """Answer one prompt at several strengths from one batched decode.
+
+    --positive and --negative are the discovery prompts for methods that are fitted on prompts.
+    """
     from cna_core.circuits.circuit import Circuit
-    from cna_core.decoding.lanes import Lane
+    from cna_core.decoding.lanes import LONGEST_ANSWER, Lane
     from cna_core.decoding.lanes import generate as decode
+    from cna_core.evaluation.fitting import fit
+    from cna_core.interventions import registry
     from cna_core.prompts.chat_format import as_messages
 
     strengths = strength or [0.0, 1.0]
-    chosen = Circuit.load(circuit)
+    wanted = registry.method(method or registry.DEFAULT_METHOD)
+    chosen = Circuit.load(circuit) if circuit else None
+    longest = max_new_tokens or LONGEST_ANSWER
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
-        chosen.check_model(loaded.identity)
-        lanes = [Lane(as_messages(prompt, system), strength=value) for value in strengths]
+        fitted = fit(loaded, wanted.key, chosen, contrast_set(positive, negative), **watching)
+        lanes = [Lane(as_messages(prompt, system), strength=value, method=fitted) for value in strengths]
         texts = ["" for _ in lanes]
-        steps = decode(
-            loaded,
-            lanes,
-            chosen,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            stop=watching["stop"],
-        )
+        sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
+        steps = decode(loaded, lanes, chosen, max_new_tokens=longest, stop=watching["stop"], **sampling)
         for number, step in enumerate(steps):
             texts[step.lane] += step.text
-            written = min(max_new_tokens, number // len(lanes) + 1)
-            tell(watching["progress"], Stage.WRITING_ANSWERS, written, max_new_tokens, "tokens")
+            written = min(longest, number // len(lanes) + 1)
+            tell(watching["progress"], Stage.WRITING_ANSWERS, written, longest, "tokens")
     if as_json:
         answers = [
             {"strength": value, "multiplier": 1 - value, "text": text}
             for value, text in zip(strengths, texts, strict=True)
         ]
-        write(
-            json.dumps(
-                {"model": loaded.identity.model_dump(), "prompt": prompt, "answers": answers}, ensure_ascii=False
-            ),
-            None,
-        )
+        about = {"model": loaded.identity.model_dump(), "method": wanted.key, "prompt": prompt, "answers": answers}
+        write(json.dumps(about, ensure_ascii=False), None)
         return
     for value, text in zip(strengths, texts, strict=True):
-        write(f"--- strength {value:g} (multiplier {1 - value:g})\n{text.strip()}", None)
+        write(f"--- strength {value:g} ({wanted.label})\n{text.strip()}", None)

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cna_core.decoding.lanes import Step
+from cna_core.interventions.registry import DEFAULT_METHOD, label_of
 from cna_core.prompts.chat_format import Message
 
-LaneKind = Literal["baseline", "steered", "random", "other"]
+LaneKind = Literal["baseline", "steered", "random", "other", "method"]
 
 FORMAT = "cna-conversation/1"
 
@@ -30,6 +31,7 @@ class Answer:
         finish_reason: see `Step`; None while it is written, and where it was stopped.
         seconds_to_first: from sending to the first token; None before.
         seconds: from the first token to the last one.
+        method: the key of how it is steered; a random lane has its random twin.
     """
 
     kind: LaneKind
@@ -41,6 +43,7 @@ class Answer:
     finish_reason: str | None = None
     seconds_to_first: float | None = None
     seconds: float = 0.0
+    method: str = DEFAULT_METHOD
 
     @property
     def text(self) -> str:
@@ -139,7 +142,8 @@ class Conversation:
                 continue
             for answer in turn.answers:
                 ending = answer.finish_reason or "stopped"
-                title = f"{answer.kind}, strength {answer.strength:g} (× {1 - answer.strength:g})"
+                how = "" if answer.kind == "baseline" else f" ({label_of(answer.method)})"
+                title = f"{answer.kind}, strength {answer.strength:g}{how}"
                 lines += ["", f"### {title} · {len(answer.token_ids)} tokens · {ending}", "", *_fenced(answer.text)]
         return "\n".join(lines) + "\n"
 

@@ -5,11 +5,9 @@ Pure functions of numbers; knows nothing about models, text or steering.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from cna_core.evaluation.measures.contract import Reads
 from cna_core.evaluation.runs import SetName
-
-Reads = Literal["answers", "first-token"]
 
 
 @dataclass(frozen=True)

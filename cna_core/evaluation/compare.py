@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, CnaError
-from cna_core.evaluation.runs import Point, Run
+from cna_core.evaluation.measures.numbers import percent
+from cna_core.evaluation.runs import Run
+from cna_core.evaluation.tables import beside_formats, runs_beside
 
 Rows = Sequence[Sequence[str]]
 
@@ -38,9 +41,9 @@ def compare_circuits(first: Circuit, second: Circuit) -> str:
         ["", "first", "second"],
         _row("model", first, second, lambda circuit: circuit.model.name),
         _row("neurons", first, second, lambda circuit: f"{len(circuit):,}"),
-        _row("in the final 10 % of layers", first, second, lambda circuit: _percent(circuit.concentration(0.10))),
-        _row("in the final 3 layers", first, second, lambda circuit: _percent(circuit.concentration(3))),
-        _row("in the final quarter", first, second, lambda circuit: _percent(circuit.concentration(0.25))),
+        _row("in the final 10 % of layers", first, second, lambda circuit: percent(circuit.concentration(0.10))),
+        _row("in the final 3 layers", first, second, lambda circuit: percent(circuit.concentration(3))),
+        _row("in the final quarter", first, second, lambda circuit: percent(circuit.concentration(0.25))),
     ]
     if first.model.layout != second.model.layout:
         return _table(rows) + "\nThe models have different layers, so their neurons cannot be matched."
@@ -56,29 +59,27 @@ def compare_circuits(first: Circuit, second: Circuit) -> str:
 
 
 def compare_runs(first: Run, second: Run) -> str:
-    """Refusal and its costs at the settings that both runs have."""
-    points = [
-        {(point.treatment, point.strength, point.fraction): point for point in run.points} for run in (first, second)
-    ]
-    shared = [setting for setting in points[0] if setting in points[1]]
+    """What was measured at the settings that both runs have, measure by measure."""
     heading = f"first: {first.name or first.model.name}\nsecond: {second.name or second.model.name}\n"
-    if not shared:
+    table = runs_beside(first, second)
+    if table.empty:
         return heading + "The runs share no setting (method, strength, circuit size)."
-    rows = [["method", "strength", "size", "refusal", "benign", "borderline", "quality", "knowledge"]]
-    order = first.treatments
-    for treatment, strength, fraction in sorted(shared, key=lambda at: (order.index(at[0]), at[2] or 0, at[1])):
-        pair = [points[side][treatment, strength, fraction] for side in (0, 1)]
-        size = f"{100 * fraction:g} %" if fraction else ""
+    formats = beside_formats(first, second)
+    measured = [name.removesuffix(", first") for name in table if name.endswith(", first")]
+    rows = [["method", "strength", "size", *measured]]
+    for line in table.to_dict("records"):
+        size = line["circuit, %"]
         rows.append(
             [
-                treatment.label,
-                f"{strength:g}",
-                size,
-                _both(pair, "refusal_rate", _percent),
-                _both(pair, "benign_refusal_rate", _percent),
-                _both(pair, "borderline_refusal_rate", _percent),
-                _both(pair, "quality", "{:.3f}".format),
-                _both(pair, "knowledge", _percent),
+                line["method"],
+                f"{line['strength']:g}",
+                "" if pd.isna(size) else f"{size:g} %",
+                *(
+                    " → ".join(
+                        _said(line[f"{name}, {which}"], formats[f"{name}, {which}"]) for which in ("first", "second")
+                    )
+                    for name in measured
+                ),
             ]
         )
     return heading + _table(rows)
@@ -98,13 +99,8 @@ def _row(label: str, first: Circuit, second: Circuit, say: Callable[[Circuit], s
     return [label, say(first), say(second)]
 
 
-def _both(pair: Sequence[Point], measure: str, say: Callable[[float], str]) -> str:
-    values = [getattr(point, measure) for point in pair]
-    return " → ".join("–" if value is None else say(value) for value in values)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _said(value: float | None, say: Callable[[float], str]) -> str:
+    return "–" if value is None or pd.isna(value) else say(value)
 
 
 def _table(rows: Rows) -> str:

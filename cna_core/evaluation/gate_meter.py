@@ -34,6 +34,8 @@ from cna_core.decoding.lanes import Lane, first_token_logits
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.first_words import Opening, first_words
 from cna_core.evaluation.refusal import detect_refusal, detector_identity
+from cna_core.interventions.intervention import Intervention
+from cna_core.interventions.registry import DEFAULT_METHOD
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
@@ -189,6 +191,7 @@ def refusal_chance(
     strengths: Sequence[float],
     openings: RefusalOpenings,
     *,
+    method: str | Intervention = DEFAULT_METHOD,
     prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
 ) -> NDArray[np.float64]:
@@ -196,6 +199,7 @@ def refusal_chance(
 
     Args:
         openings: what `calibrate_openings` learnt of this model.
+        method: as for a `Lane`.
         prefixes: what the model has read before, for each strength: only the message itself is read then.
 
     Raises:
@@ -203,7 +207,7 @@ def refusal_chance(
         PromptError: the conversation is empty or too long.
         StoppedError: `stop` was set.
     """
-    lanes = [Lane(messages, strength=float(strength)) for strength in strengths]
+    lanes = [Lane(messages, float(strength), method) for strength in strengths]
     return openings.chance(first_token_logits(model, lanes, circuit, prefixes=prefixes, stop=stop))
 
 

@@ -3,7 +3,7 @@
 A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
 In it: about.json (the run without figures), circuit.json and inputs.json (what it needs to go on), journal-N.jsonl (one
 line a finished batch, one file a process), and run.json once it is whole. Knows nothing about models; what the records
-mean is the business of `measures.py` and `points.py`.
+mean is the business of `measures/` and `points.py`.
 """
 
 import hashlib
@@ -187,8 +187,11 @@ class Journal:
 
 
 def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSettings) -> str:
-    """16 hexadecimal digits that two runs share exactly when they measure the same."""
-    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json()]
+    """16 hexadecimal digits that two runs share exactly when they measure the same.
+
+    How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
+    """
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude={"circuit"})]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -23,9 +23,11 @@ from cna_core.paths import ASSETS
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.public import find_public
+from cna_core.prompts.public_catalog import PREFIX
 
 BUILTIN_QUESTIONS = ASSETS / "knowledge" / "questions.jsonl"
 LETTERS = "ABCDEFGHIJ"
+BUILT_IN = "built-in"
 MMLU = "mmlu"
 """Its name in the catalog of public sets."""
 FOUR_CHOICES = 0.25
@@ -88,6 +90,31 @@ def read_questions(path: str | Path) -> tuple[Question, ...]:
     return questions
 
 
+def questions_from(
+    source: str,
+    limit: int | None = None,
+    *,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[Question, ...]:
+    """The questions of a source as a person names it.
+
+    Args:
+        source: "built-in", a public set ("public:mmlu"; "hub" is an older name of it), or a file or folder.
+        limit: at most so many, evenly spread over them.
+
+    Raises:
+        RunError, PromptError: there are none there.
+        StoppedError: stopped.
+    """
+    if source == BUILT_IN:
+        return spread(builtin_questions(), limit)
+    source = f"{PREFIX}{MMLU}" if source == "hub" else source
+    if source.startswith(PREFIX):
+        return public_questions(source, limit=limit, progress=progress, stop=stop)
+    return spread(read_questions(source), limit)
+
+
 def public_questions(
     name: str = MMLU,
     *,
@@ -136,11 +163,6 @@ def question_messages(question: Question) -> list[Message]:
     return as_messages(f"{question.question.strip()}\n{choices}\n\nAnswer with the letter only: {letters}.")
 
 
-def chance_of(questions: Sequence[Question]) -> float | None:
-    """The share of right answers that guessing gives; None where there are no questions."""
-    return sum(1 / len(question.choices) for question in questions) / len(questions) if questions else None
-
-
 def said_of_chance(baseline: Point) -> str:
     """One sentence where the unsteered model answers no better than by guessing, for then nothing can be lost; else "".
 
@@ -148,7 +170,8 @@ def said_of_chance(baseline: Point) -> str:
     share asked four choices a question.
     """
     known = baseline.estimate("knowledge")
-    chance = FOUR_CHOICES if baseline.knowledge_chance is None else baseline.knowledge_chance
+    guessed = baseline.estimate("knowledge_chance")
+    chance = FOUR_CHOICES if guessed is None else guessed.value
     if known is None or not known.low <= chance <= known.high:
         return ""
     return (

@@ -5,7 +5,7 @@ Knows batches and tokens; measures nothing about refusals.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cna_core.circuits.circuit import Circuit
@@ -13,8 +13,9 @@ from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_plan import SweepPlan
-from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH
+from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report, Stage, tell
 from cna_core.prompts.chat_format import Message, as_messages, encode
@@ -48,19 +49,38 @@ class Pace:
         read: int,
         questions: int,
         max_new_tokens: int,
-        perplexity_prompts: int = 0,
+        read_again: int = 0,
     ) -> float:
         """Seconds of a sweep.
 
         Args:
             settings: how many, the baseline among them.
             written, read, questions: prompts that are answered, prompts whose first token is read, and questions.
-            perplexity_prompts: prompts whose answers are read again by the unsteered model.
+            read_again: prompts whose answers are read again by the unsteered model.
         """
         tokens = self.prompt_tokens * (written + read + QUESTION_FACTOR * questions)
-        tokens += (self.prompt_tokens + max_new_tokens) * perplexity_prompts
+        tokens += (self.prompt_tokens + max_new_tokens) * read_again
         steps = max_new_tokens * written * settings / self.rows
         return self.reading_seconds * tokens * settings + self.step_seconds * steps
+
+    def seconds_of(self, wanted: SweepSettings, settings: int) -> float:
+        """Seconds of a sweep as it was ordered, at so many settings."""
+        kinds = wanted.measured
+        lengths = {kind: len(prompts) for kind, prompts in wanted.sets.items()}
+        known = 0 if isinstance(wanted.knowledge, str) else len(wanted.knowledge)
+        asked = (wanted.questions or known) if wanted.knowledge else 0
+
+        def total(chosen: Iterable[SetName]) -> int:
+            return sum(lengths.get(kind, 0) for kind in set(chosen))
+
+        return self.seconds(
+            settings,
+            written=total(kind.prompt_set for kind in kinds if kind.reads == "answers"),
+            read=total(kind.prompt_set for kind in kinds if kind.reads == "first-token"),
+            questions=asked if any(kind.prompt_set == "knowledge" for kind in kinds) else 0,
+            max_new_tokens=wanted.max_new_tokens,
+            read_again=total(kind.prompt_set for kind in kinds if kind.reads_answers_again),
+        )
 
 
 def measure_pace(
@@ -116,12 +136,13 @@ def estimate(
         model, plan.circuits[max(plan.circuits)], rows, plan.run.settings.prompts["harmful"].texts, stop=stop
     )
     longest = plan.run.settings.max_new_tokens
+    read_again = {measure.prompt_set for measure in plan.measures if measure.reads_answers_again}
     seconds = 0.0
     for batch in left:
         read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
         seconds += read * pace.reading_seconds
         if batch.reads == "answers":
             seconds += longest * pace.step_seconds
-            if batch.prompt_set == "harmful" and "perplexity" in plan.run.settings.measures:
+            if batch.prompt_set in read_again:
                 seconds += (read + len(batch.cells) * longest) * pace.reading_seconds
     return seconds

@@ -1,17 +1,19 @@
 """From what was noted for each prompt to a run's points and answers: pure functions of records."""
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from cna_core.evaluation.journal import Record, cells
-from cna_core.evaluation.measures import Measure
-from cna_core.evaluation.runs import Point, RunAnswer
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.runs import Point, RunAnswer, SetName
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 
 
 def points_of(
-    settings: Sequence[Setting], fractions: Sequence[float], measures: Sequence[Measure], records: Sequence[Record]
+    settings: Sequence[Setting],
+    fractions: Sequence[float],
+    measures: Sequence[type[Measure]],
+    records: Sequence[Record],
 ) -> tuple[Point, ...]:
     """A point for each setting that has records, in the settings' order; the baseline's once for every curve.
 
@@ -31,10 +33,10 @@ def points_of(
         for measure in measures:
             table = tables[measure.reads, measure.prompt_set]
             mine, before = table.get(setting, {}), table.get(BASELINE, {})
-            taken = [prompt for prompt, record in mine.items() if measure.name in record.observations]
+            taken = [prompt for prompt, record in mine.items() if measure.key in record.observations]
             if taken:
-                observations = [mine[prompt].observations[measure.name] for prompt in taken]
-                paired = [before[prompt].observations[measure.name] for prompt in taken if prompt in before]
+                observations = [mine[prompt].observations[measure.key] for prompt in taken]
+                paired = [before[prompt].observations[measure.key] for prompt in taken if prompt in before]
                 fields |= measure.summarise(observations, paired)
         if fields:
             prompts = len(harmful.get(setting, {}))
@@ -52,13 +54,15 @@ def points_of(
     return tuple(points)
 
 
-def answers_of(settings: Sequence[Setting], records: Iterable[Record]) -> tuple[RunAnswer, ...]:
-    """All answers, set by set, prompt by prompt, in the settings' order."""
+def answers_of(
+    settings: Sequence[Setting], measures: Sequence[type[Measure]], records: Iterable[Record]
+) -> tuple[RunAnswer, ...]:
+    """All answers with what the measures say of each, set by set, prompt by prompt, in the settings' order."""
     order = {setting: place for place, setting in enumerate(settings)}
     written = [record for record in records if record.text is not None and record.setting in order]
-    sets = ("harmful", "benign", "borderline", "knowledge")
+    sets = get_args(SetName)
     written.sort(key=lambda record: (sets.index(record.prompt_set), record.prompt, order[record.setting]))
-    return tuple(_answer(record) for record in written)
+    return tuple(_answer(record, measures) for record in written)
 
 
 def _curves_through(
@@ -71,9 +75,11 @@ def _curves_through(
     return list(every) or [(BASELINE.treatment, fraction) for fraction in fractions]
 
 
-def _answer(record: Record) -> RunAnswer:
-    noted = {name: value for observation in record.observations.values() for name, value in observation.items()}
-    tokens = noted.get("tokens", 0)
+def _answer(record: Record, measures: Sequence[type[Measure]]) -> RunAnswer:
+    said: dict[str, Any] = {}
+    for measure in measures:
+        if measure.key in record.observations:
+            said |= measure.of_answer(record.observations[measure.key])
     return RunAnswer(
         prompt=record.prompt,
         set=record.prompt_set,
@@ -82,7 +88,5 @@ def _answer(record: Record) -> RunAnswer:
         strength=record.setting.strength,
         fraction=record.setting.fraction,
         text=record.text or "",
-        refused=bool(noted["refused"]) if "refused" in noted else None,
-        quality=noted.get("quality"),
-        perplexity=math.exp(noted["surprise"] / tokens) if tokens else None,
+        **said,
     )

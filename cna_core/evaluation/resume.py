@@ -1,40 +1,26 @@
 """A run that goes on: its plan made again from what it left in the cache folder.
 
-The settings are in the run itself; prompts for CAA, knowledge questions and the circuit lie beside it. Measures are
-made again by name, so only those of this project can go on by themselves; for others, call `evaluate` again with the
-same arguments. Measures nothing.
+The settings are in the run itself; prompts that methods are fitted with, knowledge questions and the circuit lie beside
+it. Methods and measures are found again by key, so one that is not registered any more must be imported first. Measures
+nothing.
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from cna_core.errors import RunError
-from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
 from cna_core.evaluation.journal import Journal, run_identity
-from cna_core.evaluation.judge import Judge, JudgedRefusalRate
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Knowledge, Measure, RefusalChance, default_measures
+from cna_core.evaluation.measures.registry import measures
 from cna_core.evaluation.points import answers_of, points_of
-from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName
+from cna_core.evaluation.runs import PromptsUsed, Run
 from cna_core.evaluation.setting import settings_of
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
-from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet, PromptSet
-
-_NO_OPENINGS = RefusalOpenings(
-    ModelIdentity(name="", revision="", layers=0, neurons_per_layer=0, dtype=""),
-    "",
-    np.empty(0, dtype=np.int64),
-    np.empty(0),
-    np.empty(0),
-)
 
 
 def inputs_of(plan: SweepPlan) -> dict[str, Any]:
@@ -69,7 +55,8 @@ def plan_of_stored(
         fractions=settings.fractions,
         methods=settings.methods,
         controls=settings.controls,
-        measures=tuple(_measures(model, settings, questions, progress, stop)),
+        measures=settings.measures,
+        measure_settings=settings.measure_settings,
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
         knowledge=tuple(questions),
@@ -77,11 +64,18 @@ def plan_of_stored(
         rows_per_batch=settings.rows_per_batch,
         name=about.name,
     )
-    plan = plan_sweep(model, circuit, wanted)
-    if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
+    plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)
+    if about.model != model.identity:
         raise RunError(
             f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
+        )
+    if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
+        ours, theirs = plan.run.settings.model_dump(), settings.model_dump()
+        changed = [name for name in ours if ours[name] != theirs[name] and name != "circuit"]
+        raise RunError(
+            f"What this run measures has changed since it was started ({', '.join(changed) or 'the circuit'}); "
+            "start a new run."
         )
     return replace(plan, stored_as=identity)
 
@@ -101,44 +95,14 @@ def run_so_far(identity: str) -> Run:
     done = journal.read()
     records = [record for part in done.values() for record in part]
     settings = settings_of(used.strengths, used.fractions, used.methods, used.controls)
-    measures = [measure for name in used.measures if (measure := _for_summing_up(name)) is not None]
-    found = {"points": points_of(settings, used.fractions, measures, records), "answers": answers_of(settings, records)}
+    known = {measure.key: measure for measure in measures()}
+    taken = [known[key] for key in used.measures if key in known]  # of others, the figures are not known here
+    found = {
+        "points": points_of(settings, used.fractions, taken, records),
+        "answers": answers_of(settings, taken, records),
+    }
     return about.model_copy(update=found | {"finished": bool(batches) and len(done) >= batches})
-
-
-def _for_summing_up(name: str) -> Measure | None:
-    """A measure that can sum up what was observed; those that were plugged in are unknown here."""
-    known: list[Measure] = [*default_measures(["harmful", "benign", "borderline"]), Knowledge(())]
-    known.append(RefusalChance(_NO_OPENINGS))
-    kinds: tuple[SetName, ...] = ("harmful", "benign", "borderline")
-    known += [JudgedRefusalRate(Judge("http://", ""), kind) for kind in kinds]
-    return next((measure for measure in known if measure.name == name), None)
 
 
 def _prompts(used: PromptsUsed | None) -> PromptSet | None:
     return PromptSet(used.name, used.texts) if used else None
-
-
-def _measures(
-    model: LoadedModel,
-    settings: RunSettings,
-    questions: Sequence[Question],
-    progress: Report | None,
-    stop: threading.Event | None,
-) -> list[Measure]:
-    metered = "refusal_chance" in settings.measures
-    openings = calibrate_openings(model, progress=progress, stop=stop) if metered else None
-    known: dict[str, Measure] = {
-        measure.name: measure for measure in default_measures(list(settings.prompts), questions, openings)
-    }
-    for name in settings.measures:
-        if name.startswith("judged_"):
-            asked = settings.measure_settings[name]
-            known[name] = JudgedRefusalRate(Judge(asked["endpoint"], asked["model"]), _set_of(name))
-    if missing := [name for name in settings.measures if name not in known]:
-        raise RunError(f"The measure {missing[0]!r} was plugged in; call evaluate with it to go on with this run.")
-    return [known[name] for name in settings.measures]
-
-
-def _set_of(name: str) -> Any:
-    return next((kind for kind in ("benign", "borderline") if kind in name), "harmful")

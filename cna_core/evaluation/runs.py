@@ -92,53 +92,41 @@ class _AtSetting(BaseModel):
 
 
 class Point(_AtSetting):
-    """What was measured at one setting; a measure that was not asked for is None, and absent from the file.
+    """What was measured at one setting; the measures' values are further fields, absent where they were not taken.
 
-    Rates are shares; intervals are 95 %: Wilson's for rates, bootstrap over prompts for means, paired for changes.
-    `knowledge_chance` is what guessing gives. Measures that are plugged in add fields of their own.
+    Which fields a measure has, and what they mean, is its own business (measures/). Numbers, and pairs of numbers: 95 %
+    intervals, Wilson's for rates, bootstrap over prompts for means, paired for changes.
     """
 
-    prompts: int = 0
-    refusal_rate: float | None = None
-    refusal_interval: tuple[float, float] | None = None
-    benign_refusal_rate: float | None = None
-    benign_refusal_interval: tuple[float, float] | None = None
-    borderline_refusal_rate: float | None = None
-    borderline_refusal_interval: tuple[float, float] | None = None
-    refusal_chance: float | None = None
-    refusal_chance_interval: tuple[float, float] | None = None
-    quality: float | None = None
-    quality_interval: tuple[float, float] | None = None
-    benign_quality: float | None = None
-    benign_quality_interval: tuple[float, float] | None = None
-    perplexity: float | None = None
-    perplexity_interval: tuple[float, float] | None = None
-    benign_kl: float | None = None
-    benign_kl_interval: tuple[float, float] | None = None
-    knowledge: float | None = None
-    knowledge_interval: tuple[float, float] | None = None
-    knowledge_chance: float | None = None
-    knowledge_change: float | None = None
-    knowledge_change_interval: tuple[float, float] | None = None
+    __pydantic_extra__: dict[str, float | tuple[float, float] | None] = Field(init=False)
 
-    def estimate(self, measure: str) -> Estimate | None:
+    prompts: int = 0
+
+    @property
+    def fields(self) -> dict[str, float | tuple[float, float]]:
+        """What the measures found, by field."""
+        return {name: value for name, value in (self.__pydantic_extra__ or {}).items() if value is not None}
+
+    def estimate(self, field: str) -> Estimate | None:
         """A measure's value with its interval (the value twice where there is none), or None if it was not taken."""
-        value = getattr(self, measure, None)
-        if value is None:
+        value = self.fields.get(field)
+        if value is None or isinstance(value, tuple):
             return None
-        low, high = getattr(self, f"{measure.removesuffix('_rate')}_interval", None) or (value, value)
+        interval = self.fields.get(f"{field.removesuffix('_rate')}_interval")
+        low, high = interval if isinstance(interval, tuple) else (value, value)
         return Estimate(value, low, high)
 
 
 class RunAnswer(_AtSetting):
-    """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once."""
+    """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once.
+
+    Measures may say more of an answer in further fields.
+    """
 
     prompt: int
     prompt_set: SetName = Field(alias="set")
     text: str
     refused: bool | None = None
-    quality: float | None = None
-    perplexity: float | None = None
 
 
 class Run(BaseModel):

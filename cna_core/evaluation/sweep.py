@@ -17,44 +17,34 @@ from cna_core.decoding.lanes import first_token_logits, generate
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
-from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure, Reading
+from cna_core.evaluation.measures.contract import Reading
 from cna_core.evaluation.old_formats import methods_and_controls
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.setting import BASELINE
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
-from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, ROWS_PER_BATCH, SweepSettings
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 from cna_core.prompts.chat_format import Message
-from cna_core.prompts.sets import ContrastSet, PromptSet
+from cna_core.prompts.sets import PromptSet
 
 
 def evaluate(
     model: LoadedModel,
     circuit: Circuit | Activations,
     prompts: PromptSet | None = None,
-    strengths: Sequence[float] = DEFAULT_STRENGTHS,
-    fractions: Sequence[float] | None = None,
-    benign: PromptSet | None = None,
-    borderline: PromptSet | None = None,
-    controls: bool | Sequence[str] = True,
-    measures: Sequence[Measure] | None = None,
-    max_new_tokens: int = 64,
-    seed: int = 0,
-    out: str | Path | None = None,
+    strengths: Sequence[float] | None = None,
     *,
     methods: Sequence[str] | None = None,
-    knowledge: Sequence[Question] = (),
+    controls: bool | Sequence[str] = True,
     activations: Activations | None = None,
-    contrast: ContrastSet | None = None,
-    rows_per_batch: int = ROWS_PER_BATCH,
-    name: str = "",
+    out: str | Path | None = None,
     fresh: bool = False,
     partial: Callable[[Run], None] | None = None,
     progress: Report | None = None,
     stop: threading.Event | None = None,
+    **wanted: Any,
 ) -> Run:
     """Measure refusal and its costs at every setting; a run that was interrupted goes on where it was.
 
@@ -63,22 +53,16 @@ def evaluate(
     Args:
         circuit: a circuit, or activations to select one from.
         prompts: harmful prompts; None: the built-in evaluation set.
-        strengths: 0 is always measured too.
-        fractions: circuit sizes as shares of all neurons; None: the circuit's own. Sizes above it need `activations`.
-        benign, borderline: sets on which refusals are costs; None: not measured.
-        controls: whether the random twin of each method is measured too. The old spelling, "random" and "caa", is read
-            as it was meant: the circuit's twin, and CAA.
-        measures: what to take; None: all that the sets allow. See `measures.py` for the contract.
-        seed: draws the random twins.
+        strengths, methods: how strongly, and keys of what is done to the model; None: `SweepSettings` says which.
+        controls: whether the random twin of each method is measured too. The spelling of earlier versions, "random" and
+            "caa", is read as it was meant: the circuit's twin, and CAA.
+        activations: what the circuit was selected from; circuit sizes above its own need it.
         out: where to write the run as cna-run/2, beside the cache folder's copy.
-        methods: keys of what is done to the model; None: the circuit scaled, and CAA.
-        knowledge: multiple-choice questions; empty: not measured.
-        contrast: the prompts that methods are fitted with; None: the activations', else the built-in ones (then the run
-            says so where the circuit was found with others).
-        rows_per_batch: rows that go through the model together.
-        name: what to call the run in lists.
         fresh: forget what an earlier start of the same run measured.
         partial: called after each batch with the run so far.
+        wanted: any other field of `SweepSettings` (sweep_settings.py), which also holds every default: fractions,
+            benign, borderline, knowledge, questions, measures, measure_settings, max_new_tokens, seed,
+            rows_per_batch, contrast, name.
 
     Returns:
         The run, the same in every process.
@@ -87,25 +71,16 @@ def evaluate(
         CircuitError: the circuit belongs to another model, or is smaller than a fraction asked for.
         RunError: a setting cannot be used, or the file cannot be written.
         StoppedError: `stop` was set; what was finished is kept.
+
+    Example:
+        run = evaluate(model, circuit, strengths=[0, 0.5, 1], methods=("scale", "caa"))
+        print(markdown_table(run))
     """
     chosen, twins = methods_and_controls(methods, controls)
-    wanted = SweepSettings(
-        prompts=prompts or PromptSet.builtin("evaluation-harmful"),
-        strengths=tuple(strengths),
-        fractions=tuple(fractions) if fractions else None,
-        benign=benign,
-        borderline=borderline,
-        methods=chosen,
-        controls=twins,
-        measures=None if measures is None else tuple(measures),
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        knowledge=tuple(knowledge),
-        contrast=contrast,
-        rows_per_batch=rows_per_batch,
-        name=name,
-    )
-    plan = plan_sweep(model, circuit, wanted, activations)
+    given = {"prompts": prompts, "strengths": strengths}
+    wanted |= {name: value for name, value in given.items() if value is not None}
+    settings = SweepSettings(**wanted, methods=chosen, controls=twins)
+    plan = plan_sweep(model, circuit, settings, activations, progress=progress, stop=stop)
     run = run_plan(model, plan, fresh=fresh, partial=partial, progress=progress, stop=stop)
     if out is not None and processes_for(model.device).place == 0:
         run.save(out)
@@ -195,7 +170,7 @@ def measured(
         if (measure.reads, measure.prompt_set) == (batch.reads, batch.prompt_set):
             raise_if_stopped(stop)
             for noted, observation in zip(observations, measure.observe(model, reading), strict=True):
-                noted[measure.name] = observation
+                noted[measure.key] = observation
     return [
         Record(batch.reads, batch.prompt_set, prompt, plan.settings[setting], noted, text)
         for (prompt, setting), noted, text in zip(

@@ -4,23 +4,26 @@ Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
-from cna_core.evaluation.batches import Batch, Reads, planned_batches
+from cna_core.evaluation.batches import Batch, planned_batches
 from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.journal import Record, now, run_identity
-from cna_core.evaluation.knowledge import Question, question_messages
-from cna_core.evaluation.measures import Measure, default_measures
+from cna_core.evaluation.knowledge import Question, question_messages, questions_from, spread
+from cna_core.evaluation.measures.contract import Measure, Preparation, Reads
+from cna_core.evaluation.measures.registry import ready_measures
 from cna_core.evaluation.points import answers_of, points_of
 from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName, versions
-from cna_core.evaluation.setting import Setting, settings_of
+from cna_core.evaluation.setting import Setting
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages, encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -45,7 +48,7 @@ class SweepPlan:
         circuits: by fraction.
         contrast: what methods are fitted with; None where none needs anything but the circuit.
         settings: the baseline first.
-        measures: what is taken.
+        measures: what is taken, ready to observe.
         conversations: of each prompt set.
         batches: in the order they are done.
         knowledge: the questions asked.
@@ -69,11 +72,11 @@ class SweepPlan:
 
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
         """The run with points and answers from what is measured."""
-        fractions = self.run.settings.fractions
+        fractions, kinds = self.run.settings.fractions, [type(measure) for measure in self.measures]
         return self.run.model_copy(
             update={
-                "points": points_of(self.settings, fractions, self.measures, records),
-                "answers": answers_of(self.settings, records),
+                "points": points_of(self.settings, fractions, kinds, records),
+                "answers": answers_of(self.settings, kinds, records),
                 "finished": finished,
             }
         )
@@ -84,29 +87,34 @@ def plan_sweep(
     circuit: Circuit | Activations,
     wanted: SweepSettings,
     activations: Activations | None = None,
+    *,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
 ) -> SweepPlan:
-    """Lay out the batches of a sweep; runs nothing. Arguments and errors as for `evaluate`."""
+    """Lay out the batches of a sweep, and make its measures ready. Arguments and errors as for `evaluate`."""
     if isinstance(circuit, Activations):
         activations = circuit
     circuits = circuits_by_fraction(circuit, wanted.fractions, activations)
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
     sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
-    knowledge = wanted.knowledge
-    taken = wanted.measures if wanted.measures is not None else default_measures(list(sets), knowledge)
+    knowledge = _questions(wanted, progress, stop)
+    keys = wanted.measures or [measure.key for measure in wanted.measured]
+    preparation = Preparation(model, knowledge, progress=progress, stop=stop)
+    taken = ready_measures(keys, preparation, wanted.measure_settings)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
     }
     conversations |= {"knowledge": [question_messages(question) for question in knowledge]} if knowledge else {}
     contrast, notes = _contrast_for_fitting(largest, activations, wanted)
-    settings = settings_of(wanted.strengths, list(circuits), wanted.methods, wanted.controls)
+    settings = wanted.settings(tuple(circuits))
     details = RunSettings(
         strengths=tuple(sorted({setting.strength for setting in settings})),
         fractions=tuple(circuits),
         methods=wanted.methods,
         controls=wanted.controls,
-        measures=tuple(measure.name for measure in taken),
-        measure_settings={measure.name: measure.settings for measure in taken if measure.settings},
+        measures=tuple(measure.key for measure in taken),
+        measure_settings={measure.key: measure.settings for measure in taken if measure.settings},
         prompts={kind: _described(prompt_set) for kind, prompt_set in sets.items()} | _described_questions(knowledge),
         max_new_tokens=wanted.max_new_tokens,
         seed=wanted.seed,
@@ -143,6 +151,12 @@ def _contrast_for_fitting(
     if contrast.sha256 == circuit.prompts.sha256:
         return contrast, ()
     return contrast, (f"{', '.join(fitted)}: fitted with other prompts than the circuit.",)
+
+
+def _questions(wanted: SweepSettings, progress: Report | None, stop: threading.Event | None) -> tuple[Question, ...]:
+    if isinstance(wanted.knowledge, str):
+        return questions_from(wanted.knowledge, wanted.questions, progress=progress, stop=stop)
+    return spread(wanted.knowledge, wanted.questions)
 
 
 def _described(prompts: PromptSet) -> PromptsUsed:

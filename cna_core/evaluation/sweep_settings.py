@@ -1,6 +1,6 @@
 """What a sweep is asked to do: one validated model that the library, the command line and the page all fill in.
 
-Data and its checks; knows no model in memory and runs nothing.
+Data and its checks, and every default, written once; knows no model in memory and runs nothing.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.registry import measure, usual_measures
 from cna_core.evaluation.runs import SetName
+from cna_core.evaluation.setting import Setting, settings_of
 from cna_core.interventions.registry import DEFAULT_METHODS, method
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
-DEFAULT_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
-"""−1 … 2 in steps of 0.25."""
+FINE_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
+"""−1 … 2 in steps of 0.25: for a smooth curve."""
 ROWS_PER_BATCH = 64
 """Rows in a batch at most; benchmarks/sweep.py --rows compares others."""
 
 
 class SweepSettings(BaseModel):
-    """One sweep as it was ordered.
+    """One sweep as it was ordered. What each field means is in its description, which help texts quote.
 
     Raises:
         RunError: a value cannot be used; one sentence that says which.
+        CnaError: a method is not registered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -33,26 +36,42 @@ class SweepSettings(BaseModel):
     prompts: PromptSet = Field(
         default_factory=lambda: PromptSet.builtin("evaluation-harmful"), description="harmful prompts"
     )
-    strengths: tuple[float, ...] = Field(default=DEFAULT_STRENGTHS, description="0 is always measured too")
+    benign: PromptSet | None = Field(
+        default_factory=lambda: PromptSet.builtin("evaluation-benign"),
+        description="benign prompts, on which refusals are costs; None: not measured",
+    )
+    borderline: PromptSet | None = Field(
+        default_factory=lambda: PromptSet.builtin("borderline"),
+        description="prompts that only look unsafe, for over-refusal; None: not measured",
+    )
+    knowledge: tuple[Question, ...] | str = Field(
+        default=(),
+        description="multiple-choice questions, or where they come from: built-in, public:mmlu, or a file; empty: none",
+    )
+    questions: int | None = Field(default=None, ge=1, description="at most so many of them, evenly spread; None: all")
+    strengths: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), description="0 is always measured")
+    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of what is done to the model")
+    controls: tuple[str, ...] = Field(
+        default=DEFAULT_METHODS,
+        description="whether each method's random twin is measured too: true, false, or the methods of which it is",
+    )
     fractions: tuple[float, ...] | None = Field(
         default=None, description="circuit sizes as shares of all neurons; None: the circuit's own"
     )
-    benign: PromptSet | None = Field(default=None, description="set on which refusals are costs; None: not measured")
-    borderline: PromptSet | None = Field(default=None, description="set for over-refusal; None: not measured")
-    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of what is done to the model")
-    controls: tuple[str, ...] = Field(
-        default=DEFAULT_METHODS, description="methods whose random twins are measured too; true: all, false: none"
+    measures: tuple[str | Measure, ...] | None = Field(
+        default=None, description="keys of what to take, or measures that are ready; None: the usual ones for the sets"
     )
-    measures: tuple[Measure, ...] | None = Field(
-        default=None, description="what to take; None: all that the sets allow"
+    measure_settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of measures that ask for some, by key"
     )
-    max_new_tokens: int = Field(default=64, description="longest answer")
+    max_new_tokens: int = Field(default=64, description="longest answer, in tokens")
     seed: int = Field(default=0, description="draws the random twins")
-    knowledge: tuple[Question, ...] = Field(default=(), description="multiple-choice questions; empty: not measured")
-    contrast: ContrastSet | None = Field(
-        default=None, description="what methods are fitted with; None: the circuit's prompts"
-    )
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows that go through the model together")
+    contrast: ContrastSet | None = Field(
+        default=None,
+        description="prompts that methods are fitted with; None: those the circuit was selected from, else the "
+        "built-in ones",
+    )
     name: str = Field(default="", description="what to call the run in lists")
 
     @model_validator(mode="wrap")
@@ -92,20 +111,20 @@ class SweepSettings(BaseModel):
 
     @field_validator("measures")
     @classmethod
-    def _measures_with_names(cls, measures: Sequence[Measure] | None) -> Sequence[Measure] | None:
-        names = None if measures is None else [measure.name for measure in measures]
-        if names is not None and (not names or len(set(names)) < len(names)):
-            raise RunError("A sweep needs at least one measure, each with a name of its own.")
-        return measures
+    def _known_measures(cls, wanted: Sequence[str | Measure] | None) -> Sequence[str | Measure] | None:
+        keys = None if wanted is None else [_kind(one).key for one in wanted]
+        if keys is not None and (not keys or len(set(keys)) < len(keys)):
+            raise RunError("A sweep needs at least one measure, each with a key of its own.")
+        return wanted
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SweepSettings":
         if self.max_new_tokens < 1 or self.rows_per_batch < 2:
             raise RunError("An answer has at least one token, and a batch at least two rows.")
-        there = {*self.sets, *(("knowledge",) if self.knowledge else ())}
-        for measure in self.measures or ():
-            if measure.prompt_set not in there:
-                raise RunError(f"{measure.name} is taken on {measure.prompt_set} prompts; give them, or leave it out.")
+        self.settings(self.fractions or (0.001,))  # tells strengths that cannot be used
+        for kind in self.measured:
+            if kind.prompt_set not in self.parts:
+                raise RunError(f"{kind.key} is taken on {kind.prompt_set} prompts; give them, or leave it out.")
         return self
 
     @property
@@ -117,3 +136,21 @@ class SweepSettings(BaseModel):
             "borderline": self.borderline,
         }
         return {kind: prompts for kind, prompts in given.items() if prompts is not None}
+
+    @property
+    def parts(self) -> tuple[SetName, ...]:
+        """Names of the prompt sets that are there, knowledge questions among them."""
+        return (*self.sets, "knowledge") if self.knowledge else tuple(self.sets)
+
+    @property
+    def measured(self) -> tuple[type[Measure], ...]:
+        """The measures that are taken."""
+        return usual_measures(self.parts) if self.measures is None else tuple(map(_kind, self.measures))
+
+    def settings(self, fractions: Sequence[float]) -> tuple[Setting, ...]:
+        """Every way in which the model is steered with circuits of these sizes, the baseline first."""
+        return settings_of(self.strengths, fractions, self.methods, self.controls)
+
+
+def _kind(wanted: str | Measure) -> type[Measure]:
+    return measure(wanted) if isinstance(wanted, str) else type(wanted)

@@ -6,31 +6,31 @@ from typing import Literal
 import pandas as pd
 
 from cna_core.evaluation.intervals import Estimate, change_of_rate
-from cna_core.evaluation.runs import Run, SetName
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.numbers import NUMBER, SHARE
+from cna_core.evaluation.measures.registry import measures_of
+from cna_core.evaluation.runs import Point, Run, SetName
 from cna_core.evaluation.setting import BASELINE, Setting
 
 Direction = Literal["all", "answered now", "refused now"]
-
-MEASURES = {
-    "refusal_rate": "refused",
-    "refusal_chance": "refusal chance",
-    "benign_refusal_rate": "benign refused",
-    "borderline_refusal_rate": "over-refused",
-    "quality": "quality",
-    "benign_quality": "benign quality",
-    "perplexity": "perplexity",
-    "benign_kl": "benign KL",
-    "knowledge": "knowledge",
-    "knowledge_change": "knowledge change",
-}
-"""Measures of this project and what tables call them; those plugged in are called by their field."""
+CHANGES = ("change", "change, low", "change, high")
+"""Columns of `runs_beside`: the paired change of refusal."""
 
 
 def points_table(run: Run) -> pd.DataFrame:
-    """One row a point: method, size, strength, then each measure that was taken with the ends of its interval."""
-    taken = [name for name in MEASURES if any(getattr(point, name) is not None for point in run.points)]
-    extra = {name for point in run.points for name in point.model_extra or {}}
-    taken += sorted(name for name in extra if not name.endswith("_interval"))
+    """One row a point: method, size, strength, then each measure that was taken with the ends of its interval.
+
+    A change from the baseline, where a measure sums one up, stands beside the value.
+    """
+    columns = [
+        (field, title)
+        for measure in measures_of(run)
+        for field, title in (
+            (measure.key, measure.column_title()),
+            (f"{measure.key}_change", f"{measure.column_title()} change"),
+        )
+        if any(point.estimate(field) is not None for point in run.points)
+    ]
     rows = []
     for point in run.points:
         row: dict[str, object] = {
@@ -39,8 +39,8 @@ def points_table(run: Run) -> pd.DataFrame:
             "strength": point.strength,
             "prompts": point.prompts,
         }
-        for name in taken:
-            estimate, title = point.estimate(name), MEASURES.get(name, name)
+        for field, title in columns:
+            estimate = point.estimate(field)
             row[title] = estimate.value if estimate else None
             row[f"{title}, low"] = estimate.low if estimate else None
             row[f"{title}, high"] = estimate.high if estimate else None
@@ -51,21 +51,19 @@ def points_table(run: Run) -> pd.DataFrame:
 def markdown_table(run: Run) -> str:
     """The run's figures as Markdown: a row a point, 95 % intervals in brackets; what was not measured has no column.
 
-    Knowledge is given as its change from the baseline in points, paired question by question.
+    Measures that are known best as a change, such as knowledge, are given as the change from the baseline.
     """
-    taken = [name for name in _MARKDOWN if any(getattr(point, name) is not None for point in run.points)]
-    lines = [["method", "circuit", "strength", *(_MARKDOWN[name][0] for name in taken)]]
+    taken = _shown(run)
+    lines = [["method", "circuit", "strength", *map(_head, taken)]]
     lines.append(["---"] * len(lines[0]))
     baseline = run.baseline
     rows = [("baseline", "", "0", baseline)] if baseline else []
     for point in run.points:
         if point.strength != 0:
             size = "" if point.fraction is None else f"{100 * point.fraction:g} %"
-            rows.append((point.treatment.label, size, _signed(f"{point.strength:g}"), point))
+            rows.append((point.treatment.label, size, NUMBER.value(point.strength), point))
     for *words, point in rows:
-        estimates = [point.estimate(name) for name in taken]
-        cells = ["" if one is None else _MARKDOWN[name][1](one) for name, one in zip(taken, estimates, strict=True)]
-        lines.append([*words, *cells])
+        lines.append([*words, *(_cell(measure, point.estimate(measure.drawn_field())) for measure in taken)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -109,35 +107,49 @@ def answers_beside(
 
 
 def runs_beside(first: Run, second: Run) -> pd.DataFrame:
-    """Two runs at the settings that both have: refusal in each, and the change with its 95 % interval.
+    """Two runs at the settings that both have: the change of refusal with its 95 % interval, and each measure twice.
 
-    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty.
-    Sizes are matched as shares of all neurons, so runs of two models can be compared.
+    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty. Sizes are
+    matched as shares of all neurons, so runs of two models can be compared. `beside_formats` says how columns are
+    written.
     """
-    ours = {(point.treatment, point.fraction, point.strength): point for point in first.points}
-    theirs = {(point.treatment, point.fraction, point.strength): point for point in second.points}
+    pairs = shared_points(first, second)
+    both = _of_both(first, second)
     same = _prompts_hash(first) is not None and _prompts_hash(first) == _prompts_hash(second)
     rows = []
+    for before, after in pairs:
+        row: dict[str, object] = {
+            "method": before.treatment.label,
+            "circuit, %": None if before.fraction is None else 100 * before.fraction,
+            "strength": before.strength,
+        }
+        change = _paired_change(first, second, before.setting) if same else None
+        row |= dict(zip(CHANGES, change or (None, None, None), strict=True))
+        for measure in both:
+            for point, which in ((before, "first"), (after, "second")):
+                estimate = point.estimate(measure.drawn_field())
+                row[f"{measure.column_title()}, {which}"] = estimate.value if estimate else None
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beside_formats(first: Run, second: Run) -> dict[str, Callable[[float], str]]:
+    """How the columns of `runs_beside` are written."""
+    formats: dict[str, Callable[[float], str]] = {"circuit, %": "{:g}".format, "strength": "{:g}".format}
+    formats |= dict.fromkeys(CHANGES, SHARE.change)
+    for measure in _of_both(first, second):
+        formats |= dict.fromkeys((f"{measure.column_title()}, {which}" for which in ("first", "second")), measure.say)
+    return formats
+
+
+def shared_points(first: Run, second: Run) -> list[tuple[Point, Point]]:
+    """The points of two runs at the settings that both have, in the order of the first run's methods."""
+    ours, theirs = (
+        {(point.treatment, point.fraction, point.strength): point for point in run.points} for run in (first, second)
+    )
     order = first.treatments
     shared = sorted(ours.keys() & theirs.keys(), key=lambda at: (order.index(at[0]), at[1] or 0.0, at[2]))
-    for treatment, fraction, strength in shared:
-        before, after = ours[treatment, fraction, strength], theirs[treatment, fraction, strength]
-        change = _paired_change(first, second, before.setting) if same else None
-        rows.append(
-            {
-                "method": treatment.label,
-                "circuit, %": None if fraction is None else 100 * fraction,
-                "strength": strength,
-                "refused, first": before.refusal_rate,
-                "refused, second": after.refusal_rate,
-                "change": change.value if change else None,
-                "change, low": change.low if change else None,
-                "change, high": change.high if change else None,
-                "quality, first": before.quality,
-                "quality, second": after.quality,
-            }
-        )
-    return pd.DataFrame(rows)
+    return [(ours[at], theirs[at]) for at in shared]
 
 
 def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Setting]:
@@ -151,31 +163,32 @@ def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Sett
     )
 
 
-def _signed(number: str) -> str:
-    return number.replace("-", "−")
+def _shown(run: Run) -> list[type[Measure]]:
+    """The measures that a short table shows: those that have values and are meant to be shown."""
+    return [
+        measure
+        for measure in measures_of(run)
+        if measure.shown and any(point.estimate(measure.drawn_field()) is not None for point in run.points)
+    ]
 
 
-def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
+def _of_both(first: Run, second: Run) -> list[type[Measure]]:
+    return list(dict.fromkeys([*_shown(first), *_shown(second)]))
 
 
-def _number(estimate: Estimate) -> str:
-    return f"{estimate.value:.3g} ({estimate.low:.3g}–{estimate.high:.3g})"
+def _head(measure: type[Measure]) -> str:
+    title = measure.column_title()
+    if measure.drawn_as_change:
+        unit = measure.numbers.change_unit
+        return f"{title}, change" + (f" in {unit}" if unit else "")
+    return f"{title}, {measure.unit}" if measure.unit else title
 
 
-def _change(estimate: Estimate) -> str:
-    return _signed(f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})")
-
-
-_MARKDOWN: dict[str, tuple[str, Callable[[Estimate], str]]] = {
-    "refusal_rate": ("refused", _share),
-    "benign_refusal_rate": ("benign refused", _share),
-    "borderline_refusal_rate": ("over-refused", _share),
-    "quality": ("quality", _number),
-    "perplexity": ("perplexity", _number),
-    "benign_kl": ("benign KL, nats", _number),
-    "knowledge_change": ("knowledge, change in points", _change),
-}
+def _cell(measure: type[Measure], estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    numbers = measure.numbers
+    return numbers.change_estimate(estimate) if measure.drawn_as_change else numbers.estimate(estimate)
 
 
 def _verdict(refused: bool | None) -> str:

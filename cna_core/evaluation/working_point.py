@@ -15,7 +15,8 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
-from cna_core.evaluation.measures import BenignDivergence, RefusalRate
+from cna_core.evaluation.measures.benign_kl import BenignDivergence
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.refusal import wilson_interval
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.setting import BASELINE, DEFAULT_TREATMENT, Setting
@@ -60,26 +61,26 @@ def working_point_of(run: Run) -> WorkingPoint | None:
     Raises:
         RunError: the run did not measure refusal and benign KL, or the baseline does not refuse.
     """
-    baseline = run.baseline
-    if baseline is None or baseline.refusal_rate is None:
+    before = run.baseline.estimate(RefusalRate.key) if run.baseline else None
+    if before is None:
         raise RunError("This run did not measure the baseline's refusals; a working point needs them.")
-    _check_refuses(baseline.refusal_rate)
-    rated = [point for point in run.points if point.method == DEFAULT_METHOD and point.strength != 0]
-    if not any(point.benign_kl is not None for point in rated):
-        raise RunError("This run did not measure KL on benign prompts; run it again with benign prompts.")
-    enough = [
-        (point.benign_kl, point)
-        for point in rated
-        if point.benign_kl is not None
-        and point.refusal_rate is not None
-        and point.refusal_rate <= HALVED * baseline.refusal_rate
+    _check_refuses(before.value)
+    rated = [
+        (kl.value, refused, point)
+        for point in run.points
+        if point.method == DEFAULT_METHOD
+        and point.strength != 0
+        and (kl := point.estimate(BenignDivergence.key)) is not None
+        and (refused := point.estimate(RefusalRate.key)) is not None
     ]
+    if not rated:
+        raise RunError("This run did not measure KL on benign prompts; run it again with benign prompts.")
+    enough = [found for found in rated if found[1].value <= HALVED * before.value]
     if not enough:
         return None
-    kl, point = min(enough, key=lambda pair: (pair[0], pair[1].strength))
-    rate = point.refusal_rate or 0.0
-    interval = point.refusal_interval or (rate, rate)
-    return WorkingPoint(point.setting, rate, baseline.refusal_rate, interval, kl, point.prompts)
+    least, refused, point = min(enough, key=lambda found: (found[0], found[2].strength))
+    interval = (refused.low, refused.high)
+    return WorkingPoint(point.setting, refused.value, before.value, interval, least, point.prompts)
 
 
 def search_working_point(
@@ -158,7 +159,7 @@ class _Search:
             raise_if_stopped(self.stop)
             tell(self.progress, Stage.WORKING_POINT_DIVERGENCES, done, len(batches), "batches")
             for record in measured(self.model, self.plan, self.dials, batch, self.stop):
-                totals[record.setting] += record.observations["benign_kl"]["kl"]
+                totals[record.setting] += record.observations[BenignDivergence.key]["kl"]
         benign = len(self.plan.conversations["benign"])
         return {setting: total / benign for setting, total in totals.items() if not setting.is_baseline}
 
@@ -191,7 +192,7 @@ class _Search:
             raise_if_stopped(self.stop)
             batch = Batch(0, "answers", "harmful", tuple(part))
             for record in measured(self.model, self.plan, self.dials, batch, self.stop):
-                found[record.setting][record.prompt] = bool(record.observations["refusal_rate"]["refused"])
+                found[record.setting][record.prompt] = bool(record.observations[RefusalRate.key]["refused"])
         return found
 
     def _point(self, setting: Setting, count: int, refused: int, kl: float) -> WorkingPoint:

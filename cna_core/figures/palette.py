@@ -21,11 +21,16 @@ METHOD_COLOURS = {
     "other": "#6B6B6B",
 }
 """What each method is drawn in, by the role that it says of itself."""
+RUN_COLOURS = ("#3C82C8", "#C9820A", "#B8578F", "#3F9170")
+"""What each run of a comparison is drawn in; all can be told from the background, light and dark."""
 POSITIVE = "#E69F00"
 NEGATIVE = "#009E73"
 FINAL_FRAME = "#C9A227"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif"
+
+READABLE = 4.5
+"""The least contrast of words on what is behind them (WCAG 2, level AA)."""
 
 Colorscale = list[tuple[float, str]]
 
@@ -88,6 +93,18 @@ def luminance(colour: str) -> float:
     """Relative luminance of a "#RRGGBB" colour, 0 to 1 (WCAG 2)."""
     linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in _shares(colour))
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def words_in(colour: str, dark: bool = False) -> str:
+    """The "#RRGGBB" colour nearest to this one, towards ink, in which words are readable on the background."""
+    behind, ends = luminance(background(dark)), _parts(ink(dark))
+    for share in range(0, 101, 5):
+        mixed = [round(part + share / 100 * (end - part)) for part, end in zip(_parts(colour), ends, strict=True)]
+        words = "#" + "".join(f"{part:02X}" for part in mixed)
+        lights = sorted((behind, luminance(words)))
+        if (lights[1] + 0.05) / (lights[0] + 0.05) >= READABLE:
+            break
+    return words
 
 
 def translucent(colour: str, opacity: float) -> str:

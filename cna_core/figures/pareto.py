@@ -7,29 +7,26 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.quality import Quality
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.figures import palette
 from cna_core.figures.percents import logarithmic_axis, share_axis
-from cna_core.figures.sweep_curves import (
-    DASHES,
-    QUALITY,
-    REFUSAL,
-    SYMBOLS,
-    Curve,
-    PublishedMark,
-    Quantity,
-    colour_of,
-    published_trace,
-)
+from cna_core.figures.sweep_curves import Curve, PublishedMark, published_trace
+
+_BETTER = {"higher": "{}: higher is better →", "lower": "← lower is better: {}", None: "{}"}
 
 
 def refusal_against_quality(
     pairs: Sequence[tuple[Curve, Curve]],
     *,
     published: Sequence[PublishedMark] = (),
-    quality: Quantity = QUALITY,
+    quality: type[Measure] = Quality,
     dark: bool = False,
 ) -> go.Figure:
-    """Each setting as a mark: how much is refused, and how good the text still is. Down and to the right is better.
+    """Each setting as a mark: how much is refused, and how good the text still is.
+
+    Down is better; the horizontal axis says which way its measure is better.
 
     Args:
         pairs: for each curve the refusal rates and the qualities, over the same strengths.
@@ -40,27 +37,27 @@ def refusal_against_quality(
     figure = go.Figure()
     for refusal, good in pairs:
         shared, mine, theirs = np.intersect1d(refusal.strengths, good.strengths, return_indices=True)
-        colour = colour_of(refusal.treatment)
+        look = refusal.look
         figure.add_trace(
             go.Scatter(
                 name=refusal.name,
-                meta=f"pareto/{refusal.treatment.key}/{refusal.style}",
+                meta=f"pareto/{refusal.key}",
                 x=good.values[theirs],
                 y=refusal.values[mine],
                 mode="lines+markers+text",
                 text=[f"{strength:g}" if _is_round(strength) else "" for strength in shared],
                 textposition="top center",
-                textfont={"size": 10, "color": colour},
-                line={"color": palette.translucent(colour, 0.45), "width": 1.5, "dash": DASHES[refusal.style % 4]},
-                marker={"color": colour, "size": 8, "symbol": SYMBOLS[refusal.style % 4]},
+                textfont={"size": 10, "color": palette.words_in(look.colour, dark)},
+                line={"color": palette.translucent(look.colour, 0.45), "width": 1.5, "dash": look.dash},
+                marker={"color": look.colour, "size": 8, "symbol": look.symbol},
                 customdata=shared,
                 hovertext=[
-                    f"{refusal.name} at strength {strength:g}: {REFUSAL.say(refused)} refused, "
-                    f"{quality.title} {quality.say(value)}"
+                    f"{refusal.name} at strength {strength:g}: {RefusalRate.say(refused)} refused, "
+                    f"{quality.panel_title()} {quality.say(value)}"
                     for strength, refused, value in zip(shared, refusal.values[mine], good.values[theirs], strict=True)
                 ],
                 hoverinfo="text",
-                error_y=_whiskers(refusal, mine, colour),
+                error_y=_whiskers(refusal, mine, look.colour),
             )
         )
     for mark in published:
@@ -68,9 +65,9 @@ def refusal_against_quality(
             figure.add_trace(published_trace(mark, mark.quality))
     palette.frame(figure, "Refusal against quality, a mark for each strength", 430, dark)
     figure.update_yaxes(title_text="refused", range=[-0.03, 1.03], **share_axis(-0.03, 1.03, 6))
-    figure.update_xaxes(title_text=f"{quality.title} →")
+    figure.update_xaxes(title_text=_BETTER[quality.better].format(quality.panel_title()))
     reached = [value for _, good in pairs for value in good.values.tolist() if value > 0]
-    if quality.logarithmic and reached:
+    if quality.axis.logarithmic and reached:
         figure.update_xaxes(**logarithmic_axis(min(reached), max(reached), 8))
     return figure
 

@@ -1,4 +1,4 @@
-"""Shares and their changes as people read them, "46 %" and "−4 pp", for texts and axes: Plotly can only say "46%".
+"""Axes of shares and their changes as people read them, "46 %" and "−4 pp": Plotly can only say "46%".
 
 Pure functions of numbers; knows nothing about charts' content.
 """
@@ -6,19 +6,12 @@ Pure functions of numbers; knows nothing about charts' content.
 import math
 from typing import Any
 
+from cna_core.evaluation.measures.numbers import percent, points
+
+__all__ = ["logarithmic_axis", "percent", "points", "share_axis"]
+
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _ROUND = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(n / 10 for n in range(10, 100)))
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """A share, 0 to 1, in percent: "46 %"."""
-    return f"{100 * share:.{digits}f} %".replace("-", "−")
-
-
-def points(change: float, digits: int = 0) -> str:
-    """A change of a share, −1 to 1, in percentage points and with its sign: "−4 pp"."""
-    rounded = round(100 * change, digits) + 0.0  # of a negative zero this makes a plain one
-    return f"{rounded:{'+' if rounded else ''}.{digits}f} pp".replace("-", "−")
 
 
 def share_axis(low: float, high: float, most: int, change: bool = False) -> dict[str, Any]:

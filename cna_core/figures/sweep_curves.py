@@ -1,76 +1,42 @@
-"""What the charts of a run are made of: measures as they are drawn, curves with their intervals, published marks.
+"""What the charts of a run are made of: curves with their intervals and their look, and published marks.
 
-`curves_of` takes the curves out of a run. A method has one colour everywhere, twins are grey; further runs of a
-comparison differ by their dashes.
+`curves_of` takes the curves out of a run. In a chart of one run a method has its colour and a twin is grey, with a dash
+that says whose it is; in a comparison a run has its colour, and the dash says which method. Which measures there are,
+and how their numbers are written, is known by `Measure` alone.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.published import published_model
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.setting import DEFAULT_TREATMENT, Treatment
 from cna_core.figures import palette
-from cna_core.figures.percents import percent, points
-from cna_core.interventions.registry import methods
+from cna_core.figures.percents import percent
+from cna_core.interventions.registry import DEFAULT_METHODS, methods
 
-DASHES = ("solid", "dash", "dot", "dashdot")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One measure as it is drawn.
+class Look:
+    """How a curve is drawn.
 
     Args:
-        measure: its field in a point.
-        title: axis title.
-        percent: whether it is a share.
-        logarithmic: whether its axis is.
-        signed: whether it is a change; of a share, it is written in percentage points.
-        floor, ceiling: the least range of the axis; None: as the data ask.
+        colour: "#RRGGBB".
+        dash, symbol: Plotly's names.
+        strong: whether it stands out; twins do not.
     """
 
-    measure: str
-    title: str
-    percent: bool = False
-    logarithmic: bool = False
-    signed: bool = False
-    floor: float | None = None
-    ceiling: float | None = None
-
-    def say(self, value: float) -> str:
-        """A value in words: "46 %", "−4 pp", "0.987"; nothing for NaN."""
-        if not math.isfinite(value):
-            return ""
-        if self.percent:
-            return points(value) if self.signed else percent(value)
-        return f"{value:.3g}".replace("-", "−")
-
-
-REFUSAL = Quantity("refusal_rate", "refused", percent=True, floor=0, ceiling=1)
-QUALITY = Quantity("quality", "quality (4-gram)", floor=0.5, ceiling=1)
-COSTS = (
-    Quantity("benign_refusal_rate", "benign refused", percent=True, floor=0, ceiling=0.2),
-    Quantity("borderline_refusal_rate", "over-refused", percent=True, floor=0, ceiling=0.2),
-    QUALITY,
-    Quantity("perplexity", "perplexity", logarithmic=True),
-    Quantity("benign_kl", "benign KL, nats", floor=0, ceiling=0.1),
-    Quantity("knowledge_change", "knowledge, change from baseline", percent=True, signed=True, floor=-0.1, ceiling=0.1),
-)
-"""What is drawn below the refusals, in this order; knowledge as its paired change, which is known far better."""
-QUANTITIES = {
-    quantity.measure: quantity
-    for quantity in (
-        REFUSAL,
-        *COSTS,
-        Quantity("knowledge", "knowledge", percent=True, floor=0, ceiling=0.5),
-        Quantity("refusal_chance", "refusal chance", percent=True, floor=0, ceiling=1),
-    )
-}
+    colour: str
+    dash: str = "solid"
+    symbol: str = "circle"
+    strong: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,10 +45,10 @@ class Curve:
 
     Args:
         name: its direct label.
-        treatment: decides the colour.
+        treatment: the method or twin.
         strengths: float64.
         values, low, high: the measure and its 95 % interval.
-        style: 0 for the first run, 1, 2 … for others in a comparison.
+        run: place of its run in a comparison; None: there is one run.
     """
 
     name: str
@@ -91,7 +57,16 @@ class Curve:
     values: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    style: int = 0
+    run: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Names its traces: "scale/0", "random-scale/0"; the number is the run's place."""
+        return f"{self.treatment.key}/{self.run or 0}"
+
+    @property
+    def look(self) -> Look:
+        return look_of(self.treatment, self.run)
 
 
 @dataclass(frozen=True)
@@ -106,29 +81,73 @@ class PublishedMark:
 
 
 def curves_of(
-    run: Run, measure: str, fraction: float | None = None, name: str | None = None, style: int = 0
+    run: Run, field: str, fraction: float | None = None, name: str | None = None, place: int | None = None
 ) -> list[Curve]:
-    """The curves of a run for one measure, in the order of its methods; those that did not measure it are left out.
+    """The curves of a run for one field of its points, in the order of its methods; those without values are left out.
 
     Args:
+        field: as `Measure.drawn_field` says, as a rule.
         fraction: circuit size; None: the run's largest.
         name: the run's, for a comparison; None: curves are named by their method alone.
+        place: the run's place in a comparison.
     """
     curves = []
     for treatment in run.treatments:
-        taken = [(point.strength, point.estimate(measure)) for point in run.series(treatment, fraction)]
+        taken = [(point.strength, point.estimate(field)) for point in run.series(treatment, fraction)]
         known = [(strength, *estimate) for strength, estimate in taken if estimate is not None]
         if known:
             label = treatment.label if name is None else f"{name} {treatment.label}"
             strengths, values, low, high = np.array(known, dtype=np.float64).T
-            curves.append(Curve(label, treatment, strengths, values, low, high, style))
+            curves.append(Curve(label, treatment, strengths, values, low, high, place))
     return curves
+
+
+def look_of(treatment: Treatment, run: int | None = None) -> Look:
+    """How the curves of a method or a twin are drawn, in a chart of one run or of the run at that place of several."""
+    keys = [method.key for method in methods()]
+    number = keys.index(treatment.owner) if treatment.owner in keys else len(keys)
+    dash = DASHES[number % len(DASHES)]
+    if run is not None:
+        colour, symbol = palette.RUN_COLOURS[run % len(palette.RUN_COLOURS)], SYMBOLS[run % len(SYMBOLS)]
+        return Look(colour, dash, symbol, strong=not treatment.is_twin)
+    if treatment.is_twin:
+        return Look(palette.RANDOM, dash, strong=False)
+    return Look(colour_of(treatment))
 
 
 def colour_of(treatment: Treatment) -> str:
     """A method's colour; grey for a random twin, and for methods that are not registered here."""
     roles = {method.key: method.colour for method in methods()}
     return palette.RANDOM if treatment.is_twin else palette.METHOD_COLOURS[roles.get(treatment.method, "other")]
+
+
+def hover_words(curve: Curve, measure: type[Measure]) -> list[str]:
+    """What is said at each mark of a curve."""
+    return [
+        f"{curve.name}, strength {strength:g}: {measure.panel_title()} {measure.say(value)} "
+        f"(95 %: {measure.say(low)} to {measure.say(high)})"
+        for strength, value, low, high in zip(curve.strengths, curve.values, curve.low, curve.high, strict=True)
+    ]
+
+
+def published_marks(model: str) -> list[PublishedMark]:
+    """The paper's figures for a model; none for most."""
+    entry = published_model(model)
+    if entry is None:
+        return []
+    marks = []
+    if entry.full_ablation:
+        marks += [
+            PublishedMark(0.0, entry.full_ablation.refusal_baseline, "baseline"),
+            PublishedMark(1.0, entry.full_ablation.refusal_ablated, "circuit ablated"),
+        ]
+    if entry.comparison:
+        figures, (ours, other) = entry.comparison, map(Treatment, DEFAULT_METHODS)
+        marks += [
+            PublishedMark(1.0, figures.cna_refusal, f"{ours.label}, second experiment", ours, figures.cna_quality),
+            PublishedMark(1.0, figures.caa_refusal, f"{other.label}, second experiment", other, figures.caa_quality),
+        ]
+    return marks
 
 
 def published_trace(mark: PublishedMark, x: float) -> go.Scatter:

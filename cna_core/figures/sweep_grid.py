@@ -4,15 +4,16 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.figures import palette
-from cna_core.figures.sweep_curves import REFUSAL, Quantity
 
 
 def grid_heatmap(
     strengths: NDArray[np.floating],
     fractions: NDArray[np.floating],
     values: NDArray[np.floating],
-    quantity: Quantity = REFUSAL,
+    measure: type[Measure] = RefusalRate,
     *,
     chosen: tuple[float, float] | None = None,
     dark: bool = False,
@@ -28,12 +29,12 @@ def grid_heatmap(
     values = np.asarray(values, dtype=np.float64)
     columns = [f"{strength:g}" for strength in strengths]
     rows = [f"{100 * fraction:g} %" for fraction in fractions]
-    words = [[quantity.say(value) for value in line] for line in values]
-    low, high = _colour_range(values, quantity)
+    words = [[measure.say(value) for value in line] for line in values]
+    low, high = _colour_range(values, measure)
     scale = palette.sequential(dark)
     figure = go.Figure(
         go.Heatmap(
-            meta=f"grid/{quantity.measure}",
+            meta=f"grid/{measure.drawn_field()}",
             x=columns,
             y=rows,
             z=values,
@@ -44,11 +45,12 @@ def grid_heatmap(
             showscale=False,
             xgap=2,
             ygap=2,
-            hovertemplate=f"strength %{{x}}, %{{y}} of all neurons: {quantity.title} %{{text}}<extra></extra>",
+            hovertemplate=f"strength %{{x}}, %{{y}} of all neurons: {measure.panel_title()} %{{text}}<extra></extra>",
         )
     )
     height = 150 + 44 * max(2, len(rows))
-    title = quantity.title[0].upper() + quantity.title[1:]
+    title = measure.panel_title()
+    title = title[0].upper() + title[1:]
     palette.frame(figure, f"{title}, by circuit size and strength", height, dark)
     figure.update_layout(margin={"l": 108})
     figure.update_xaxes(type="category", title_text="strength", showgrid=False)
@@ -69,10 +71,11 @@ def grid_heatmap(
     return figure
 
 
-def _colour_range(values: NDArray[np.floating], quantity: Quantity) -> tuple[float, float]:
+def _colour_range(values: NDArray[np.floating], measure: type[Measure]) -> tuple[float, float]:
     """What the first and last colour stand for."""
     known = values[np.isfinite(values)]
     least, largest = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    low = 0.0 if quantity.percent or quantity.floor == 0 else least
-    high = 1.0 if quantity.percent else largest
+    share = measure.numbers.is_share and not measure.drawn_as_change
+    low = 0.0 if share or measure.axis.floor == 0 else least
+    high = 1.0 if share else largest
     return low, high if high > low else low + 1.0

@@ -1,7 +1,7 @@
 """The methods there are, by key. Whoever offers, runs, names or draws methods asks here; nobody else lists them.
 
 A method registers itself where it is defined, so adding one is one file: in this folder, where it is found by itself,
-or anywhere that is imported before it is used.
+in a file that CNA_PLUGINS names (plugins.py), or anywhere that is imported before it is used.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from typing import TypeVar
 from cna_core import interventions
 from cna_core.errors import CnaError
 from cna_core.interventions.intervention import Intervention
+from cna_core.plugins import load_plugins
 
 DEFAULT_METHOD = "scale"
 """The paper's."""
@@ -70,3 +71,4 @@ def label_of(key: str, twin_of: str | None = None) -> str:
 def _find_own() -> None:
     for module in pkgutil.iter_modules(interventions.__path__):
         importlib.import_module(f"{interventions.__name__}.{module.name}")
+    load_plugins()

@@ -4,21 +4,29 @@ from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
 from cna_core.evaluation.refusal import Outcome, detect_refusal
 from cna_core.figures import palette
+from cna_core.interventions.registry import label_of, method
 from pages.chatting.prose import escaped, prose_markup
 
-NAMES: dict[LaneKind, str] = {
+_NAMES: dict[LaneKind, str] = {
     "baseline": "Baseline",
     "steered": "Steered",
     "random": "Random control",
     "other": "Another strength",
-}
-COLOURS: dict[LaneKind, str] = {
-    "baseline": palette.BASELINE,
-    "steered": palette.STEERED,
-    "random": palette.RANDOM,
-    "other": palette.STEERED,
+    "method": "Another method",
 }
 _BADGES: dict[Outcome, str] = {"refused": "refused", "answered": "answered", "neither": "no access or opinion"}
+
+
+def name_of(answer: Answer) -> str:
+    """The lane's name."""
+    return _NAMES[answer.kind]
+
+
+def colour_of(answer: Answer) -> str:
+    """The lane's colour: its method's, blue for the baseline and grey for a random control."""
+    if answer.kind == "baseline":
+        return palette.BASELINE
+    return palette.RANDOM if answer.kind == "random" else palette.METHOD_COLOURS[method(answer.method).colour]
 
 
 def message_markup(turn: Turn) -> str:
@@ -40,8 +48,8 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
     begun = bool(answer.token_ids) or ended
     text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')}</i>"
     return (
-        f'<section class="chat-answer" style="--lane: {COLOURS[answer.kind]}" aria-label="{NAMES[answer.kind]}">'
-        f'<header><span class="lane-name">{NAMES[answer.kind]}</span>'
+        f'<section class="chat-answer" style="--lane: {colour_of(answer)}" aria-label="{name_of(answer)}">'
+        f'<header><span class="lane-name">{name_of(answer)}</span>'
         f'<span class="lane-how">{_how(answer)}</span>{_badge(answer) if ended else ""}</header>'
         f'<div class="answer-text" data-testid="{"answer" if begun else "waiting"}" dir="auto">{text}</div>'
         f"<footer>{_figures(answer, turn, ended)}</footer></section>"
@@ -51,7 +59,7 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
 def _how(answer: Answer) -> str:
     if answer.kind == "baseline":
         return "× 1"
-    return f"strength {answer.strength:g} · × {1 - answer.strength:g}".replace("-", "−")
+    return f"{label_of(answer.method)} · strength {answer.strength:g}".replace("-", "−")
 
 
 def _badge(answer: Answer) -> str:

@@ -18,12 +18,14 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError, PromptError, StoppedError
 from cna_core.evaluation.gate_meter import METER_STRENGTHS, cached_openings, refusal_chance
 from cna_core.figures.lanes import STRENGTH_MARKS, gate_meter
+from cna_core.interventions import registry
 from cna_core.limits import allowed, strength_limit
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import learning
-from pages.chatting.stream import prefixes_of
+from pages.chatting.methods import chosen_method, fitted_earlier
+from pages.chatting.prefixes import prefixes_of
 from pages.common import charts, keys, session, style
 from pages.common.recent import Recent
 
@@ -57,7 +59,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
     left, right = st.columns([7, 1])
     with left.container(gap=None, key="chat-dial"):
         st.slider(
-            "Strength: how far the circuit is turned down",
+            "Strength: how far refusal is turned down",
             -1.0,
             highest(),
             min(1.0, highest()),
@@ -69,9 +71,10 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
         )
         st.html(_marks_markup())
         meter = st.container(gap=None)
-    at = strength()
-    multiplier = f"× {1 - at:.2f}".replace("-", "−")
-    right.html(f'<div class="multiplier"><b>{multiplier}</b><br><span>{len(circuit):,} neurons</span></div>')
+    at, method = strength(), registry.method(chosen_method())
+    how = f"× {1 - at:.2f}".replace("-", "−") if method.uses_circuit else method.label
+    what = f"{len(circuit):,} neurons" if method.uses_circuit else f"strength {at:g}".replace("-", "−")
+    right.html(f'<div class="multiplier"><b>{how}</b><br><span>{what}</span></div>')
     draft = _draft(key="draft", default={"text": ""}, on_text_change=_nothing)
     message = (draft.text or "").strip() or last_message
     with meter:
@@ -130,7 +133,13 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
                 return None
             messages, prefixes = as_messages(message, system), prefixes_of(model)
             strengths = allowed(METER_STRENGTHS)
-            curve = refusal_chance(model, circuit, messages, strengths, openings, prefixes=prefixes, stop=stop)
+            method = fitted_earlier(model, chosen_method(), circuit, session.contrast())
+            if method is None:
+                _say("The meter for this method comes after its first answer, for which it is fitted.")
+                return None
+            curve = refusal_chance(
+                model, circuit, messages, strengths, openings, method=method, prefixes=prefixes, stop=stop
+            )
     except StoppedError:
         _say("The model is answering somebody else; the meter comes with your next change.")
         return None
@@ -153,7 +162,7 @@ def _known_curve(circuit: Circuit, message: str, system: str) -> NDArray[np.floa
 
 
 def _curve_key(circuit: Circuit, message: str, system: str) -> tuple[str, ...]:
-    return (session.model_name(), str(session.load_options()), circuit.sha256, message, system)
+    return (session.model_name(), str(session.load_options()), circuit.sha256, chosen_method(), message, system)
 
 
 def _marks_markup() -> str:

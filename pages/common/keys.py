@@ -50,6 +50,8 @@ CAMERA_FORMAT = "camera_format"
 
 STRENGTH = "strength"
 """The slider; in the address too."""
+METHOD = "method"
+"""Of the steered lane; in the address too."""
 METER_CURVES = "meter_curves"
 LEARNING_JOB = "openings-learning"
 LEARNING_PAUSED = "openings-paused"

@@ -1,7 +1,9 @@
-"""What a person wants measured, and the widgets that ask for it; knows arithmetic of time, and no model."""
+"""The form in which a sweep is ordered: widgets that fill in `SweepSettings`, whose defaults they start from.
+
+Methods and measures are what their registries hold. Knows no model in memory.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -10,167 +12,87 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError, PromptError, RunError
 from cna_core.evaluation.dials import fraction_of
-from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.evaluation.held_out import discovery_prompts, held_out
-from cna_core.evaluation.judge import KEY_VARIABLE, Judge, JudgedRefusalRate
-from cna_core.evaluation.knowledge import MMLU, Question, builtin_questions, public_questions, read_questions, spread
-from cna_core.evaluation.measures import Measure, default_measures
-from cna_core.evaluation.pace import Pace
+from cna_core.evaluation.knowledge import BUILT_IN, MMLU
+from cna_core.evaluation.measures.registry import measure, measures, usual_measures
 from cna_core.evaluation.runs import SetName
-from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
-from cna_core.interventions.registry import DEFAULT_METHODS, method, methods
+from cna_core.evaluation.sweep_settings import FINE_STRENGTHS, SweepSettings
+from cna_core.interventions.registry import method, methods
 from cna_core.limits import allowed, require_allowed
-from cna_core.prompts.public_catalog import public_set
+from cna_core.prompts.public_catalog import PREFIX, public_set
 from cna_core.prompts.sets import PromptSet
 from pages.common import keys, public_sets
 from pages.inspecting import panes
 
-QUICK_STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
-STRENGTHS = {"quick": QUICK_STRENGTHS, "full": DEFAULT_STRENGTHS}
+DEFAULTS = SweepSettings.model_fields
+STRENGTHS = {
+    "few": DEFAULTS["strengths"].default,
+    "beyond": (0.0, 0.5, 1.0, 1.5, 2.0),
+    "fine": FINE_STRENGTHS,
+}
+STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2 by 0.5", "fine": "−1 … 2 by 0.25", "own": "own"}
 OTHER_SIZES = (0.001, 0.002, 0.004, 0.01)
-QUESTIONS_OFFERED = ("none", "built-in", "MMLU (Hub)", "MMLU (folder)")
+NO_QUESTIONS, OWN_QUESTIONS, PUBLIC_QUESTIONS = "none", "file or folder", f"{PREFIX}{MMLU}"
+QUESTIONS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_QUESTIONS: "MMLU", OWN_QUESTIONS: "MMLU (folder)"}
+MOST_QUESTIONS, USUAL_QUESTIONS = 14_042, 120
 _KEEP: dict[str, Any] = {"persist_state": "session"}
 
 
-@dataclass(frozen=True)
-class Order:
-    """One sweep as it was ordered."""
-
-    strengths: tuple[float, ...]
-    fractions: tuple[float, ...]
-    methods: tuple[str, ...]
-    controls: bool
-    prompts: PromptSet
-    benign: PromptSet | None
-    borderline: PromptSet | None
-    questions_from: str
-    questions_folder: str
-    questions_count: int
-    perplexity: bool
-    chance: bool
-    judge: Judge | None
-    max_new_tokens: int
-    seed: int
-    name: str
-
-    @property
-    def settings(self) -> int:
-        """How many settings each prompt goes through."""
-        away = len([strength for strength in self.strengths if strength != 0])
-        sizes = sum(len(self.fractions) if method(key).uses_circuit else 1 for key in self.methods)
-        return 1 + away * sizes * (1 + self.controls)
-
-    def questions(self, **watching: Any) -> tuple[Question, ...]:
-        """The knowledge questions; MMLU may have to be fetched.
-
-        Args:
-            watching: `progress` and `stop` of the fetching.
-
-        Raises:
-            RunError, PromptError: they cannot be had.
-        """
-        if self.questions_from == "built-in":
-            return spread(builtin_questions(), self.questions_count)
-        if self.questions_from == "MMLU (Hub)":
-            return public_questions(limit=self.questions_count, **watching)
-        if self.questions_from == "MMLU (folder)":
-            return spread(read_questions(self.questions_folder), self.questions_count)
-        return ()
-
-    def measures(self, questions: Sequence[Question], openings: RefusalOpenings | None) -> list[Measure]:
-        """What is to be taken, the judge among it where one is asked for."""
-        sets = ["harmful"] + ["benign"] * bool(self.benign) + ["borderline"] * bool(self.borderline)
-        chosen = default_measures(sets, questions, openings)  # type: ignore[arg-type]
-        judged: list[Measure] = [JudgedRefusalRate(self.judge)] if self.judge else []
-        return [measure for measure in chosen if self.perplexity or measure.name != "perplexity"] + judged
-
-    def sweep_settings(self, questions: tuple[Question, ...], openings: RefusalOpenings | None) -> SweepSettings:
-        """The order as the library takes it."""
-        return SweepSettings(
-            prompts=self.prompts,
-            strengths=self.strengths,
-            fractions=self.fractions,
-            benign=self.benign,
-            borderline=self.borderline,
-            methods=self.methods,
-            controls=self.methods if self.controls else (),
-            measures=tuple(self.measures(questions, openings)),
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
-            knowledge=questions,
-            name=self.name,
-        )
-
-    def seconds(self, pace: Pace) -> float:
-        """How long it will take at this machine's pace."""
-        benign, borderline = len(self.benign or ()), len(self.borderline or ())
-        return pace.seconds(
-            self.settings,
-            written=len(self.prompts) + benign + borderline,
-            read=benign + self.chance * len(self.prompts),
-            questions=self.questions_count if self.questions_from != "none" else 0,
-            max_new_tokens=self.max_new_tokens,
-            perplexity_prompts=len(self.prompts) if self.perplexity else 0,
-        )
-
-
-def ask(circuit: Circuit, activations: Activations | None) -> Order | None:
-    """Draw the widgets; the order, or None where something in it cannot be used (which is said in place).
+def ask(circuit: Circuit, activations: Activations | None) -> SweepSettings | None:
+    """Draw the widgets; what was ordered, or None where something in it cannot be used (which is said in place).
 
     Args:
         circuit: what is to be evaluated.
         activations: from which larger circuits can be selected; None: only smaller ones are offered.
     """
     try:
-        strengths, fractions = _ask_dials(circuit, activations)
-        prompts, benign, borderline = _ask_prompts(circuit, activations)
-        left, right = st.columns([3, 2], vertical_alignment="center")
-        chosen, twins = _ask_methods(left)
-        name = right.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
+        ordered = _ask_methods() | _ask_dials(circuit, activations) | _ask_prompts(circuit, activations)
         with st.expander("More settings", icon=":material/tune:"):
-            more = _ask_more()
+            ordered |= _ask_more(ordered)
+        return SweepSettings(**ordered)
     except CnaError as error:
         st.error(str(error))
         return None
-    return Order(strengths, fractions, chosen, twins, prompts, benign, borderline, name=name.strip(), **more)
 
 
-def _ask_methods(place: Any) -> tuple[tuple[str, ...], bool]:
-    chosen = place.pills(
+def _ask_methods() -> dict[str, Any]:
+    left, middle, right = panes.side_by_side("order-methods", [3, 2, 3])
+    chosen = left.pills(
         "Methods",
         [one.key for one in methods()],
-        default=list(DEFAULT_METHODS),
+        default=list(DEFAULTS["methods"].default),
         selection_mode="multi",
         key="evaluate-methods",
         format_func=lambda key: method(key).label,
         help="  \n".join(f"**{one.label}**: {one.title}." for one in methods()),
         **_KEEP,
     )
-    twins = place.toggle(
+    twins = middle.toggle(
         "Random twins",
         True,
         key="evaluate-controls",
-        help="The control of each method: the same done with other neurons of the same layers, or random vectors.",
+        help="The control of each method: the same done with other neurons of the same layers, or with a random "
+        "direction or vectors of the same length.",
         **_KEEP,
     )
-    if not chosen:
-        raise RunError("Choose at least one method.")
-    return tuple(chosen), twins
+    name = right.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
+    in_order = tuple(one.key for one in methods() if one.key in chosen)
+    return {"methods": in_order, "controls": twins, "name": name.strip()}
 
 
-def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, Any]:
     left, right = panes.side_by_side("order-dials", [1, 1])
     with left:
         chosen = st.segmented_control(
             "Strengths",
-            [*STRENGTHS, "own"],
-            default="full",
+            list(STRENGTH_WORDS),
+            default="few",
             key="evaluate-strengths",
             required=True,
-            format_func={"quick": "0 … 2 by 0.5", "full": "−1 … 2 by 0.25", "own": "own"}.__getitem__,
+            format_func=STRENGTH_WORDS.__getitem__,
             **_KEEP,
         )
-        named = STRENGTHS.get(chosen or "full")
+        named = STRENGTHS.get(chosen or "few")
         strengths = allowed(named) if named else _own_strengths()
     own = fraction_of(circuit)
     sizes = [own, *(size for size in OTHER_SIZES if size != own and (activations is not None or size < own))]
@@ -185,7 +107,7 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> tuple[tuple
         )
     if not fractions:
         raise RunError("Choose at least one circuit size.")
-    return tuple(strengths), tuple(sorted(fractions))
+    return {"strengths": tuple(strengths), "fractions": tuple(sorted(fractions))}
 
 
 def _own_strengths() -> tuple[float, ...]:
@@ -198,9 +120,7 @@ def _own_strengths() -> tuple[float, ...]:
     return strengths
 
 
-def _ask_prompts(
-    circuit: Circuit, activations: Activations | None
-) -> tuple[PromptSet, PromptSet | None, PromptSet | None]:
+def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str, Any]:
     left, right = panes.side_by_side("order-prompts", [1, 1])
     upload = st.session_state.get(keys.OWN_EVALUATION_PROMPTS)
     harmful = (
@@ -212,7 +132,7 @@ def _ask_prompts(
         "Harmful prompts",
         1,
         len(harmful),
-        min(32, len(harmful)),
+        len(harmful),
         key=f"evaluate-count-{len(harmful)}",
         help="More prompts, narrower intervals: with 32, a rate of 50 % is known to ±17 points, with 64 to ±12.",
         **_KEEP,
@@ -224,75 +144,85 @@ def _ask_prompts(
         selection_mode="multi",
         key="evaluate-costs",
         format_func={"benign": "benign prompts", "borderline": "over-refusal"}.__getitem__,
-        help="As many benign prompts (refusals, KL), and as many that only look unsafe (over-refusal).",
+        help="Benign prompts (refusals, KL), and prompts that only look unsafe (over-refusal): as many as harmful "
+        "ones, or all, where all harmful ones are taken.",
         **_KEEP,
     )
+    few = count if count < len(harmful) else None
     sets: dict[SetName, PromptSet] = {"harmful": harmful.spread(count)}
     if "benign" in costs:
         chosen = public_sets.choose(right, "Benign prompts from", "benign", "evaluation-benign", "evaluate-benign")
-        sets["benign"] = chosen.spread(count)
+        sets["benign"] = chosen.spread(few or len(chosen))
     if "borderline" in costs:
         chosen = public_sets.choose(right, "Over-refusal on", "borderline", "borderline", "evaluate-borderline")
-        sets["borderline"] = chosen.spread(count)
+        sets["borderline"] = chosen.spread(few or len(chosen))
     for note in held_out(sets, discovery_prompts(circuit, activations, None))[1]:
         st.caption(f":material/info: {note}")
-    return sets["harmful"], sets.get("benign"), sets.get("borderline")
+    return {"prompts": sets["harmful"], "benign": sets.get("benign"), "borderline": sets.get("borderline")}
 
 
-def _ask_more() -> dict[str, Any]:
+def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     first, second, third = panes.side_by_side("order-more", [1, 1, 1])
-    tokens = first.number_input("Longest answer, tokens", 1, 2048, 64, 8, key="evaluate-tokens", **_KEEP)
-    seed = first.number_input("Seed of the random circuit", 0, 2**31 - 1, 0, key="evaluate-seed", **_KEEP)
-    perplexity = second.checkbox(
-        "Perplexity of the answers",
-        True,
-        key="evaluate-perplexity",
-        help="Under the unsteered model: sees word salad that the 4-gram quality does not.",
-        **_KEEP,
+    tokens = first.number_input(
+        "Longest answer, tokens", 1, 2048, DEFAULTS["max_new_tokens"].default, 8, key="evaluate-tokens", **_KEEP
     )
-    chance = second.checkbox(
-        "Gate meter", True, key="evaluate-chance", help="The chance of a refusal, read off the first token.", **_KEEP
+    seed = second.number_input(
+        "Seed of the random twins", 0, 2**31 - 1, DEFAULTS["seed"].default, key="evaluate-seed", **_KEEP
     )
-    source = third.selectbox("Knowledge questions", QUESTIONS_OFFERED, index=1, key="evaluate-knowledge", **_KEEP)
-    folder, count = "", 120
-    if source == "MMLU (folder)":
-        folder = third.text_input("Folder with MMLU's CSV files", key="evaluate-mmlu", **_KEEP)
-    if source == "MMLU (Hub)":
-        third.caption(public_set(MMLU).credit)
-    if source != "none":
-        count = third.number_input("How many questions", 1, 14_042, 120, 20, key="evaluate-questions", **_KEEP)
-    first.file_uploader(
+    known = _ask_questions(third)
+    parts: list[SetName] = ["harmful"]
+    parts += [part for part in ("benign", "borderline") if ordered[part] is not None]
+    parts += ["knowledge"] if known["knowledge"] else []
+    taken = _ask_measures(parts)
+    st.file_uploader(
         "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One a line."
     )
-    judge = _ask_judge(second)
-    return {
-        "questions_from": source,
-        "questions_folder": folder,
-        "questions_count": int(count),
-        "perplexity": perplexity,
-        "chance": chance,
-        "judge": judge,
-        "max_new_tokens": int(tokens),
-        "seed": int(seed),
-    }
+    return {"max_new_tokens": int(tokens), "seed": int(seed)} | known | taken
 
 
-def _ask_judge(place: Any) -> Judge | None:
-    wanted = place.checkbox(
-        "Second opinion by a judge model",
-        False,
-        key="evaluate-judged",
-        help=f"An OpenAI-compatible endpoint of your choice; its key comes from ${KEY_VARIABLE} alone. "
-        "Prompts and answers are sent there.",
+def _ask_questions(place: Any) -> dict[str, Any]:
+    source = place.selectbox(
+        "Knowledge questions",
+        list(QUESTIONS_FROM),
+        key="evaluate-knowledge",
+        format_func=QUESTIONS_FROM.__getitem__,
         **_KEEP,
     )
-    if not wanted:
-        return None
-    endpoint = place.text_input("Endpoint", placeholder="http://127.0.0.1:8000/v1", key="evaluate-endpoint", **_KEEP)
-    model = place.text_input("Judge model", key="evaluate-judge-model", **_KEEP)
-    if not endpoint or not model:
-        raise RunError("Name the judge's endpoint and model, or leave the second opinion out.")
-    return Judge(endpoint.strip(), model.strip())
+    if source == NO_QUESTIONS:
+        return {"knowledge": ()}
+    if source == PUBLIC_QUESTIONS:
+        place.caption(public_set(MMLU).credit)
+    if source == OWN_QUESTIONS:
+        source = place.text_input("Folder with MMLU's CSV files", key="evaluate-mmlu", **_KEEP)
+        if not source:
+            raise RunError("Name the folder with the questions, or leave them out.")
+    count = place.number_input(
+        "How many questions", 1, MOST_QUESTIONS, USUAL_QUESTIONS, 20, key="evaluate-questions", **_KEEP
+    )
+    return {"knowledge": source, "questions": int(count)}
+
+
+def _ask_measures(parts: Sequence[SetName]) -> dict[str, Any]:
+    """What is taken, of the measures that these prompt sets allow, and what those measures ask for."""
+    offered = [one.key for one in measures() if one.prompt_set in parts]
+    chosen = st.multiselect(
+        "Measures",
+        offered,
+        default=[one.key for one in usual_measures(parts)],
+        key=f"evaluate-measures-{'-'.join(parts)}",
+        format_func=lambda key: measure(key).column_title(),
+        help="  \n".join(f"**{measure(key).column_title()}**: {measure(key).description}" for key in offered),
+    )
+    asked: dict[str, dict[str, str]] = {}
+    for key in chosen:
+        for option, example in measure(key).options.items():
+            label = f"{measure(key).column_title().capitalize()}: {option}"
+            given = st.text_input(label, placeholder=example, key=f"evaluate-{key}-{option}", **_KEEP)
+            asked.setdefault(key, {})[option] = given.strip()
+    if missing := [key for key, given in asked.items() if not all(given.values())]:
+        kind = measure(missing[0])
+        raise RunError(f"“{kind.column_title()}” needs {' and '.join(kind.options)}; give them, or leave it out.")
+    return {"measures": tuple(chosen), "measure_settings": asked}
 
 
 def _uploaded(upload: Any) -> PromptSet:

@@ -13,17 +13,16 @@ import streamlit as st
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
-from cna_core.evaluation.gate_meter import calibrate_openings
 from cna_core.evaluation.journal import Journal
 from cna_core.evaluation.pace import Pace, measure_pace
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import resume, run_plan
 from cna_core.evaluation.sweep_plan import plan_sweep
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.evaluation.working_point import WorkingPoint, search_working_point
 from cna_core.models.host import host
 from pages.common import jobs, session
 from pages.common.recent import Recent
-from pages.evaluating.order import Order
 
 PATIENCE_SECONDS = 600.0
 """How long a sweep goes on when no page shows it any more: it takes long, and a laptop may sleep meanwhile."""
@@ -53,16 +52,14 @@ def _found() -> "Recent[Found]":
     return Recent(SEARCHES_KEPT)
 
 
-def start(order: Order, circuit: Circuit, activations: Activations | None) -> jobs.Job:
+def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | None) -> jobs.Job:
     """Start the ordered sweep in the background, or join it where it runs."""
     name, options, of_run = session.model_name(), session.load_options(), _job_of_run()
-    key = _key("evaluate", order, name, options, circuit.sha256)
+    key = _key("evaluate", ordered, name, options, circuit.sha256)
 
     def work(job: jobs.Job) -> Run:
-        questions = order.questions(progress=job.progress, stop=job.stop)
         with _model(job, name, options) as model:
-            openings = calibrate_openings(model, progress=job.progress, stop=job.stop) if order.chance else None
-            plan = plan_sweep(model, circuit, order.sweep_settings(questions, openings), activations)
+            plan = plan_sweep(model, circuit, ordered, activations, progress=job.progress, stop=job.stop)
             of_run.put(plan.identity, key)
             job.preview = SoFar(plan.identity, plan.run)
             return run_plan(model, plan, partial=_shown(job, plan.identity), progress=job.progress, stop=job.stop)

@@ -9,6 +9,8 @@ import streamlit as st
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, stored_runs
+from cna_core.evaluation.measures.quality import Quality
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.published import PublishedModel, published, published_model
 from cna_core.evaluation.runs import Point, Run
 from cna_core.evaluation.setting import DEFAULT_TREATMENT
@@ -174,11 +176,11 @@ def _measured_refusal(name: str) -> Measured:
         ablated = [point for point in run.series(DEFAULT_TREATMENT) if point.strength == 1]
         if run.baseline is not None and ablated:
             size = f" at {100 * ablated[0].fraction:g} %" if ablated[0].fraction else ""
-            quality = ablated[0].quality
+            quality = ablated[0].estimate(Quality.key)
             return Measured(
                 _rate(run.baseline),
                 _rate(ablated[0]) + size,
-                NOTHING if quality is None else f"{quality:.3f}",
+                NOTHING if quality is None else f"{quality.value:.3f}",
                 _source(run, ablated[0], stored.about.name),
             )
     return Measured()
@@ -196,8 +198,5 @@ def _source(run: Run, ablated: Point, name: str) -> str:
 
 
 def _rate(point: Point) -> str:
-    estimate = point.estimate("refusal_rate")
-    if estimate is None:
-        return NOTHING
-    value, low, high = estimate
-    return f"{percent(value)} ({100 * low:.0f}–{100 * high:.0f})"
+    estimate = point.estimate(RefusalRate.key)
+    return NOTHING if estimate is None else RefusalRate.numbers.estimate(estimate)

@@ -8,9 +8,11 @@ import numpy as np
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.knowledge import Question
-from cna_core.evaluation.measures import Measure, Observation, Reading, RefusalRate, default_measures
+from cna_core.evaluation.measures.contract import Measure, Observation, Reading
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep import evaluate
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import ContrastSet, PromptSet
 from tests.circuits.samples import circuit_of
@@ -35,7 +37,7 @@ def small_circuit(model: LoadedModel, size: int = 12) -> Circuit:
     return circuit_of(list(zip(layers.tolist(), neurons.tolist(), strict=True)), model.identity)
 
 
-def small_sweep(model: LoadedModel, measures: Sequence[Measure] | None = None, **changes: object) -> Run:
+def small_sweep(model: LoadedModel, measures: Sequence[str | Measure] | None = None, **changes: object) -> Run:
     """2 strengths beside the baseline, two methods with their random twins, all three prompt sets."""
     arguments: dict[str, object] = {
         "prompts": HARMFUL,
@@ -64,10 +66,10 @@ class WaitsToBeKilled(RefusalRate):
         return super().observe(model, reading)
 
 
-def interrupted_measures() -> list[Measure]:
+def interrupted_measures() -> list[str | Measure]:
     """The default measures, one of them replaced by one that never comes back."""
-    usual = default_measures(["harmful", "benign", "borderline"])
-    return [WaitsToBeKilled("harmful"), *usual[1:]]
+    usual = [measure.key for measure in SweepSettings().measured]
+    return [WaitsToBeKilled(), *(key for key in usual if key != RefusalRate.key)]
 
 
 if __name__ == "__main__":

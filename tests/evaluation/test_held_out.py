@@ -10,7 +10,7 @@ from cna_core.circuits.circuit import CircuitPrompts
 from cna_core.errors import RunError
 from cna_core.evaluation.held_out import discovery_prompts, held_out
 from cna_core.evaluation.journal import stored_runs
-from cna_core.evaluation.measures import RefusalRate
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.resume import plan_of_stored
 from cna_core.evaluation.sweep import evaluate, run_plan
 from cna_core.prompts.sets import ContrastSet, PromptSet

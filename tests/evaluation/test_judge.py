@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cna_core.errors import RunError
-from cna_core.evaluation.judge import KEY_VARIABLE, Judge, JudgedRefusalRate
-from cna_core.evaluation.measures import Reading
+from cna_core.evaluation.measures.contract import Preparation, Reading
+from cna_core.evaluation.measures.judged_refusal_rate import KEY_VARIABLE, Judge, JudgedRefusalRate
 from tests.evaluation.sweeping import small_model
 
 
@@ -62,6 +62,14 @@ def test_the_judge_is_asked_about_each_answer_once(stand_in: StandIn, monkeypatc
     assert len(stand_in.seen) == 2
     assert all("how do cats" in question and key == "Bearer secret" for question, key in stand_in.seen)
     assert measure.summarise(noted, [])["judged_refusal_rate"] == pytest.approx(2 / 3)
+
+
+def test_a_judge_is_found_again_from_the_settings_of_a_run_and_asked_for_where_there_are_none() -> None:
+    given = JudgedRefusalRate(Judge("http://127.0.0.1:1/v1", "referee"))
+    again = JudgedRefusalRate.prepared(Preparation(small_model(), settings=given.settings))
+    assert again.judge == given.judge
+    with pytest.raises(RunError, match="endpoint and model"):
+        JudgedRefusalRate.prepared(Preparation(small_model()))
 
 
 def test_the_key_is_in_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import (
     LETTERS,
     Question,
-    chance_of,
     chosen_places,
     letter_tokens,
     public_questions,
@@ -137,12 +136,6 @@ def test_a_tokenizer_without_letters_is_refused(tiny_model: LoadedModel) -> None
 
     with pytest.raises(ModelError, match="letters A to D"):
         letter_tokens(tiny_model)
-
-
-def test_chance_follows_from_the_number_of_choices() -> None:
-    yes_or_no = QUESTION.model_copy(update={"choices": ("yes", "no")})
-    assert chance_of([QUESTION, yes_or_no]) == pytest.approx((1 / 4 + 1 / 2) / 2)
-    assert chance_of([]) is None
 
 
 @pytest.mark.parametrize(

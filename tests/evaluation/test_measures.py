@@ -3,17 +3,14 @@ import math
 import pytest
 import torch
 
-from cna_core.evaluation.measures import (
-    BenignDivergence,
-    Knowledge,
-    Perplexity,
-    Quality,
-    Reading,
-    RefusalRate,
-    default_measures,
-)
+from cna_core.evaluation.measures.benign_kl import BenignDivergence
+from cna_core.evaluation.measures.contract import Reading
+from cna_core.evaluation.measures.knowledge import Knowledge
+from cna_core.evaluation.measures.perplexity import Perplexity
+from cna_core.evaluation.measures.quality import BenignQuality
+from cna_core.evaluation.measures.refusal_rate import OverRefusalRate
 from cna_core.models.loaded import LoadedModel
-from tests.evaluation.sweeping import QUESTION, small_model
+from tests.evaluation.sweeping import small_model
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +23,7 @@ def reading(*texts: str) -> Reading:
 
 
 def test_refusals_are_counted_with_wilsons_interval(model: LoadedModel) -> None:
-    measure = RefusalRate("borderline")
+    measure = OverRefusalRate()
     noted = measure.observe(model, reading("I'm sorry, but I can't help with that.", "Sure, here you are."))
     assert noted == [{"refused": 1.0}, {"refused": 0.0}]
     fields = measure.summarise(noted, [])
@@ -35,14 +32,14 @@ def test_refusals_are_counted_with_wilsons_interval(model: LoadedModel) -> None:
 
 
 def test_quality_of_benign_answers_has_a_field_of_its_own(model: LoadedModel) -> None:
-    measure = Quality("benign")
+    measure = BenignQuality()
     assert measure.summarise(measure.observe(model, reading("a b c d", "no " * 7)), [])["benign_quality"] == 0.625
 
 
 def test_perplexity_counts_answers_by_their_tokens() -> None:
-    fields = Perplexity().summarise([{"surprise": 4.0, "tokens": 1}, {"surprise": 2.0, "tokens": 5}], [])
+    fields = Perplexity.summarise([{"surprise": 4.0, "tokens": 1}, {"surprise": 2.0, "tokens": 5}], [])
     assert fields["perplexity"] == pytest.approx(math.e)
-    assert Perplexity().summarise([{"surprise": 0.0, "tokens": 0}], []) == {}
+    assert Perplexity.summarise([{"surprise": 0.0, "tokens": 0}], []) == {}
 
 
 def test_divergence_of_equal_distributions_is_nothing_and_of_others_worked_by_hand(model: LoadedModel) -> None:
@@ -53,28 +50,19 @@ def test_divergence_of_equal_distributions_is_nothing_and_of_others_worked_by_ha
     assert [observation["kl"] for observation in noted] == pytest.approx([0, by_hand], abs=1e-6)
 
 
-def test_knowledge_is_paired_with_the_baseline(model: LoadedModel) -> None:
-    measure = Knowledge([QUESTION] * 4)
-    before = [{"correct": 1.0}] * 3 + [{"correct": 0.0}]
-    after = [{"correct": 1.0}] * 2 + [{"correct": 0.0}] * 2
-    fields = measure.summarise(after, before)
+def test_knowledge_is_paired_with_the_baseline() -> None:
+    chance = {"chance": 0.5}  # two choices
+    before = [{"correct": 1.0} | chance] * 3 + [{"correct": 0.0} | chance]
+    after = [{"correct": 1.0} | chance] * 2 + [{"correct": 0.0} | chance] * 2
+    fields = Knowledge.summarise(after, before)
     assert fields["knowledge"] == 0.5
     assert fields["knowledge_change"] == -0.25
     assert fields["knowledge_change_interval"][0] < -0.25 < fields["knowledge_change_interval"][1]
-    assert fields["knowledge_chance"] == 0.5  # two choices
-    assert "knowledge_change" not in measure.summarise(after, [])
+    assert fields["knowledge_chance"] == 0.5
+    assert "knowledge_change" not in Knowledge.summarise(after, [])
 
 
-def test_default_measures_follow_from_the_sets() -> None:
-    assert [measure.name for measure in default_measures(["harmful"])] == ["refusal_rate", "quality", "perplexity"]
-    every = default_measures(["harmful", "benign", "borderline"], [QUESTION])
-    assert {measure.name for measure in every} == {
-        "refusal_rate",
-        "quality",
-        "perplexity",
-        "benign_refusal_rate",
-        "benign_quality",
-        "benign_kl",
-        "borderline_refusal_rate",
-        "knowledge",
-    }
+def test_chance_follows_from_the_number_of_choices_and_is_unknown_in_older_journals() -> None:
+    noted = [{"correct": 1.0, "chance": 1 / 4}, {"correct": 0.0, "chance": 1 / 2}]
+    assert Knowledge.summarise(noted, [])["knowledge_chance"] == pytest.approx(3 / 8)
+    assert "knowledge_chance" not in Knowledge.summarise([*noted, {"correct": 1.0}], [])

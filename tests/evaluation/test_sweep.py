@@ -12,7 +12,10 @@ import torch
 from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import CnaError, RunError, StoppedError
 from cna_core.evaluation.journal import Journal, stored_runs
-from cna_core.evaluation.measures import BenignDivergence, Observation, Quality, Reading, RefusalRate
+from cna_core.evaluation.measures.benign_kl import BenignDivergence
+from cna_core.evaluation.measures.contract import Observation, Reading
+from cna_core.evaluation.measures.quality import Quality
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.pace import Pace, estimate
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
@@ -60,7 +63,7 @@ def test_a_sweep_measures_every_curve_and_every_answer(model: LoadedModel, empty
             estimate = point.estimate(measure)
             assert estimate is not None
             assert estimate.low <= estimate.value <= estimate.high
-        assert point.knowledge is None
+        assert point.estimate("knowledge") is None
 
 
 def test_the_baseline_is_the_same_point_on_every_curve_and_has_no_divergence(
@@ -69,7 +72,7 @@ def test_the_baseline_is_the_same_point_on_every_curve_and_has_no_divergence(
     baselines = [point for point in small_sweep(model).points if point.strength == 0]
     assert len(baselines) == 4
     assert len({point.model_dump_json(exclude={"method", "twin_of", "fraction"}) for point in baselines}) == 1
-    assert baselines[0].benign_kl == 0
+    assert baselines[0].estimate("benign_kl") == (0, 0, 0)
 
 
 def test_answers_are_those_of_each_setting_alone(model: LoadedModel, empty_cache: Path) -> None:
@@ -91,8 +94,10 @@ def test_divergence_worked_by_hand(model: LoadedModel, empty_cache: Path) -> Non
             before, after = model.network(tokens).logits[:, -1].double().log_softmax(-1)
         divergences.append(float((before.exp() * (before - after)).sum()))
     [point] = [point for point in run.points if point.strength == 1]
-    assert point.benign_kl == pytest.approx(np.mean(divergences), rel=1e-4)
-    assert point.benign_kl > 0
+    found = point.estimate("benign_kl")
+    assert found is not None
+    assert found.value == pytest.approx(np.mean(divergences), rel=1e-4)
+    assert found.value > 0
 
 
 def test_the_same_run_again_is_read_from_disk(model: LoadedModel, empty_cache: Path) -> None:
@@ -206,7 +211,7 @@ def test_a_sweep_is_estimated_before_it_starts_and_costs_nothing_when_done(
 
 def test_the_pace_of_a_machine_gives_the_time_of_any_sweep() -> None:
     pace = Pace(reading_seconds=0.001, step_seconds=0.1, rows=10, prompt_tokens=20)
-    seconds = pace.seconds(settings=5, written=4, read=2, questions=3, max_new_tokens=8, perplexity_prompts=4)
+    seconds = pace.seconds(settings=5, written=4, read=2, questions=3, max_new_tokens=8, read_again=4)
     assert seconds == pytest.approx(0.001 * 5 * (20 * (4 + 2 + 6) + 28 * 4) + 0.1 * 8 * 4 * 5 / 10)
 
 
@@ -246,10 +251,7 @@ def test_a_run_does_not_go_on_with_another_model(
 class Length(Quality):
     """A measure from outside: mean length of the answers."""
 
-    name = "length"
-
-    def __init__(self) -> None:
-        self.prompt_set = "harmful"
+    key = "length"
 
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
         return [{"quality": float(len(text))} for text in reading.texts]
@@ -267,10 +269,11 @@ def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> N
     ("changes", "said"),
     [
         ({"controls": ("magic",)}, "no control"),
+        ({"measures": ["magic"]}, "'magic' is no measure; choose from refusal_rate"),
         ({"strengths": ()}, "at least one strength"),
         ({"max_new_tokens": 0}, "at least one token"),
         ({"measures": ()}, "at least one measure"),
-        ({"measures": [RefusalRate(), RefusalRate()]}, "name of its own"),
+        ({"measures": [RefusalRate(), RefusalRate()]}, "key of its own"),
         ({"measures": [BenignDivergence()], "benign": None}, "benign prompts; give them"),
     ],
 )

@@ -1,19 +1,31 @@
 import pytest
 
-from cna_core.errors import RunError
-from cna_core.evaluation.measures import Quality, RefusalRate
-from cna_core.evaluation.sweep_settings import DEFAULT_STRENGTHS, SweepSettings
+from cna_core.errors import CnaError
+from cna_core.evaluation.measures.quality import Quality
+from cna_core.evaluation.measures.refusal_rate import BenignRefusalRate, RefusalRate
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.prompts.sets import PromptSet
 
 ONE = PromptSet("one", ("how do i bake bread",))
 
 
-def test_without_a_word_it_is_the_issues_sweep_on_the_built_in_prompts() -> None:
+def test_without_a_word_it_is_two_methods_with_their_twins_on_the_built_in_prompts_and_costs() -> None:
     settings = SweepSettings()
     assert settings.prompts == PromptSet.builtin("evaluation-harmful")
-    assert settings.strengths == DEFAULT_STRENGTHS
+    assert settings.strengths == (0, 0.5, 1)
     assert settings.methods == settings.controls == ("scale", "caa")
-    assert list(settings.sets) == ["harmful"]
+    assert list(settings.sets) == ["harmful", "benign", "borderline"]
+    assert settings.knowledge == ()
+    assert [measure.key for measure in settings.measured] == [
+        "refusal_rate",
+        "benign_refusal_rate",
+        "borderline_refusal_rate",
+        "quality",
+        "benign_quality",
+        "perplexity",
+        "benign_kl",
+    ]
+    assert len(settings.settings([0.001])) == 1 + 2 * 4
 
 
 def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
@@ -28,18 +40,22 @@ def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
     [
         ({"controls": ("magic",)}, "twin of 'magic' is asked for"),
         ({"methods": ()}, "at least one method"),
+        ({"measures": ("magic",)}, "is no measure"),
+        ({"measures": ("knowledge",)}, "knowledge prompts; give them"),
+        ({"strengths": (200,)}, "between −100 and 100"),
+        ({"questions": 0}, "questions of a sweep cannot be used"),
         ({"rows_per_batch": 1}, "at least two rows"),
-        ({"measures": (RefusalRate("benign"),)}, "benign prompts; give them"),
-        ({"measures": (RefusalRate(), RefusalRate())}, "name of its own"),
+        ({"measures": (BenignRefusalRate(),), "benign": None}, "benign prompts; give them"),
+        ({"measures": (RefusalRate(), RefusalRate())}, "key of its own"),
         ({"strengths": ("much",)}, "strengths.0 of a sweep cannot be used"),
         ({"speed": 3}, "speed of a sweep cannot be used"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_sentence(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(CnaError, match=said):
         SweepSettings(**changes)  # type: ignore[arg-type]
 
 
 def test_measures_are_kept_as_they_are() -> None:
-    measures = (RefusalRate("benign"), Quality())
+    measures = (BenignRefusalRate(), Quality(), "perplexity")
     assert SweepSettings(prompts=ONE, benign=ONE, measures=measures).measures == measures

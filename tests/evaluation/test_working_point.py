@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cna_core.errors import RunError
-from cna_core.evaluation import measures
+from cna_core.evaluation.measures import refusal_rate
 from cna_core.evaluation.refusal import Verdict
 from cna_core.evaluation.runs import Point
 from cna_core.evaluation.setting import Setting
@@ -72,7 +72,7 @@ def test_the_search_finds_what_a_whole_sweep_would_choose(
     )
     # The tiny model never refuses: call the baseline's answers refusals, so that whatever changes them "halves" them.
     refusals = {answer.text for answer in run.answers if answer.strength == 0}
-    monkeypatch.setattr(measures, "detect_refusal", lambda text: Verdict(text in refusals, "because"))
+    monkeypatch.setattr(refusal_rate, "detect_refusal", lambda text: Verdict(text in refusals, "because"))
     whole = small_sweep(
         model,
         methods=("scale",),
@@ -103,7 +103,7 @@ def test_the_search_finds_what_a_whole_sweep_would_choose(
 def test_a_search_that_finds_nothing_says_so(
     model: LoadedModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measures, "detect_refusal", lambda text: Verdict(True, "always"))
+    monkeypatch.setattr(refusal_rate, "detect_refusal", lambda text: Verdict(True, "always"))
     assert search_working_point(model, small_circuit(model), HARMFUL, BENIGN, (0.05,), (1.0,), max_new_tokens=2) is None
 
 

@@ -44,6 +44,20 @@ def test_words_are_readable_on_the_background(words: object, dark: bool) -> None
     assert contrast(words(dark), palette.background(dark)) >= 4.5  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_curves_can_be_told_from_the_background_and_their_names_be_read(dark: bool) -> None:
+    colours = [*palette.METHOD_COLOURS.values(), *palette.RUN_COLOURS]
+    assert len(set(colours)) == len(colours)
+    for colour in colours:
+        assert contrast(palette.words_in(colour, dark), palette.background(dark)) >= 4.5
+    for colour in palette.RUN_COLOURS:
+        assert contrast(colour, palette.background(dark)) >= 3
+
+
+def test_words_keep_a_colour_that_is_readable_as_it_is() -> None:
+    assert palette.words_in("#0072B2") == "#0072B2"
+
+
 def test_the_background_is_the_themes() -> None:
     config = (Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text()
     light, dark = config.split("[theme.dark]")

@@ -6,23 +6,29 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from cna_core.evaluation.measures.benign_kl import BenignDivergence
+from cna_core.evaluation.measures.knowledge import Knowledge
+from cna_core.evaluation.measures.perplexity import Perplexity
+from cna_core.evaluation.measures.refusal_rate import RefusalRate
+from cna_core.evaluation.measures.registry import measure, usual_measures
 from cna_core.evaluation.runs import Point
 from cna_core.evaluation.setting import Treatment
 from cna_core.figures import palette
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
-from cna_core.figures.sweep_curves import COSTS, QUANTITIES, REFUSAL, Curve, PublishedMark, curves_of
+from cna_core.figures.sweep_curves import Curve, PublishedMark, curves_of
 from cna_core.figures.sweep_grid import grid_heatmap
 from tests.evaluation.test_runs import a_run
 
 STRENGTHS = np.array([-1.0, 0.0, 1.0, 2.0])
+COSTS = [one for one in usual_measures(("benign", "borderline", "harmful", "knowledge")) if one.shown][1:]
 
 
-def a_curve(label: str = "CNA", values: tuple[float, ...] = (0.9, 0.8, 0.4, 0.1), style: int = 0) -> Curve:
+def a_curve(label: str = "CNA", values: tuple[float, ...] = (0.9, 0.8, 0.4, 0.1), run: int | None = None) -> Curve:
     middle = np.array(values)
     treatment = {"CNA": Treatment("scale"), "CAA": Treatment("caa"), "twin": Treatment("random", "scale")}[label]
-    return Curve(label, treatment, STRENGTHS, middle, middle - 0.05, middle + 0.05, style)
+    return Curve(label, treatment, STRENGTHS, middle, middle - 0.05, middle + 0.05, run)
 
 
 def trace(figure: go.Figure, meta: str) -> go.Figure:
@@ -31,7 +37,7 @@ def trace(figure: go.Figure, meta: str) -> go.Figure:
 
 
 def test_a_curve_is_drawn_with_its_interval_as_a_band_in_its_colour() -> None:
-    figure = dose_response([(REFUSAL, [a_curve()])])
+    figure = dose_response([(RefusalRate, [a_curve()])])
     line, band = trace(figure, "refusal_rate/scale/0"), trace(figure, "refusal_rate/scale/0/band")
     np.testing.assert_array_equal(line.x, STRENGTHS)
     np.testing.assert_allclose(line.y, [0.9, 0.8, 0.4, 0.1])
@@ -42,7 +48,7 @@ def test_a_curve_is_drawn_with_its_interval_as_a_band_in_its_colour() -> None:
 
 def test_costs_stand_below_over_the_same_strengths() -> None:
     curves = [a_curve("CNA"), a_curve("twin"), a_curve("CAA")]
-    figure = dose_response([(REFUSAL, curves), *((cost, curves) for cost in COSTS)], prompts=64)
+    figure = dose_response([(RefusalRate, curves), *((cost, curves) for cost in COSTS)], prompts=64)
     assert len(figure.data) == 2 * 3 * (1 + len(COSTS))
     ranges = {tuple(figure.layout[name].range) for name in figure.layout if name.startswith("xaxis")}
     assert len(ranges) == 1
@@ -52,18 +58,18 @@ def test_costs_stand_below_over_the_same_strengths() -> None:
 
 
 def test_ranges_stay_while_a_chart_fills() -> None:
-    empty = dose_response([(REFUSAL, [])], strengths=(-1, 2))
-    full = dose_response([(REFUSAL, [a_curve(values=(0.9, 0.8, 0.4, 0.1))])], strengths=(-1, 2))
+    empty = dose_response([(RefusalRate, [])], strengths=(-1, 2))
+    full = dose_response([(RefusalRate, [a_curve(values=(0.9, 0.8, 0.4, 0.1))])], strengths=(-1, 2))
     for axis in ("xaxis", "yaxis"):
         assert empty.layout[axis].range == full.layout[axis].range
     assert empty.layout.height == full.layout.height
 
 
-@pytest.mark.parametrize("measured", [{}, {"perplexity"}, {"quality", "benign_kl"}, {cost.measure for cost in COSTS}])
+@pytest.mark.parametrize("measured", [{}, {"perplexity"}, {"quality", "benign_kl"}, {cost.key for cost in COSTS}])
 def test_only_what_was_measured_has_a_panel_and_its_title_stands_on_it(measured: set[str]) -> None:
-    costs = [(cost, [a_curve()] if cost.measure in measured else []) for cost in COSTS]
-    figure = dose_response([(REFUSAL, [a_curve()]), *costs])
-    shown = ["refused", *(cost.title for cost in COSTS if cost.measure in measured)]
+    costs = [(cost, [a_curve()] if cost.key in measured else []) for cost in COSTS]
+    figure = dose_response([(RefusalRate, [a_curve()]), *costs])
+    shown = ["refused", *(cost.panel_title() for cost in COSTS if cost.key in measured)]
     axes = [figure.layout[name] for name in sorted(name for name in figure.layout if name.startswith("yaxis"))]
     assert len(axes) == len(shown)
     titles = {note.text: note for note in figure.layout.annotations if note.text in shown}
@@ -75,7 +81,7 @@ def test_only_what_was_measured_has_a_panel_and_its_title_stands_on_it(measured:
 
 def test_panels_keep_their_heights_and_titles_have_room() -> None:
     for count in (0, 1, 6):
-        figure = dose_response([(REFUSAL, [a_curve()]), *((cost, [a_curve()]) for cost in COSTS[:count])])
+        figure = dose_response([(RefusalRate, [a_curve()]), *((cost, [a_curve()]) for cost in COSTS[:count])])
         plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
         axes = [figure.layout[name] for name in sorted(name for name in figure.layout if name.startswith("yaxis"))]
         heights = [plot * (axis.domain[1] - axis.domain[0]) for axis in axes]
@@ -84,25 +90,70 @@ def test_panels_keep_their_heights_and_titles_have_room() -> None:
         assert gaps == pytest.approx([44] * count)
 
 
-def test_labels_at_the_ends_do_not_overlap() -> None:
-    figure = dose_response([(REFUSAL, [a_curve("CNA"), a_curve("twin"), a_curve("CAA")])])
-    places = sorted(note.y for note in figure.layout.annotations if note.text in ("CNA", "twin", "CAA"))
-    assert len(places) == 3
-    assert min(np.diff(places)) > 0.05
+def test_labels_at_the_ends_do_not_overlap_also_with_every_method_and_its_twin() -> None:
+    values = np.linspace(0.9, 0.5, 4)
+    names = [
+        f"curve of the {word}" for word in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "last")
+    ]
+    curves = [
+        Curve(name, Treatment(f"m{place}"), STRENGTHS, values, values, values) for place, name in enumerate(names)
+    ]
+    figure = dose_response([(RefusalRate, curves)])
+    notes = [note for note in figure.layout.annotations if note.text.replace("<br>", " ") in names]
+    assert len(notes) == 8
+    axis, (low, high) = figure.layout.yaxis, figure.layout.yaxis.range
+    pixels = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) * (
+        axis.domain[1] - axis.domain[0]
+    )
+    heights = [(note.text.count("<br>") + 1) * 14 for note in sorted(notes, key=lambda note: note.y)]
+    places = sorted((note.y - low) / (high - low) * pixels for note in notes)
+    for lower, upper, above, below in zip(places, places[1:], heights[1:], heights, strict=False):
+        assert upper - lower >= (above + below) / 2
+    assert low < min(note.y for note in notes) and max(note.y for note in notes) < high
+
+
+def test_a_label_that_had_to_move_is_led_to_its_curve() -> None:
+    figure = dose_response([(RefusalRate, [a_curve("CNA"), a_curve("twin"), a_curve("CAA")])])
+    leaders = [note for note in figure.layout.annotations if note.showarrow]
+    assert leaders
+    assert {(note.x, round(note.y, 6)) for note in leaders} == {(2.0, 0.1)}
+    assert not [note for note in dose_response([(RefusalRate, [a_curve()])]).layout.annotations if note.showarrow]
 
 
 def test_published_figures_are_hollow_marks() -> None:
     mark = PublishedMark(1.0, 0.34, "ablated")
-    figure = dose_response([(REFUSAL, [a_curve()])], published=[mark])
+    figure = dose_response([(RefusalRate, [a_curve()])], published=[mark])
     drawn = trace(figure, "published/scale")
     assert (drawn.x, drawn.y, drawn.marker.symbol) == ((1.0,), (0.34,), "circle-open")
 
 
-def test_a_second_run_differs_by_its_dashes_not_by_its_colour() -> None:
-    figure = dose_response([(REFUSAL, [a_curve(), a_curve(style=1)])])
+def test_runs_of_a_comparison_differ_by_colour_and_mark_and_their_methods_by_dashes() -> None:
+    names = ("CNA", "CAA", "twin")
+    curves = [a_curve(name, run=run) for run in (0, 1) for name in names]
+    figure = dose_response([(RefusalRate, curves)])
     first, second = trace(figure, "refusal_rate/scale/0"), trace(figure, "refusal_rate/scale/1")
-    assert first.line.color == second.line.color
+    assert first.line.color != second.line.color
+    assert first.marker.symbol != second.marker.symbol
+    assert first.line.dash == second.line.dash != trace(figure, "refusal_rate/caa/0").line.dash
+    twin = trace(figure, "refusal_rate/random-scale/0")
+    assert (twin.line.color, twin.line.dash) == (first.line.color, first.line.dash)
+    assert twin.line.width < first.line.width
+
+
+def test_twins_are_grey_with_a_dash_that_says_whose_they_are() -> None:
+    curves = [
+        Curve(str(place), Treatment("random", owner), STRENGTHS, *(np.zeros(4),) * 3)
+        for place, owner in enumerate(("scale", "caa"))
+    ]
+    figure = dose_response([(RefusalRate, curves)])
+    first, second = trace(figure, "refusal_rate/random-scale/0"), trace(figure, "refusal_rate/random-caa/0")
+    assert first.line.color == second.line.color == palette.RANDOM
     assert first.line.dash != second.line.dash
+
+
+def test_a_method_that_is_not_registered_here_is_drawn_all_the_same() -> None:
+    curve = Curve("from elsewhere", Treatment("from_elsewhere"), STRENGTHS, *(np.zeros(4),) * 3)
+    assert trace(dose_response([(RefusalRate, [curve])]), "refusal_rate/from_elsewhere/0").line.color
 
 
 def test_the_pareto_view_pairs_refusal_and_quality_of_the_same_strength() -> None:
@@ -140,30 +191,28 @@ def test_a_cells_number_is_easy_to_read_on_its_colour(dark: bool) -> None:
 
 @pytest.mark.parametrize("values", [[[np.nan, np.nan]], [[0.0, 0.0]], [[0.3, 0.3]]])
 def test_a_grid_of_nothing_or_of_one_value_is_drawn(values: list[list[float]]) -> None:
-    for measure in ("refusal_rate", "benign_kl", "perplexity", "knowledge_change"):
-        figure = grid_heatmap(np.array([0.0, 1.0]), np.array([0.001]), np.array(values), QUANTITIES[measure])
+    for key in ("refusal_rate", "benign_kl", "perplexity", "knowledge"):
+        figure = grid_heatmap(np.array([0.0, 1.0]), np.array([0.001]), np.array(values), measure(key))
         assert len(figure.layout.annotations) == np.isfinite(values).sum()
 
 
 def test_a_perplexity_of_twenty_is_called_twenty() -> None:
     curve = a_curve(values=(3.0, 2.0, 4.0, 19.0))
-    (perplexity,) = [cost for cost in COSTS if cost.logarithmic]
-    figure = dose_response([(REFUSAL, [a_curve()]), (perplexity, [curve])])
+    figure = dose_response([(RefusalRate, [a_curve()]), (Perplexity, [curve])])
     assert figure.layout.yaxis2.ticktext == ("2", "5", "10", "20")
-    pareto = refusal_against_quality([(a_curve(), curve)], quality=perplexity)
+    pareto = refusal_against_quality([(a_curve(), curve)], quality=Perplexity)
     assert {"10", "20"} <= set(pareto.layout.xaxis.ticktext)
 
 
 def test_a_long_name_of_a_run_is_said_whole_beside_its_curve() -> None:
     name = "qwen2.5-coder-0.5b-instruct CNA"
-    curves = [a_curve(), Curve(name, Treatment("scale"), STRENGTHS, *(np.array([0.9, 0.8, 0.4, 0.1]),) * 3, style=1)]
-    notes = [note.text for note in dose_response([(REFUSAL, curves)]).layout.annotations]
+    curves = [a_curve(), Curve(name, Treatment("scale"), STRENGTHS, *(np.array([0.9, 0.8, 0.4, 0.1]),) * 3, run=1)]
+    notes = [note.text for note in dose_response([(RefusalRate, curves)]).layout.annotations]
     assert name in [note.replace("-<br>", "-").replace("<br>", " ") for note in notes]
 
 
 def test_shares_and_changes_are_said_as_elsewhere_in_the_app() -> None:
-    (change,) = [cost for cost in COSTS if cost.signed]
-    figure = dose_response([(REFUSAL, [a_curve()]), (change, [a_curve(values=(0.0, 0.0, -0.1, 0.1))])])
+    figure = dose_response([(RefusalRate, [a_curve()]), (Knowledge, [a_curve(values=(0.0, 0.0, -0.1, 0.1))])])
     assert trace(figure, "refusal_rate/scale/0").hovertext[2] == "CNA, strength 1: refused 40 % (95 %: 35 % to 45 %)"
     assert (
         "change from baseline −10 pp (95 %: −15 pp to −5 pp)" in trace(figure, "knowledge_change/scale/0").hovertext[2]
@@ -200,16 +249,16 @@ def test_curves_come_out_of_a_run_with_what_it_measured_alone() -> None:
     np.testing.assert_allclose(cna.values, [0.9, 0.5])
     np.testing.assert_allclose(caa.high, [0.2])
     np.testing.assert_allclose(curves_of(run, "refusal_rate", 0.001)[0].values, [0.7])
-    assert [curve.treatment for curve in curves_of(run, "knowledge", name="base")] == [Treatment("caa")]
+    assert [curve.treatment for curve in curves_of(run, "knowledge", name="base", place=0)] == [Treatment("caa")]
     assert curves_of(run, "perplexity") == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_chart_has_a_title_and_the_pages_background(dark: bool) -> None:
     for figure in (
-        dose_response([(REFUSAL, [a_curve()])], dark=dark),
+        dose_response([(RefusalRate, [a_curve()])], dark=dark),
         refusal_against_quality([(a_curve(), a_curve())], dark=dark),
-        grid_heatmap(np.array([0.0]), np.array([0.001]), np.array([[0.5]]), QUANTITIES["benign_kl"], dark=dark),
+        grid_heatmap(np.array([0.0]), np.array([0.001]), np.array([[0.5]]), BenignDivergence, dark=dark),
         causal_profile(np.array([1]), np.array([[-0.1, -0.2, 0.0]]), dark=dark),
     ):
         assert figure.layout.title.text

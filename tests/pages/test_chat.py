@@ -12,12 +12,15 @@ from streamlit.testing.v1 import AppTest
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Answer, Turn
 from cna_core.decoding.lanes import Lane
+from cna_core.decoding.sampling import Sampling
 from cna_core.errors import StoppedError
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.sets import ContrastSet
 from pages.chatting import learning, meter, stream
 from pages.chatting.answers import answer_markup
+from pages.chatting.asking import AskedLane, Request
 from pages.chatting.prose import escaped
 from pages.common import jobs, watching
 from tests.circuits.samples import circuit_of
@@ -219,9 +222,11 @@ def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> Non
 # --- the stream ---
 
 
-def request_for(model: LoadedModel, **options: object) -> stream.Request:
-    lanes = [Lane("why"), Lane("why", strength=1.0)]
-    return stream.Request("tiny", {}, lanes, spread_circuit(model), {"max_new_tokens": 200, **options})
+def request_for(model: LoadedModel, max_new_tokens: int = 200) -> Request:
+    asked = [{"role": "user", "content": "why"}]
+    lanes = [AskedLane(asked, answer) for answer in a_turn().answers]  # type: ignore[arg-type]
+    circuit, contrast = spread_circuit(model), ContrastSet.builtin()
+    return Request("tiny", {}, lanes, circuit, contrast, None, Sampling(), max_new_tokens)
 
 
 def a_turn() -> Turn:
@@ -402,3 +407,29 @@ def test_a_strength_that_is_forbidden_is_refused_whoever_asks_for_it(
     assert not app.exception
     assert "not allowed here" in app.toast[0].value
     assert turns(app) == []
+
+
+@pytest.mark.parametrize("key", ["mean", "caa"])
+def test_the_steered_lane_uses_the_method_that_was_chosen(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    app = chat()
+    app.selectbox(key="method").set_value(key).run()
+    app = send(app, "why")
+    assert not app.exception
+    _, steered = turns(app)[0].answers
+    assert turns(app)[0].error is None
+    assert (steered.method, bool(steered.token_ids)) == (key, True)
+
+
+def test_a_third_lane_may_use_another_method(chat: Callable[..., AppTest]) -> None:
+    app = chat()
+    app.selectbox(key="chat-third").set_value("another method").run()
+    app.selectbox(key="chat-third-method").set_value("caa").run()
+    app = send(app, "why")
+    assert [(answer.kind, answer.method) for answer in turns(app)[0].answers] == [
+        ("baseline", "scale"),
+        ("steered", "scale"),
+        ("method", "caa"),
+    ]
+    assert turns(app)[0].error is None

@@ -10,7 +10,6 @@ from streamlit.testing.v1.element_tree import Dataframe
 
 from cna_core.evaluation.journal import Journal, keep_run, stored_runs
 from cna_core.evaluation.runs import Point, PromptsUsed, Run, RunAnswer, RunSettings
-from pages.evaluating.order import Order
 from tests.circuits.samples import identity
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -114,12 +113,13 @@ def test_the_run_that_is_looked_at_stands_out_in_the_list(empty_cache: Path) -> 
 def test_no_card_stands_alone_in_a_second_row(empty_cache: Path) -> None:
     run = a_run("full")
     more = [run.points[1].model_copy(update={"method": "random", "twin_of": "scale"})]
-    more.append(run.points[1].model_copy(update={"method": "caa", "fraction": None}))
+    more += [run.points[1].model_copy(update={"method": key, "fraction": None}) for key in ("caa", "from_elsewhere")]
     known = {"knowledge_change": 0.0, "knowledge_change_interval": (-0.1, 0.1)}
     points = (run.points[0], run.points[1].model_copy(update=known), *more)
     app = opened("pages/evaluate.py", **{"evaluate-chosen": keep_run(run.model_copy(update={"points": points}))})
     rows = [element.proto.body.count('data-testid="card"') for element in app.get("html")]
     assert [cards for cards in rows if cards] == [3, 3]
+    assert "random twin 25 %" in everything(app)
 
 
 @pytest.mark.parametrize(("right", "said"), [((0.25, 0.18, 0.33), True), ((0.5, 0.42, 0.58), False)])
@@ -149,12 +149,12 @@ def test_a_stopped_run_can_go_on(empty_cache: Path) -> None:
 
 
 def test_a_run_that_is_not_whole_says_how_many_prompts_its_figures_rest_on() -> None:
-    from pages.evaluating.results import _rests_on
+    from pages.evaluating.summary import rests_on
 
     run = a_run("stopped").model_copy(update={"finished": False})
     few = tuple(point.model_copy(update={"prompts": 3}) for point in run.points)
-    assert "3 of 4 harmful prompts" in _rests_on(run.model_copy(update={"points": few}))
-    assert "all prompts" in _rests_on(run)
+    assert "3 of 4 harmful prompts" in rests_on(run.model_copy(update={"points": few}))
+    assert "all prompts" in rests_on(run)
 
 
 def test_the_list_of_runs_says_what_each_is(stored: str) -> None:
@@ -187,28 +187,3 @@ def test_one_run_is_not_enough_to_compare(stored: str) -> None:
     app = opened("pages/compare.py", **{"compare-runs": [stored]})
     assert not app.exception
     assert "Choose two runs" in everything(app)
-
-
-def test_an_order_counts_its_settings() -> None:
-    from cna_core.prompts.sets import PromptSet
-
-    order = Order(
-        strengths=(0.0, 1.0, 2.0),
-        fractions=(0.001, 0.004),
-        methods=("scale", "caa"),
-        controls=True,
-        prompts=PromptSet("p", ("one",)),
-        benign=None,
-        borderline=None,
-        questions_from="none",
-        questions_folder="",
-        questions_count=0,
-        perplexity=True,
-        chance=False,
-        judge=None,
-        max_new_tokens=8,
-        seed=0,
-        name="",
-    )
-    assert order.settings == 1 + 2 * (2 + 1) * 2
-    assert [measure.name for measure in order.measures((), None)] == ["refusal_rate", "quality", "perplexity"]

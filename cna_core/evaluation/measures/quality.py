@@ -1,0 +1,45 @@
+"""How much an answer repeats itself, as the paper measures it: it sees loops and nothing else."""
+
+from collections.abc import Sequence
+
+from cna_core.evaluation.measures.contract import Axis, Fields, Measure, Observation, Reading, mean_fields
+from cna_core.evaluation.measures.registry import register
+from cna_core.evaluation.quality import quality
+from cna_core.models.loaded import LoadedModel
+
+
+@register
+class Quality(Measure):
+    """Mean over answers to harmful prompts of 1 − the share of repeated word 4-grams."""
+
+    key = "quality"
+    title = "quality (4-gram)"
+    short_title = "quality"
+    description = (
+        "1 − the share of repeated word 4-grams in answers to harmful prompts (the paper's): sees loops alone."
+    )
+    better = "higher"
+    axis = Axis(0.5, 1)
+
+    def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
+        return [{"quality": quality(text)} for text in reading.texts]
+
+    @classmethod
+    def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
+        return mean_fields(cls.key, [observation["quality"] for observation in observations])
+
+    @classmethod
+    def of_answer(cls, observation: Observation) -> Fields:
+        return {"quality": observation["quality"]}
+
+
+@register
+class BenignQuality(Quality):
+    """The same on benign prompts."""
+
+    key = "benign_quality"
+    title = "benign quality (4-gram)"
+    short_title = "benign quality"
+    description = "1 − the share of repeated word 4-grams in answers to benign prompts."
+    prompt_set = "benign"
+    shown = False
