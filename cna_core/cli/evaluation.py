@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from cna_core.cli.loading import contrast_set, load, prompt_set
 from cna_core.cli.options import (
@@ -21,21 +20,20 @@ from cna_core.cli.options import (
     TrustRemoteCode,
     numbers,
 )
+from cna_core.cli.registered import MethodsCommand
 from cna_core.cli.terminal import is_first_process, working, write
 from cna_core.errors import CnaError
 
 
-class EvaluateCommand(TyperCommand):
+class EvaluateCommand(MethodsCommand):
     """`evaluate`, whose help ends with the methods, measures and defaults that there are just now."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write them; the library is imported here, so that other help need not wait for torch."""
         from cna_core.evaluation.measures.registry import measures
         from cna_core.evaluation.sweep_settings import SweepSettings
-        from cna_core.interventions.registry import methods
 
-        with formatter.section("Methods"):
-            formatter.write_dl([(one.key, f"{one.label}: {one.title}.") for one in methods()])
+        super().format_epilog(ctx, formatter)
         with formatter.section("Measures"):
             formatter.write_dl([(one.key, one.description or one.title) for one in measures()])
         fields = SweepSettings.model_fields

@@ -1,13 +1,13 @@
 """The decode loop: several answers from one batch, each steered in its own way, token by token.
 
-A lane is one answer: its messages and its steering. Knows lanes, tokens and text; forward passes are row_batch.py's,
-choosing tokens is sampling.py's.
+A lane is one answer: its messages and its steering. The loop itself is session.py's, forward passes are
+row_batch.py's, choosing tokens is sampling.py's.
 """
 
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Unpack
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.prefix_cache import PrefixCaches, message_prefix
+from cna_core.decoding.reading import Prompt, distinct, read
 from cna_core.decoding.row_batch import PASS_TOKENS, RowBatch
 from cna_core.decoding.sampling import Sampler, Sampling, SamplingOptions
-from cna_core.decoding.text_stream import TextStream
+from cna_core.decoding.session import DecodeSession, Request, Step
 from cna_core.errors import PromptError
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.intervention import Intervention, Material
@@ -75,45 +76,6 @@ class Lane:
         return fitted.change(self.strength)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One token of one lane.
-
-    Args:
-        lane: its place in the list of lanes.
-        text: what the token adds to the answer; pieces join to the whole answer, none ends inside a character.
-        token_id: the token.
-        finished: whether it is the lane's last.
-        finish_reason: "stop" (the model ended its answer) or "length" (max_new_tokens or the context is full).
-        activity: the circuit's mean activation (see SteeringPlan) while this token was chosen; None if not measured.
-        divergence: nats; see `generate`. None if not measured, and for lane 0.
-    """
-
-    lane: int
-    text: str
-    token_id: int
-    finished: bool
-    finish_reason: Literal["stop", "length"] | None = None
-    activity: float | None = None
-    divergence: float | None = None
-
-
-@dataclass
-class _Answer:
-    """What is known of one lane while it is written."""
-
-    lane: int
-    prompt: list[int]
-    steering: RowChange
-    stream: TextStream
-    limit: int
-    prefix: int = 0  # how many first tokens of the prompt do not depend on the last message
-    row: int = 0
-    shadow: int | None = None  # the row of the untouched model that reads this lane's text
-    written: list[int] = field(default_factory=list)
-    finished: bool = False
-
-
 def generate(
     model: LoadedModel,
     lanes: Sequence[Lane],
@@ -156,9 +118,31 @@ def generate(
     sampler = Sampler(replace(sampling or Sampling(), **options))
     if max_new_tokens < 1:
         raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
-    answers = _prepared(model, lanes, circuit, max_new_tokens, prefixes is not None)
-    decode = _Decode(model, answers, circuit if measure else None, sampler, steer_prompt, measure, prefixes, stop)
-    return decode.steps()
+    prompts = _prepared(model, lanes, circuit, prefixes is not None)
+    watched = circuit if measure else None
+    if watched is not None:
+        watched.check_model(model.identity)
+    session = DecodeSession(
+        model,
+        end_tokens(model),
+        watched=watched,
+        steer_prompt=steer_prompt,
+        prefixes=prefixes,
+        joins=False,
+        stop=stop,
+    )
+    for place, prompt in enumerate(prompts):
+        limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
+        session.add(Request(prompt, limit, sampler, compared=measure and place > 0))
+    return _steps(session)
+
+
+def _steps(session: DecodeSession) -> Generator[Step, None, None]:
+    try:
+        while session.answers:
+            yield from session.step()
+    finally:
+        session.release()
 
 
 def first_token_logits(
@@ -176,127 +160,20 @@ def first_token_logits(
     Raises:
         PromptError, CircuitError, StoppedError: as for `generate`.
     """
-    answers = _prepared(model, lanes, circuit, 1, prefixes is not None)
-    distinct, places = _distinct(answers, steer_prompt=True)
-    order = sorted(range(len(distinct)), key=lambda place: len(distinct[place].prompt))
-    logits: list[Tensor] = [torch.empty(0)] * len(distinct)
+    to_read, places = distinct(_prepared(model, lanes, circuit, prefixes is not None))
+    order = sorted(range(len(to_read)), key=lambda place: len(to_read[place].tokens))
+    logits: list[Tensor] = [torch.empty(0)] * len(to_read)
     while order:
-        count = max(2, PASS_TOKENS // len(distinct[order[0]].prompt))
+        count = max(2, PASS_TOKENS // len(to_read[order[0]].tokens))
         some = order[:count]
-        while len(some) > 2 and len(some) * len(distinct[some[-1]].prompt) > PASS_TOKENS:
+        while len(some) > 2 and len(some) * len(to_read[some[-1]].tokens) > PASS_TOKENS:
             some = some[: len(some) - max(1, len(some) // 8)]
         order = order[len(some) :]
-        batch = RowBatch(model, stop)
-        plan = SteeringPlan(model, [distinct[place].steering for place in some])
-        rows = _read(batch, [distinct[place] for place in some], plan, prefixes)
+        plan = SteeringPlan(model, [to_read[place].steering for place in some])
+        rows = read(RowBatch(model, stop), [to_read[place] for place in some], plan, prefixes)
         for place, row in zip(some, rows, strict=True):
             logits[place] = row.cpu()
     return torch.stack([logits[place] for place in places])
-
-
-class _Decode:
-    """The state of one call of `generate`: answers, and the batch of rows that writes them."""
-
-    def __init__(
-        self,
-        model: LoadedModel,
-        answers: list[_Answer],
-        watched: Circuit | None,
-        sampler: Sampler,
-        steer_prompt: bool,
-        measure: bool,
-        prefixes: PrefixCaches | None,
-        stop: threading.Event | None,
-    ) -> None:
-        self.model, self.answers, self.watched, self.sampler = model, answers, watched, sampler
-        self.steer_prompt, self.measure, self.prefixes = steer_prompt, measure, prefixes
-        self.batch = RowBatch(model, stop)
-        self.ends = end_tokens(model)
-        # Built here, so that a circuit of another model is told before the first step.
-        self.plan = SteeringPlan(model, [answer.steering for answer in answers], watched)
-
-    def steps(self) -> Generator[Step, None, None]:
-        try:
-            logits, activity = self._prefill()
-            while True:
-                living = [answer for answer in self.answers if not answer.finished]
-                rows = logits[[answer.row for answer in living]]
-                tokens = self.sampler.choose(rows, [answer.prompt + answer.written for answer in living])
-                for answer, token in zip(living, tokens, strict=True):
-                    yield self._written(answer, token, logits, activity)
-                if all(answer.finished for answer in living):
-                    return
-                self._leave_finished_rows()
-                logits = self.batch.step(self._next_tokens(), self.plan)
-                activity = self.plan.activity
-        finally:
-            self.batch.release()
-
-    def _prefill(self) -> tuple[Tensor, Tensor]:
-        """Read each distinct prompt once, then spread cache, logits and activity over the rows of the decode."""
-        distinct, places = _distinct(self.answers, self.steer_prompt)
-        rows, steerings = list(places), [answer.steering for answer in self.answers]
-        for answer, place in zip(self.answers, places, strict=True):
-            answer.row = answer.lane
-            if self.measure and answer.lane > 0 and not answer.steering.is_neutral:
-                answer.shadow = len(rows)
-                rows.append(_place_of_untouched(distinct, answer, place, self.steer_prompt))
-                steerings.append(NEUTRAL)
-        if len(rows) == 1:  # a lone row gets a copy beside it: two rows cost as much as one in bfloat16
-            rows, steerings = rows * 2, steerings * 2
-        if len(distinct) == 1 and len(distinct[0].prompt) - distinct[0].prefix < 2:
-            distinct = distinct * 2  # a pass of one token computes as differently as a lone row of the decode
-        plan = SteeringPlan(self.model, [answer.steering for answer in distinct], self.watched)
-        logits = _read(self.batch, distinct, plan, self.prefixes)
-        self.batch.select(rows)
-        self.plan = SteeringPlan(self.model, steerings, self.watched)
-        return logits[rows], plan.activity[rows]
-
-    def _written(self, answer: _Answer, token: int, logits: Tensor, activity: Tensor) -> Step:
-        """Note the token; the step that tells of it."""
-        answer.written.append(token)
-        ended = token in self.ends
-        answer.finished = ended or len(answer.written) >= answer.limit
-        text = "" if ended else answer.stream.add(token)
-        if answer.finished:
-            text += answer.stream.finish()
-        divergence = None
-        if self.measure and answer.lane > 0:
-            divergence = 0.0 if answer.shadow is None else _divergence(logits[answer.row], logits[answer.shadow])
-        return Step(
-            lane=answer.lane,
-            text=text,
-            token_id=token,
-            finished=answer.finished,
-            finish_reason="stop" if ended else "length" if answer.finished else None,
-            activity=float(activity[answer.row]) if self.measure and self.watched is not None else None,
-            divergence=divergence,
-        )
-
-    def _leave_finished_rows(self) -> None:
-        """Take rows of finished answers out of the batch, down to two."""
-        living = [answer for answer in self.answers if not answer.finished]
-        keep = [answer.row for answer in living] + [answer.shadow for answer in living if answer.shadow is not None]
-        if len(keep) == 1:
-            keep = keep * 2
-        if len(keep) >= self.batch.rows:
-            return
-        for answer in living:
-            answer.row = keep.index(answer.row)
-            answer.shadow = None if answer.shadow is None else keep.index(answer.shadow)
-        self.batch.select(keep)
-        self.plan = self.plan.select(keep)
-
-    def _next_tokens(self) -> list[int]:
-        """What each row reads next; rows that no living answer needs read anything."""
-        tokens = [0] * self.batch.rows
-        for answer in self.answers:
-            if answer.finished:
-                continue
-            tokens[answer.row] = answer.written[-1]
-            if answer.shadow is not None:
-                tokens[answer.shadow] = answer.written[-1]
-        return tokens
 
 
 def end_tokens(model: LoadedModel) -> frozenset[int]:
@@ -308,65 +185,44 @@ def end_tokens(model: LoadedModel) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _prepared(
-    model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, max_new_tokens: int, with_prefix: bool
-) -> list[_Answer]:
+def as_prompt(
+    model: LoadedModel, messages: str | Sequence[Message], steering: RowChange = NEUTRAL, with_prefix: bool = True
+) -> Prompt:
+    """A conversation as tokens, and how the row that reads it is steered.
+
+    Args:
+        with_prefix: whether what stands before the last message is worth keeping (`PrefixCaches`).
+
+    Raises:
+        PromptError: it is empty, the template refuses it, or it leaves no room for an answer.
+    """
+    tokens = encode(model, messages)
+    room_for_answer(model, tokens)
+    return Prompt(tokens, steering, message_prefix(model, messages, tokens) if with_prefix else 0)
+
+
+def room_for_answer(model: LoadedModel, prompt: Sequence[int]) -> int:
+    """How many tokens the context holds after a prompt, 1 or more.
+
+    Raises:
+        PromptError: none.
+    """
+    room = model.context_tokens - len(prompt)
+    if room < 1:
+        raise PromptError(
+            f"The conversation has {len(prompt):,} tokens and {model.name} reads at most "
+            f"{model.context_tokens:,}, answer included; shorten it or clear the history."
+        )
+    return room
+
+
+def _prepared(model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, with_prefix: bool) -> list[Prompt]:
     if not lanes:
         raise PromptError("There is nothing to answer; give at least one lane.")
-    encoded: dict[int, tuple[list[int], int]] = {}
-    answers = []
-    for place, lane in enumerate(lanes):
+    encoded: dict[int, Prompt] = {}
+    prompts = []
+    for lane in lanes:
         if id(lane.messages) not in encoded:
-            tokens = encode(model, lane.messages)
-            prefix = message_prefix(model, lane.messages, tokens) if with_prefix else 0
-            encoded[id(lane.messages)] = (tokens, prefix)
-        prompt, prefix = encoded[id(lane.messages)]
-        room = model.context_tokens - len(prompt)
-        if room < 1:
-            raise PromptError(
-                f"The conversation has {len(prompt):,} tokens and {model.name} reads at most "
-                f"{model.context_tokens:,}, answer included; shorten it or clear the history."
-            )
-        stream, limit = TextStream(model.tokenizer), min(max_new_tokens, room)
-        answers.append(_Answer(place, prompt, lane.change(model, circuit), stream, limit, prefix))
-    return answers
-
-
-def _read(batch: RowBatch, answers: Sequence[_Answer], plan: SteeringPlan, prefixes: PrefixCaches | None) -> Tensor:
-    """Prefill these answers' prompts, one row each."""
-    prompts = [answer.prompt for answer in answers]
-    if prefixes is None:
-        return batch.prefill(prompts, plan)
-    return prefixes.prefill(batch, prompts, [answer.prefix for answer in answers], plan)
-
-
-def _distinct(answers: Sequence[_Answer], steer_prompt: bool) -> tuple[list[_Answer], list[int]]:
-    """Answers whose prompts must be read, each once and steered as it is read; and each answer's place among them."""
-    found: dict[tuple[object, ...], int] = {}
-    distinct: list[_Answer] = []
-    places = []
-    for answer in answers:
-        steering = answer.steering if steer_prompt and not answer.steering.is_neutral else NEUTRAL
-        key = (tuple(answer.prompt), steering.key)
-        if key not in found:
-            found[key] = len(distinct)
-            distinct.append(replace(answer, steering=steering))
-        places.append(found[key])
-    return distinct, places
-
-
-def _place_of_untouched(distinct: list[_Answer], answer: _Answer, place: int, steer_prompt: bool) -> int:
-    """Where in `distinct` the untouched model reads this answer's prompt; added where nobody else asked for it."""
-    if not steer_prompt:
-        return place
-    for place, other in enumerate(distinct):
-        if other.steering.is_neutral and other.prompt == answer.prompt:
-            return place
-    distinct.append(replace(answer, steering=NEUTRAL))
-    return len(distinct) - 1
-
-
-def _divergence(steered: Tensor, untouched: Tensor) -> float:
-    """KL(steered ‖ untouched) in nats, of two rows of logits."""
-    steered, untouched = steered.double().log_softmax(-1), untouched.double().log_softmax(-1)
-    return max(0.0, float((steered.exp() * (steered - untouched)).sum()))
+            encoded[id(lane.messages)] = as_prompt(model, lane.messages, with_prefix=with_prefix)
+        prompts.append(replace(encoded[id(lane.messages)], steering=lane.change(model, circuit)))
+    return prompts

@@ -1,12 +1,13 @@
 """Claims about turning tokens to text while they arrive."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from cna_core.decoding.text_stream import TextStream
+from cna_core.decoding.text_stream import StopTexts, TextStream
 from tests.tiny import tiny_tokenizer
 
 
@@ -49,3 +50,22 @@ def test_special_tokens_write_nothing() -> None:
     tokenizer = tiny_tokenizer()
     stream = TextStream(tokenizer)
     assert [stream.add(token) for token in tokenizer("cats </s> dogs")["input_ids"]] == ["cats", "", " dogs"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["ab", "c", "d"], ["ab", "c", "d"]),
+        (["one EN", "D two"], ["one ", ""]),
+        (["E", "N", "x"], ["", "", "ENx"]),
+        (["a\n", "\nb"], ["a", ""]),
+    ],
+)
+def test_a_stop_text_is_held_back_until_it_is_known_not_to_come(pieces: list[str], shown: list[str]) -> None:
+    stops = StopTexts(["END", "\n\n"])
+    found = []
+    for piece in pieces:
+        found.append(stops.add(piece))
+    assert found == shown
+    assert stops.found == ("END" in "".join(pieces) or "\n\n" in "".join(pieces))
+    assert stops.finish() == ""
