@@ -32,6 +32,7 @@ _DOING = {
     Stage.TIMING: "Timing one batch",
     Stage.READING_MESSAGE: "Reading the message",
     Stage.WRITING_ANSWERS: "Writing",
+    Stage.ASKING_LOCAL_JUDGE: "Asking the local judge",
     Stage.STOPPING: "Stopping …",
 }
 
