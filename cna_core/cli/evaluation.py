@@ -108,6 +108,17 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: all]", show_default=False),
     ] = None,
+    problems: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure word problems: built-in, public:gsm8k, or a .jsonl file. Answers take up to 256 tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    problem_count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: 100]", show_default=False),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens.", show_default=False)
     ] = None,
@@ -143,15 +154,17 @@ def evaluate(
         measures=_keys(measures),
         measure_settings=_measure_settings(measure_setting or []),
         questions=questions,
+        problem_count=problem_count,
         max_new_tokens=max_new_tokens,
         seed=seed,
         methods=chosen_methods,
         controls=twins,
     )
     wanted |= _prompt_sets(prompts=prompts, benign=benign, borderline=borderline)
-    if knowledge and knowledge != NONE:
-        wanted["knowledge"] = knowledge
-        _credit(knowledge)
+    for name, source in (("knowledge", knowledge), ("problems", problems)):
+        if source and source != NONE:
+            wanted[name] = source
+            _credit(source)
     SweepSettings(**wanted)  # bad input is told before a model is loaded
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)

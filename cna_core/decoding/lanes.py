@@ -42,6 +42,8 @@ class Lane:
         strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one a neuron in rank order.
         method: how it is steered: a fitted intervention, or the key of a method that acts on a circuit.
         circuit: for a key: instead of the circuit that `generate` is given.
+        begun: ids of tokens that the answer begins with; they are read with the prompt, and steps tell what follows.
+        not_first: ids of tokens that must not be the first that is written.
 
     Raises:
         StrengthError: the strength is not allowed here (`cna_core.limits`).
@@ -51,6 +53,8 @@ class Lane:
     strength: float | NDArray[np.floating] = 0.0
     method: str | Intervention = DEFAULT_METHOD
     circuit: Circuit | None = None
+    begun: tuple[int, ...] = ()
+    not_first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_allowed(self.strength)
@@ -131,9 +135,9 @@ def generate(
         joins=False,
         stop=stop,
     )
-    for place, prompt in enumerate(prompts):
+    for place, (lane, prompt) in enumerate(zip(lanes, prompts, strict=True)):
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
-        session.add(Request(prompt, limit, sampler, compared=measure and place > 0))
+        session.add(Request(prompt, limit, sampler, compared=measure and place > 0, not_first=lane.not_first))
     return _steps(session)
 
 
@@ -224,5 +228,7 @@ def _prepared(model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None
     for lane in lanes:
         if id(lane.messages) not in encoded:
             encoded[id(lane.messages)] = as_prompt(model, lane.messages, with_prefix=with_prefix)
-        prompts.append(replace(encoded[id(lane.messages)], steering=lane.change(model, circuit)))
+        prompt = encoded[id(lane.messages)]
+        steering = lane.change(model, circuit)
+        prompts.append(replace(prompt, tokens=[*prompt.tokens, *lane.begun], steering=steering))
     return prompts

@@ -6,6 +6,7 @@ and text; what a lane or a conversation is, lanes.py knows.
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,6 +62,7 @@ class Request:
         stops: texts that end the answer and are left out of it.
         likeliest: None, or how many of the likeliest tokens each step tells.
         compared: whether its divergence from the untouched model is measured, by a row more where it is steered.
+        not_first: ids of tokens that must not be the first that is written.
     """
 
     prompt: Prompt
@@ -69,6 +71,7 @@ class Request:
     stops: tuple[str, ...] = ()
     likeliest: int | None = None
     compared: bool = False
+    not_first: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -255,7 +258,8 @@ class DecodeSession:
         chosen: dict[int, int] = {}
         for some in by_sampler.values():
             seen = [[*answer.request.prompt.tokens, *answer.written] for answer in some]
-            tokens = some[0].request.sampler.choose(logits[[answer.row for answer in some]], seen)
+            rows = _without_forbidden(logits[[answer.row for answer in some]], some)
+            tokens = some[0].request.sampler.choose(rows, seen)
             chosen.update(zip((answer.ticket for answer in some), tokens, strict=True))
         return chosen
 
@@ -313,6 +317,14 @@ class DecodeSession:
             for row in answer.rows:
                 tokens[row] = answer.written[-1]
         return tokens
+
+
+def _without_forbidden(logits: Tensor, answers: Sequence[_Answer]) -> Tensor:
+    """The answers' logits (answers, vocabulary), with −∞ for tokens that must not come first where none is written."""
+    for row, answer in enumerate(answers):
+        if answer.request.not_first and not answer.written:
+            logits[row, list(answer.request.not_first)] = -torch.inf
+    return logits
 
 
 def _divergence(steered: Tensor, untouched: Tensor) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT: Literal["cna-run/2"] = "cna-run/2"
 LARGEST_FILE_BYTES = 200_000_000
 
-SetName = Literal["harmful", "benign", "borderline", "knowledge"]
+SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
 
 
 class PromptsUsed(BaseModel):

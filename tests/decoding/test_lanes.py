@@ -270,3 +270,28 @@ def test_no_lanes_and_a_foreign_circuit_are_refused_before_the_first_step(tiny_m
         generate(tiny_model, [], None)
     with pytest.raises(CircuitError):
         generate(tiny_model, [Lane(SHORT, strength=1.0)], circuit_of([(0, 0)]))
+
+
+def test_an_answer_that_is_begun_goes_on_as_if_it_had_been_written(endless: LoadedModel) -> None:
+    circuit = spread_circuit(endless)
+    lanes = [Lane(SHORT), Lane(LONG, strength=1.0)]
+    whole = tokens_by_lane(list(generate(endless, lanes, circuit, max_new_tokens=8)), 2)
+    begun = [
+        Lane(SHORT, begun=tuple(whole[0][:3])),
+        Lane(LONG, strength=1.0, begun=tuple(whole[1][:3])),
+        Lane(SHORT, begun=(5, 6)),
+    ]
+    written = tokens_by_lane(list(generate(endless, begun, circuit, max_new_tokens=5)), 3)
+    assert written[:2] == [whole[0][3:], whole[1][3:]] and written[2] != written[0]
+    assert first_token_logits(endless, begun, circuit).argmax(-1).tolist() == [tokens[0] for tokens in written]
+
+
+def test_tokens_that_must_not_come_first_come_later_at_most(endless: LoadedModel) -> None:
+    circuit = spread_circuit(endless)
+    free = tokens_by_lane(list(generate(endless, [Lane(SHORT), Lane(LONG)], circuit, max_new_tokens=6)), 2)
+    lanes = [Lane(SHORT, not_first=(free[0][0],)), Lane(LONG)]
+    written = tokens_by_lane(list(generate(endless, lanes, circuit, max_new_tokens=6)), 2)
+    second = int(first_token_logits(endless, [Lane(SHORT)], circuit)[0].topk(2).indices[1])
+    assert written[0][0] == second and written[1] == free[1]
+    after = Lane(SHORT, begun=(second,), not_first=())
+    assert written[0][1:] == tokens_by_lane(list(generate(endless, [after], circuit, max_new_tokens=5)), 1)[0]

@@ -30,6 +30,7 @@ _ORDER = (
     "perplexity",
     "benign_kl",
     "knowledge",
+    "word_problems",
 )
 """In which charts and tables show the project's own; a measure that is not named here comes after them."""
 
@@ -104,6 +105,7 @@ def ready_measures(
             own = Preparation(
                 preparation.model,
                 preparation.questions,
+                preparation.problems,
                 settings.get(one, {}),
                 preparation.progress,
                 preparation.stop,
