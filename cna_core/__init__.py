@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cna_core.evaluation.effects import explain, measure_effects
     from cna_core.evaluation.fitting import fit, generate
     from cna_core.evaluation.sweep import evaluate
+    from cna_core.evaluation.verify import verify
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
     from cna_core.models.loaded import LoadedModel
@@ -44,6 +45,7 @@ _HOMES = {
     "load_model": "models.load",
     "measure_effects": "evaluation.effects",
     "steered": "interventions.plan",
+    "verify": "evaluation.verify",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "load_model",
     "measure_effects",
     "steered",
+    "verify",
 ]
 
 
