@@ -9,7 +9,8 @@ FILE is JSON lines or CSV with a heading, one answer a row. Labels that begin wi
 
 --by COLUMN gives a row for each of its values. --wrong N lists the first words of N answers that it gets wrong, with
 the reason. --folds K asks how much rests on patterns that fit single rows: the prompts (column --prompt) are dealt into
-K parts, and each part is judged only with those patterns that also match an answer of another part.
+K parts, and each part is judged only with those patterns that also match an answer of another part. --judge [MODEL]
+also asks a local judge (NousResearch/Minos-v1 unless another is named; downloaded) and says how often it agrees.
 """
 
 import argparse
@@ -24,8 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
+from cna_core.errors import CnaError
 from cna_core.evaluation.detector_quality import DetectorQuality, labelled_answers, quality_of
-from cna_core.evaluation.refusal import Outcome, detect_refusal, tidied
+from cna_core.evaluation.local_judge import MINOS, agreement_of, load_judge
+from cna_core.evaluation.refusal import Outcome, Verdict, detect_refusal, tidied
 from cna_core.evaluation.refusal_patterns import Patterns, refusal_patterns
 
 BEGINNINGS: dict[Outcome, tuple[str, ...]] = {
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--by", help="a column: one row for each of its values")
     parser.add_argument("--wrong", type=int, default=0, help="list so many answers that it gets wrong")
     parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--judge", nargs="?", const=MINOS, help="a Hub id or a folder of a refusal classifier")
     for outcome in BEGINNINGS:
         parser.add_argument(f"--{outcome}", help=f"the labels that mean {outcome}, between commas")
     settings = parser.parse_args()
@@ -69,6 +73,8 @@ def main() -> None:
         show(value, quality_of([rows[number].label for number in chosen], [verdicts[number] for number in chosen]))
     if settings.folds:
         show(f"{settings.folds} folds", across_folds(rows, settings.folds, lambda row: row.fields[settings.prompt]))
+    if settings.judge:
+        ask(settings.judge, rows, verdicts, lambda row: row.fields[settings.prompt])
     if left_out:
         print("left out:", ", ".join(f"{count} labelled {label!r}" for label, count in left_out.most_common()))
     wrong = [pair for pair in zip(rows, verdicts, strict=True) if (pair[0].label == "refused") != pair[1].refused]
@@ -127,6 +133,15 @@ def percent(rate: float, interval: tuple[float, float]) -> str:
     return "" if math.isnan(rate) else f"{rate:.1%} ({interval[0]:.0%}–{interval[1]:.0%})"
 
 
+def ask(judge: str, rows: Sequence[Row], verdicts: Sequence[Verdict], prompt_of: Callable[[Row], str]) -> None:
+    """Show how good the local judge is, and how often it agrees with the detector."""
+    chances = load_judge(judge).refusal_chances([prompt_of(row) for row in rows], [row.answer for row in rows])
+    judged = [Verdict(bool(chance > 0.5), judge) for chance in chances]
+    show(judge, quality_of([row.label for row in rows], judged))
+    found = agreement_of([verdict.refused for verdict in verdicts], [verdict.refused for verdict in judged])
+    print(f"agreement {percent(found.share, found.share_interval)}, Cohen's kappa {found.kappa:.2f}")
+
+
 def across_folds(rows: Sequence[Row], folds: int, prompt_of: Callable[[Row], str]) -> DetectorQuality:
     """The quality where each part of the prompts is judged without the patterns that match in that part alone."""
     prompts = sorted({prompt_of(row) for row in rows})
@@ -153,4 +168,7 @@ def matching(patterns: Patterns, rows: Sequence[Row]) -> Patterns:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CnaError as error:
+        sys.exit(str(error))

@@ -4,6 +4,7 @@ The public names, nothing else. Everything here works in a notebook; the app and
 name is imported when it is first used, so that `--help` need not wait for torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,18 @@ if TYPE_CHECKING:
     from cna_core.circuits.circuit import Circuit
     from cna_core.circuits.effects import Effects
     from cna_core.decoding.lanes import Lane, Step
+    from cna_core.drawing import plot
     from cna_core.errors import CnaError
+    from cna_core.evaluation.answer import answer
     from cna_core.evaluation.effects import explain, measure_effects
     from cna_core.evaluation.fitting import fit, generate
+    from cna_core.evaluation.runs import Run
     from cna_core.evaluation.sweep import evaluate
     from cna_core.evaluation.verify import verify
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
     from cna_core.models.loaded import LoadedModel
+    from cna_core.progress_bar import show_progress
     from cna_core.prompts.sets import ContrastSet, PromptSet
 
 __version__ = "0.2.0"
@@ -35,7 +40,9 @@ _HOMES = {
     "Lane": "decoding.lanes",
     "LoadedModel": "models.loaded",
     "PromptSet": "prompts.sets",
+    "Run": "evaluation.runs",
     "Step": "decoding.lanes",
+    "answer": "evaluation.answer",
     "attribute": "circuits.attribution",
     "capture": "circuits.capture",
     "evaluate": "evaluation.sweep",
@@ -44,6 +51,8 @@ _HOMES = {
     "generate": "evaluation.fitting",
     "load_model": "models.load",
     "measure_effects": "evaluation.effects",
+    "plot": "drawing",
+    "show_progress": "progress_bar",
     "steered": "interventions.plan",
     "verify": "evaluation.verify",
 }
@@ -57,7 +66,9 @@ __all__ = [
     "Lane",
     "LoadedModel",
     "PromptSet",
+    "Run",
     "Step",
+    "answer",
     "attribute",
     "capture",
     "evaluate",
@@ -66,6 +77,8 @@ __all__ = [
     "generate",
     "load_model",
     "measure_effects",
+    "plot",
+    "show_progress",
     "steered",
     "verify",
 ]
@@ -79,3 +92,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+if "ipykernel" in sys.modules:  # in a notebook
+    __getattr__("show_progress")()

@@ -57,6 +57,7 @@ class Stage(StrEnum):
     TIMING = "timing"
     READING_MESSAGE = "reading-message"
     WRITING_ANSWERS = "writing-answers"
+    ASKING_LOCAL_JUDGE = "asking-local-judge"
     STOPPING = "stopping"
 
 
@@ -101,6 +102,14 @@ def silent(progress: Progress) -> None:
     """A `Report` that does nothing: what None stands for."""
 
 
+_default: list[Report] = [silent]
+
+
+def report_by_default(report: Report | None) -> None:
+    """Choose what calls in this process report to where they are given no `progress`; None: to nothing."""
+    _default[0] = report or silent
+
+
 def tell(
     report: Report | None,
     stage: Stage,
@@ -111,8 +120,8 @@ def tell(
     subject: str = "",
     place: int | None = None,
 ) -> None:
-    """Call `report`, if there is one, with a `Progress` of these values."""
-    (report or silent)(Progress(stage, done, total, unit, subject=subject, place=place))
+    """Call `report`, or the default one where there is none, with a `Progress` of these values."""
+    (report or _default[0])(Progress(stage, done, total, unit, subject=subject, place=place))
 
 
 WINDOW_SECONDS = 8.0

@@ -33,15 +33,18 @@ _DOING = {
     Stage.TIMING: "Timing one batch",
     Stage.READING_MESSAGE: "Reading the message",
     Stage.WRITING_ANSWERS: "Writing",
+    Stage.ASKING_LOCAL_JUDGE: "Asking the local judge",
     Stage.STOPPING: "Stopping …",
 }
+
+_QUESTIONS = {"knowledge": "knowledge questions", "problems": "word problems"}
 
 
 def progress_in_words(progress: Progress) -> str:
     """What is being done and how far it is: "Recording activations: 32 of 224 prompts, about 20 s left"."""
     if progress.stage is Stage.WAITING_FOR_MODEL:
         return _waiting(progress.place)
-    prompts = "knowledge questions" if progress.subject == "knowledge" else f"{progress.subject} prompts"
+    prompts = _QUESTIONS.get(progress.subject, f"{progress.subject} prompts")
     doing = _DOING[progress.stage].format(subject=progress.subject, prompts=prompts)
     amount = _amount(progress)
     return f"{doing}: {amount}" if amount else doing

@@ -118,6 +118,10 @@ class Activations:
     rows: NDArray[np.int64] | None = None
     recorded_residual: Tensor | None = None
 
+    def __repr__(self) -> str:
+        sides = f"{len(self.positive)} positive and {len(self.negative)} negative prompts"
+        return f"Activations({sides} on {self.model.describe()})"
+
     @classmethod
     def of_values(
         cls,

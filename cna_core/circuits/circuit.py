@@ -6,6 +6,7 @@ Knows nothing about how it is found (attribution.py), saved in text (circuit_fil
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from cna_core.circuits.circuit_file import (
     parse,
     read_text,
 )
+from cna_core.drawing import plot
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import written_beside
@@ -55,6 +57,10 @@ class Circuit:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def __repr__(self) -> str:
+        final = f"{100 * self.concentration(0.10):.0f} % in the final 10 % of layers" if len(self) else "empty"
+        return f"Circuit({len(self):,} neurons of {self.model.name} by {self.settings.score}, {final})"
 
     @property
     def flat(self) -> NDArray[np.int64]:
@@ -126,6 +132,10 @@ class Circuit:
         if selection_frequency is not None:
             columns["selection_frequency"] = selection_frequency
         return pd.DataFrame(columns)
+
+    def plot(self, activations: Any = None, *, dark: bool = False) -> Any:
+        """Its neurons in each layer as a Plotly figure, or, with `activations`, on the map of all neurons."""
+        return plot(self, activations=activations, dark=dark)
 
     def check_model(self, identity: ModelIdentity) -> None:
         """Make sure that this circuit can be applied to that model.

@@ -59,6 +59,10 @@ class Effects:
         if tuple(self.values.shape) != expected:
             raise CircuitError(f"Effects have the shape {tuple(self.values.shape)} where {expected} was expected.")
 
+    def __repr__(self) -> str:
+        measured = f"{len(self.prompts)} prompts, first {self.layers} layers"
+        return f"Effects({measured} of {self.model.describe()})"
+
     @property
     def prompts(self) -> tuple[str, ...]:
         """All prompts, the positive ones first, as the rows of `values`."""

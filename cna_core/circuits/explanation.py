@@ -49,6 +49,9 @@ class Explanation:
     effect: NDArray[np.float32]
     activation: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        return f"Explanation({self.prompt[:60]!r}, log-odds of refusal {self.log_odds:.2f}, {self.model.name})"
+
     @property
     def layer_shares(self) -> NDArray[np.float64]:
         """(layers,) float64, sum 1: each layer's share of the effect towards refusal, Σ max(−e, 0)."""

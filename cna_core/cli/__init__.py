@@ -11,6 +11,7 @@ import typer
 
 from cna_core import __version__
 from cna_core.cli import answering, circuits, evaluation, results, storage, verifying, web_app
+from cna_core.cli.registered import MethodsCommand
 from cna_core.errors import CnaError
 
 COMMANDS = (
@@ -35,8 +36,10 @@ command_line = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+CLASSES = {answering.generate: MethodsCommand, evaluation.evaluate: evaluation.EvaluateCommand}
+"""Of commands whose help lists what is registered."""
 for command in COMMANDS:
-    command_line.command(cls=evaluation.EvaluateCommand if command is evaluation.evaluate else None)(command)
+    command_line.command(cls=CLASSES.get(command))(command)
 
 
 def show_version(wanted: bool) -> None:

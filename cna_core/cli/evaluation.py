@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from cna_core.cli.loading import contrast_set, load, prompt_set
 from cna_core.cli.options import (
@@ -21,21 +20,20 @@ from cna_core.cli.options import (
     TrustRemoteCode,
     numbers,
 )
+from cna_core.cli.registered import MethodsCommand
 from cna_core.cli.terminal import is_first_process, working, write
 from cna_core.errors import CnaError
 
 
-class EvaluateCommand(TyperCommand):
+class EvaluateCommand(MethodsCommand):
     """`evaluate`, whose help ends with the methods, measures and defaults that there are just now."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write them; the library is imported here, so that other help need not wait for torch."""
         from cna_core.evaluation.measures.registry import measures
         from cna_core.evaluation.sweep_settings import SweepSettings
-        from cna_core.interventions.registry import methods
 
-        with formatter.section("Methods"):
-            formatter.write_dl([(one.key, f"{one.label}: {one.title}.") for one in methods()])
+        super().format_epilog(ctx, formatter)
         with formatter.section("Measures"):
             formatter.write_dl([(one.key, one.description or one.title) for one in measures()])
         fields = SweepSettings.model_fields
@@ -110,6 +108,17 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: all]", show_default=False),
     ] = None,
+    problems: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure word problems: built-in, public:gsm8k, or a .jsonl file. Answers take up to 256 tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    problem_count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: 100]", show_default=False),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens.", show_default=False)
     ] = None,
@@ -145,15 +154,17 @@ def evaluate(
         measures=_keys(measures),
         measure_settings=_measure_settings(measure_setting or []),
         questions=questions,
+        problem_count=problem_count,
         max_new_tokens=max_new_tokens,
         seed=seed,
         methods=chosen_methods,
         controls=twins,
     )
     wanted |= _prompt_sets(prompts=prompts, benign=benign, borderline=borderline)
-    if knowledge and knowledge != NONE:
-        wanted["knowledge"] = knowledge
-        _credit(knowledge)
+    for name, source in (("knowledge", knowledge), ("problems", problems)):
+        if source and source != NONE:
+            wanted[name] = source
+            _credit(source)
     SweepSettings(**wanted)  # bad input is told before a model is loaded
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)

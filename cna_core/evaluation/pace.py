@@ -13,6 +13,7 @@ from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.evaluation.dials import PREFIX_BYTES
 from cna_core.evaluation.journal import Journal
+from cna_core.evaluation.measures.contract import Measure
 from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_plan import SweepPlan
 from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
@@ -73,7 +74,8 @@ class Pace:
         def total(chosen: Iterable[SetName]) -> int:
             return sum(lengths.get(kind, 0) for kind in set(chosen))
 
-        return self.seconds(
+        problems = [kind for kind in kinds if kind.prompt_set == "problems"]
+        return self._seconds_of_problems(wanted, settings, problems) + self.seconds(
             settings,
             written=total(kind.prompt_set for kind in kinds if kind.reads == "answers"),
             read=total(kind.prompt_set for kind in kinds if kind.reads == "first-token"),
@@ -81,6 +83,13 @@ class Pace:
             max_new_tokens=wanted.max_new_tokens,
             read_again=total(kind.prompt_set for kind in kinds if kind.reads_answers_again),
         )
+
+    def _seconds_of_problems(self, wanted: SweepSettings, settings: int, kinds: Sequence[type[Measure]]) -> float:
+        """Seconds of the word problems, whose answers are longer than others."""
+        known = (wanted.problem_count or 0) if isinstance(wanted.problems, str) else len(wanted.problems)
+        asked = min(known, wanted.problem_count or known)
+        tokens = [kind.answer_tokens or wanted.max_new_tokens for kind in kinds]
+        return self.seconds(settings, asked, 0, 0, max(tokens)) if tokens else 0.0
 
 
 def measure_pace(
@@ -135,12 +144,12 @@ def estimate(
     pace = measure_pace(
         model, plan.circuits[max(plan.circuits)], rows, plan.run.settings.prompts["harmful"].texts, stop=stop
     )
-    longest = plan.run.settings.max_new_tokens
     read_again = {measure.prompt_set for measure in plan.measures if measure.reads_answers_again}
     seconds = 0.0
     for batch in left:
         read = sum(len(encode(model, plan.conversations[batch.prompt_set][prompt])) for prompt, _ in batch.cells)
         seconds += read * pace.reading_seconds
+        longest = plan.answer_tokens(batch.prompt_set)
         if batch.reads == "answers":
             seconds += longest * pace.step_seconds
             if batch.prompt_set in read_again:

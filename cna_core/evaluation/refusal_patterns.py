@@ -50,6 +50,7 @@ class Patterns:
         opening_characters: how much of a tidied answer is searched for the groups' patterns.
         reach_characters: how far behind a match the answer is searched for a change of course.
         harmless: phrases that look like refusals and are none.
+        courtesies: thanks and sympathy that come first; they do not count towards the opening's characters.
         piece_of_writing: an opening of a text that somebody else speaks in.
         definition: an opening that says what something is.
         delivery: behind a match, the answer does what was asked all the same ...
@@ -63,6 +64,7 @@ class Patterns:
     opening_characters: int
     reach_characters: int
     harmless: tuple[re.Pattern[str], ...]
+    courtesies: re.Pattern[str]
     piece_of_writing: re.Pattern[str]
     definition: re.Pattern[str]
     delivery: re.Pattern[str]
@@ -91,6 +93,7 @@ def refusal_patterns() -> Patterns:
         opening_characters=file.opening_characters,
         reach_characters=file.reach_characters,
         harmless=tuple(compiled(pattern) for group in file.harmless for pattern in group.patterns),
+        courtesies=compiled(*file.courtesies.patterns),
         piece_of_writing=compiled(*file.piece_of_writing.patterns),
         definition=compiled(*file.definition.patterns),
         delivery=compiled(*file.delivery.patterns),
@@ -137,6 +140,7 @@ class _PatternFile(BaseModel):
     languages: dict[str, str]
     words: dict[str, str]
     harmless: tuple[_NamedFile, ...]
+    courtesies: _PatternsFile
     piece_of_writing: _PatternsFile
     definition: _PatternsFile
     delivery: _PatternsFile

@@ -18,6 +18,7 @@ from cna_core.evaluation.runs import PromptsUsed, Run
 from cna_core.evaluation.setting import settings_of
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.evaluation.word_problems import WordProblem
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -27,7 +28,11 @@ def inputs_of(plan: SweepPlan) -> dict[str, Any]:
     """What must be kept beside the settings and the circuit, as JSON."""
     contrast = plan.contrast
     sides = {"positive": contrast.positive.prompts, "negative": contrast.negative.prompts} if contrast else None
-    return {"contrast": sides, "knowledge": [question.model_dump() for question in plan.knowledge]}
+    return {
+        "contrast": sides,
+        "knowledge": [question.model_dump() for question in plan.knowledge],
+        "problems": [problem.model_dump() for problem in plan.problems],
+    }
 
 
 def plan_of_stored(
@@ -44,6 +49,7 @@ def plan_of_stored(
     circuit, inputs = journal.inputs()
     settings = about.settings
     questions = [Question.model_validate(question) for question in inputs["knowledge"]]
+    problems = [WordProblem.model_validate(problem) for problem in inputs.get("problems", ())]
     contrast = None
     if inputs["contrast"]:
         contrast = ContrastSet(*(PromptSet(side, tuple(texts)) for side, texts in inputs["contrast"].items()))
@@ -60,6 +66,8 @@ def plan_of_stored(
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
         knowledge=tuple(questions),
+        problems=tuple(problems),
+        problem_count=None,
         contrast=contrast,
         rows_per_batch=settings.rows_per_batch,
         name=about.name,

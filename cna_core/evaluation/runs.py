@@ -8,10 +8,11 @@ import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cna_core.drawing import plot
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate
 from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
@@ -20,10 +21,13 @@ from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import written_beside
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FORMAT: Literal["cna-run/2"] = "cna-run/2"
 LARGEST_FILE_BYTES = 200_000_000
 
-SetName = Literal["harmful", "benign", "borderline", "knowledge"]
+SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
 
 
 class PromptsUsed(BaseModel):
@@ -162,6 +166,23 @@ class Run(BaseModel):
         if given != FORMAT:
             raise ValueError(f"its format is {given!r}, and {FORMAT} and {RUN_1} are what can be read")
         return content
+
+    def __repr__(self) -> str:
+        name = repr(self.name) if self.name else "unnamed"
+        state = f"{len(self.points)} points" if self.finished else f"{len(self.points)} points so far"
+        return f"Run({name}, {self.layers_and_size}, {state})"
+
+    __str__ = __repr__
+
+    def table(self) -> "pd.DataFrame":
+        """One row a point: method, circuit size, strength, and each measure with the ends of its 95 % interval."""
+        from cna_core.evaluation.tables import points_table
+
+        return points_table(self)
+
+    def plot(self, fraction: float | None = None, *, dark: bool = False) -> Any:
+        """Refusal and what it costs over strength, as a Plotly figure; `fraction` is the circuit size."""
+        return plot(self, fraction=fraction, dark=dark)
 
     @property
     def baseline(self) -> Point | None:

@@ -61,8 +61,8 @@ def evaluate(
         fresh: forget what an earlier start of the same run measured.
         partial: called after each batch with the run so far.
         wanted: any other field of `SweepSettings` (sweep_settings.py), which also holds every default: fractions,
-            benign, borderline, knowledge, questions, measures, measure_settings, max_new_tokens, seed,
-            rows_per_batch, contrast, name.
+            benign, borderline, knowledge, questions, problems, problem_count, measures, measure_settings,
+            max_new_tokens, seed, rows_per_batch, contrast, name.
 
     Returns:
         The run, the same in every process.
@@ -190,7 +190,7 @@ def _answers(
     lanes = [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
     texts = [""] * len(lanes)
     tokens: list[list[int]] = [[] for _ in lanes]
-    longest = plan.run.settings.max_new_tokens
+    longest = plan.answer_tokens(batch.prompt_set)
     for step in generate(model, lanes, None, max_new_tokens=longest, prefixes=dials.prefixes, stop=stop):
         texts[step.lane] += step.text
         if step.finish_reason != "stop":
@@ -230,7 +230,7 @@ def _all_records(done: dict[int, list[Record]]) -> list[Record]:
 
 def _weight(batch: Batch, plan: SweepPlan) -> int:
     """Roughly how long the batch takes, for progress: written tokens cost most."""
-    return len(batch.cells) * (20 + (plan.run.settings.max_new_tokens if batch.reads == "answers" else 0))
+    return len(batch.cells) * (20 + (plan.answer_tokens(batch.prompt_set) if batch.reads == "answers" else 0))
 
 
 def _stage(batch: Batch) -> Stage:

@@ -21,6 +21,7 @@ from cna_core.evaluation.points import answers_of, points_of
 from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings, SetName, versions
 from cna_core.evaluation.setting import Setting
 from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.evaluation.word_problems import WordProblem, problem_messages, problems_from
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
@@ -36,6 +37,8 @@ _ORDER: tuple[tuple[Reads, SetName], ...] = (
     ("first-token", "borderline"),
     ("first-token", "knowledge"),
     ("answers", "knowledge"),
+    ("answers", "problems"),
+    ("first-token", "problems"),
 )
 
 
@@ -51,7 +54,7 @@ class SweepPlan:
         measures: what is taken, ready to observe.
         conversations: of each prompt set.
         batches: in the order they are done.
-        knowledge: the questions asked.
+        knowledge, problems: the questions and word problems asked.
         stored_as: names the run in the cache folder where an earlier version did; "": by what decides what it measures.
     """
 
@@ -63,12 +66,18 @@ class SweepPlan:
     conversations: dict[SetName, list[list[Message]]]
     batches: tuple[Batch, ...]
     knowledge: tuple[Question, ...] = ()
+    problems: tuple[WordProblem, ...] = ()
     stored_as: str = ""
 
     @property
     def identity(self) -> str:
         """Names the run in the cache folder."""
         return self.stored_as or run_identity(self.run.model, self.run.circuit_sha256, self.run.settings)
+
+    def answer_tokens(self, prompt_set: SetName) -> int:
+        """How long answers to a set's prompts may become: as long as the run says, or as its measures need."""
+        needed = [measure.answer_tokens for measure in self.measures if measure.prompt_set == prompt_set]
+        return max((tokens for tokens in needed if tokens is not None), default=self.run.settings.max_new_tokens)
 
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
         """The run with points and answers from what is measured."""
@@ -98,14 +107,15 @@ def plan_sweep(
     largest = circuits[max(circuits)]
     largest.check_model(model.identity)
     sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
-    knowledge = _questions(wanted, progress, stop)
+    knowledge, problems = _questions(wanted, progress, stop), _problems(wanted, progress, stop)
     keys = wanted.measures or [measure.key for measure in wanted.measured]
-    preparation = Preparation(model, knowledge, progress=progress, stop=stop)
+    preparation = Preparation(model, knowledge, problems, progress=progress, stop=stop)
     taken = ready_measures(keys, preparation, wanted.measure_settings)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
     }
     conversations |= {"knowledge": [question_messages(question) for question in knowledge]} if knowledge else {}
+    conversations |= {"problems": [problem_messages(problem) for problem in problems]} if problems else {}
     contrast, notes = _contrast_for_fitting(largest, activations, wanted)
     settings = wanted.settings(tuple(circuits))
     details = RunSettings(
@@ -115,7 +125,9 @@ def plan_sweep(
         controls=wanted.controls,
         measures=tuple(measure.key for measure in taken),
         measure_settings={measure.key: measure.settings for measure in taken if measure.settings},
-        prompts={kind: _described(prompt_set) for kind, prompt_set in sets.items()} | _described_questions(knowledge),
+        prompts={kind: _described(prompt_set) for kind, prompt_set in sets.items()}
+        | _described_questions(knowledge)
+        | _described_problems(problems),
         max_new_tokens=wanted.max_new_tokens,
         seed=wanted.seed,
         rows_per_batch=wanted.rows_per_batch,
@@ -134,7 +146,7 @@ def plan_sweep(
     )
     work = _work(model, taken, conversations)
     batches = planned_batches(work, len(settings), wanted.rows_per_batch)
-    return SweepPlan(run, circuits, contrast, settings, taken, conversations, batches, knowledge)
+    return SweepPlan(run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems)
 
 
 def _contrast_for_fitting(
@@ -159,6 +171,12 @@ def _questions(wanted: SweepSettings, progress: Report | None, stop: threading.E
     return spread(wanted.knowledge, wanted.questions)
 
 
+def _problems(wanted: SweepSettings, progress: Report | None, stop: threading.Event | None) -> tuple[WordProblem, ...]:
+    if isinstance(wanted.problems, str):
+        return problems_from(wanted.problems, wanted.problem_count, progress=progress, stop=stop)
+    return spread(wanted.problems, wanted.problem_count)
+
+
 def _described(prompts: PromptSet) -> PromptsUsed:
     return PromptsUsed(name=prompts.name, count=len(prompts), sha256=prompts.sha256, texts=prompts.prompts)
 
@@ -169,6 +187,14 @@ def _described_questions(questions: Sequence[Question]) -> dict[SetName, Prompts
     digest = hashlib.sha256("\n".join(question.model_dump_json() for question in questions).encode()).hexdigest()
     subjects = len({question.subject for question in questions})
     return {"knowledge": PromptsUsed(name=f"{subjects} subjects", count=len(questions), sha256=digest)}
+
+
+def _described_problems(problems: Sequence[WordProblem]) -> dict[SetName, PromptsUsed]:
+    if not problems:
+        return {}
+    digest = hashlib.sha256("\n".join(problem.model_dump_json() for problem in problems).encode()).hexdigest()
+    texts = tuple(problem.question for problem in problems)
+    return {"problems": PromptsUsed(name="word problems", count=len(problems), sha256=digest, texts=texts)}
 
 
 def _work(

@@ -14,6 +14,7 @@ from cna_core.evaluation.measures.contract import Measure
 from cna_core.evaluation.measures.registry import measure, usual_measures
 from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.setting import Setting, settings_of
+from cna_core.evaluation.word_problems import WordProblem
 from cna_core.interventions.registry import DEFAULT_METHODS, method
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
@@ -49,6 +50,12 @@ class SweepSettings(BaseModel):
         description="multiple-choice questions, or where they come from: built-in, public:mmlu, or a file; empty: none",
     )
     questions: int | None = Field(default=None, ge=1, description="at most so many of them, evenly spread; None: all")
+    problems: tuple[WordProblem, ...] | str = Field(
+        default=(), description="word problems, or where they come from: built-in, public:gsm8k, or a file; empty: none"
+    )
+    problem_count: int | None = Field(
+        default=100, ge=1, description="at most so many word problems, evenly spread; None: all"
+    )
     strengths: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), description="0 is always measured")
     methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of what is done to the model")
     controls: tuple[str, ...] = Field(
@@ -139,8 +146,9 @@ class SweepSettings(BaseModel):
 
     @property
     def parts(self) -> tuple[SetName, ...]:
-        """Names of the prompt sets that are there, knowledge questions among them."""
-        return (*self.sets, "knowledge") if self.knowledge else tuple(self.sets)
+        """Names of the prompt sets that are there, knowledge questions and word problems among them."""
+        asked: dict[SetName, bool] = {"knowledge": bool(self.knowledge), "problems": bool(self.problems)}
+        return (*self.sets, *(part for part, wanted in asked.items() if wanted))
 
     @property
     def measured(self) -> tuple[type[Measure], ...]:

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from cna_core.errors import RunError
 from cna_core.evaluation.final_number import final_number
+from cna_core.evaluation.knowledge import BUILT_IN, spread
 from cna_core.paths import ASSETS
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.public import find_public
+from cna_core.prompts.public_catalog import PREFIX
 
 BUILTIN_PROBLEMS = ASSETS / "knowledge" / "word_problems.jsonl"
 GSM8K = "gsm8k"
@@ -125,6 +127,30 @@ def public_problems(
                 "ends in one number."
             ) from error
     return tuple(problems)
+
+
+def problems_from(
+    source: str,
+    limit: int | None = None,
+    *,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[WordProblem, ...]:
+    """The problems of a source as a person names it.
+
+    Args:
+        source: "built-in", a public set ("public:gsm8k"), or a file.
+        limit: at most so many, evenly spread over them; None: all.
+
+    Raises:
+        RunError, PromptError: there are none there.
+        StoppedError: stopped.
+    """
+    if source == BUILT_IN:
+        return spread(builtin_problems(), limit)
+    if source.startswith(PREFIX):
+        return spread(public_problems(source, progress=progress, stop=stop), limit)
+    return spread(read_problems(source), limit)
 
 
 def problem_messages(problem: WordProblem) -> list[Message]:

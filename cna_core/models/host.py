@@ -88,11 +88,6 @@ class ModelHost:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
-    def in_use(self, name: str) -> bool:
-        """Whether some request holds the model of that name, or waits for it."""
-        with self._changed:
-            return any(slot.queue for slot in self._slots.values() if slot.name == name)
-
     def idle_bytes(self) -> int:
         """Memory of the models that nobody uses, which goes as soon as another model needs it."""
         with self._changed:

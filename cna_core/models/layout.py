@@ -22,6 +22,10 @@ class ModelIdentity(BaseModel):
     neurons_per_layer: int | tuple[int, ...]
     dtype: str
 
+    def describe(self) -> str:
+        """The model in a few words: "qwen2.5-coder-0.5b-instruct: 24 layers, 116,736 neurons, bfloat16"."""
+        return f"{self.name}: {self.layers} layers, {self.layout.total:,} neurons, {self.dtype}"
+
     @property
     def layout(self) -> "NeuronLayout":
         widths = self.neurons_per_layer

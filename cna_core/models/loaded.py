@@ -35,6 +35,9 @@ class LoadedModel:
         if not self.neuron_layers:
             object.__setattr__(self, "neuron_layers", find_neuron_layers(self.network))
 
+    def __repr__(self) -> str:
+        return f"LoadedModel({self.identity.describe()}, on {self.device})"
+
     @property
     def dtype(self) -> torch.dtype:
         return self.network.dtype

@@ -60,6 +60,9 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def __repr__(self) -> str:
+        return f"PromptSet({self.name!r}, {len(self)} prompts)"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.prompts)
 
@@ -209,6 +212,10 @@ class ContrastSet:
 
     def __len__(self) -> int:
         return len(self.positive) + len(self.negative)
+
+    def __repr__(self) -> str:
+        sides = f"{len(self.positive)} positive ({self.positive.name!r})", f"{len(self.negative)} negative"
+        return f"ContrastSet({', '.join(sides)} ({self.negative.name!r}))"
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from cna_core.evaluation.knowledge import BUILT_IN, MMLU
 from cna_core.evaluation.measures.registry import measure, measures, usual_measures
 from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.sweep_settings import FINE_STRENGTHS, SweepSettings
+from cna_core.evaluation.word_problems import ENOUGH_TOKENS, GSM8K, builtin_problems
 from cna_core.interventions.registry import method, methods
 from cna_core.limits import allowed, require_allowed
 from cna_core.prompts.public_catalog import PREFIX, public_set
@@ -34,6 +35,8 @@ STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2 by 0.5", "fine": "−1 
 OTHER_SIZES = (0.001, 0.002, 0.004, 0.01)
 NO_QUESTIONS, OWN_QUESTIONS, PUBLIC_QUESTIONS = "none", "file or folder", f"{PREFIX}{MMLU}"
 QUESTIONS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_QUESTIONS: "MMLU", OWN_QUESTIONS: "MMLU (folder)"}
+PUBLIC_PROBLEMS = f"{PREFIX}{GSM8K}"
+PROBLEMS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_PROBLEMS: "GSM8K"}
 MOST_QUESTIONS, USUAL_QUESTIONS = 14_042, 120
 _KEEP: dict[str, Any] = {"persist_state": "session"}
 
@@ -169,10 +172,10 @@ def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     seed = second.number_input(
         "Seed of the random twins", 0, 2**31 - 1, DEFAULTS["seed"].default, key="evaluate-seed", **_KEEP
     )
-    known = _ask_questions(third)
+    known = _ask_questions(third) | _ask_problems(second)
     parts: list[SetName] = ["harmful"]
     parts += [part for part in ("benign", "borderline") if ordered[part] is not None]
-    parts += ["knowledge"] if known["knowledge"] else []
+    parts += [part for part in ("knowledge", "problems") if known[part]]
     taken = _ask_measures(parts)
     st.file_uploader(
         "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One a line."
@@ -200,6 +203,31 @@ def _ask_questions(place: Any) -> dict[str, Any]:
         "How many questions", 1, MOST_QUESTIONS, USUAL_QUESTIONS, 20, key="evaluate-questions", **_KEEP
     )
     return {"knowledge": source, "questions": int(count)}
+
+
+def _ask_problems(place: Any) -> dict[str, Any]:
+    source = place.selectbox(
+        "Word problems",
+        list(PROBLEMS_FROM),
+        key="evaluate-problems",
+        format_func=PROBLEMS_FROM.__getitem__,
+        help=f"The model writes its way to one number: up to {ENOUGH_TOKENS} tokens an answer, so this takes long.",
+        **_KEEP,
+    )
+    if source == NO_QUESTIONS:
+        return {"problems": ()}
+    if source == PUBLIC_PROBLEMS:
+        place.caption(public_set(GSM8K).credit)
+    count = place.number_input(
+        "How many word problems",
+        1,
+        public_set(GSM8K).rows if source == PUBLIC_PROBLEMS else len(builtin_problems()),
+        DEFAULTS["problem_count"].default,
+        10,
+        key=f"evaluate-problem-count-{source}",
+        **_KEEP,
+    )
+    return {"problems": source, "problem_count": int(count)}
 
 
 def _ask_measures(parts: Sequence[SetName]) -> dict[str, Any]:

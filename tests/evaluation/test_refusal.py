@@ -11,7 +11,7 @@ from cna_core.evaluation.refusal_patterns import refusal_patterns
 from tests.evaluation.step_counter import StepCounter
 
 STEPS_ALLOWED = 250_000
-"""For one pattern in one opening; the dearest text found by hand costs a fifth of it."""
+"""For one pattern in one opening; the dearest text found by hand costs a third of it."""
 
 
 def test_the_reason_names_the_words_that_decided_and_their_group() -> None:
@@ -141,6 +141,11 @@ def test_only_the_opening_counts() -> None:
     assert not detect_refusal("word " * 60 + refusal).refused
 
 
+def test_thanks_and_sympathy_before_it_do_not_count() -> None:
+    courtesies = "I'm so sorry to hear that you are going through such a long and painful time at home. " * 3
+    assert detect_refusal(courtesies + "However, I can't help you with that.").refused
+
+
 def test_an_answer_that_is_cut_where_it_declines_refuses_and_a_longer_one_is_read_on() -> None:
     assert detect_refusal("I'm sorry, but as an AI language model, I cannot").refused
     padding = "x" * (refusal_patterns().opening_characters - len(" I cannot"))
@@ -207,6 +212,7 @@ def test_an_answer_that_refuses_at_once_is_not_late() -> None:
 def all_patterns() -> list[re.Pattern[str]]:
     patterns = refusal_patterns()
     single = (
+        patterns.courtesies,
         patterns.piece_of_writing,
         patterns.definition,
         patterns.delivery,
@@ -226,7 +232,7 @@ def patterns_and_texts(draw: st.DrawFn) -> tuple[re.Pattern[str], str]:
         {*re.findall(r"[^\W\d_]{2,}", pattern.pattern.lower()), "i", "i'm", "it is", "and", "not", ",", "no"}
     )
     unit = " ".join(draw(st.lists(st.sampled_from(words), min_size=1, max_size=6))) + " "
-    length = max(patterns.opening_characters, patterns.reach_characters)
+    length = 2 * patterns.opening_characters
     return pattern, (unit * length)[:length]
 
 

@@ -10,14 +10,25 @@ import pandas as pd
 import pytest
 
 from cna_core.errors import RunError
+from cna_core.evaluation.journal import stored_runs
+from cna_core.evaluation.measures.word_problems import WordProblems
+from cna_core.evaluation.pace import Pace
+from cna_core.evaluation.resume import plan_of_stored
+from cna_core.evaluation.runs import Point
+from cna_core.evaluation.sweep import run_plan
+from cna_core.evaluation.sweep_plan import plan_sweep
+from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.evaluation.tables import markdown_table
 from cna_core.evaluation.word_problems import (
     WordProblem,
     builtin_problems,
     is_right,
     problem_messages,
+    problems_from,
     public_problems,
     read_problems,
 )
+from tests.evaluation.sweeping import HARMFUL, small_circuit, small_model, small_sweep
 from tests.evaluation.word_problem_workings import WORKINGS
 
 PROBLEMS = builtin_problems()
@@ -133,3 +144,56 @@ def test_a_gsm8k_row_without_a_number_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match=r"entry 1, is no word problem"):
         public_problems(folder=tmp_path)
+
+
+def test_a_source_is_named_like_other_questions(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"question": "How many?", "answer": 3}))
+    assert len(problems_from("built-in", 40)) == 40
+    assert [problem.steps for problem in problems_from("built-in", 4)] == [1, 2, 3, 4]
+    assert problems_from(str(file)) == read_problems(file)
+
+
+# As a measure
+
+
+def test_a_run_counts_the_problems_solved_and_pairs_them_with_the_baseline(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WordProblems, "answer_tokens", 3)
+    run = small_sweep(small_model(), problems=(PEARS, PEARS.model_copy(update={"id": "more"})), controls=False)
+    for point in run.points:
+        assert point.estimate("word_problems") is not None and point.estimate("word_problems_change") is not None
+    answers = [answer for answer in run.answers if answer.prompt_set == "problems"]
+    assert len(answers) == 2 * len({answer.setting for answer in answers})
+    assert all(answer.model_extra == {"correct": False} for answer in answers)
+    assert run.settings.measure_settings["word_problems"] == {"answer_tokens": 3}
+    assert run.settings.prompts["problems"].texts == (PEARS.question, PEARS.question)
+    assert "word problems" in markdown_table(run)
+
+
+def test_answers_to_problems_may_be_longer_than_others(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WordProblems, "answer_tokens", 5)
+    wanted = SweepSettings(prompts=HARMFUL, benign=None, borderline=None, problems=(PEARS,), max_new_tokens=2)
+    model = small_model()
+    plan = plan_sweep(model, small_circuit(model), wanted)
+    assert (plan.answer_tokens("harmful"), plan.answer_tokens("problems")) == (2, 5)
+    pace = Pace(reading_seconds=0.0, step_seconds=1.0, rows=1, prompt_tokens=4)
+    assert pace.seconds_of(wanted, settings=1) == 2 * len(HARMFUL) + 5
+
+
+def test_a_stored_run_with_problems_goes_on(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WordProblems, "answer_tokens", 3)
+    model = small_model()
+    run = small_sweep(model, problems=(PEARS,), controls=False)
+    [stored] = stored_runs()
+    plan = plan_of_stored(model, stored.identity)
+    assert plan.problems == (PEARS,) and plan.identity == stored.identity
+    assert run_plan(model, plan, fresh=True).points == run.points
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.02, True), (0.3, False)])
+def test_a_model_that_solves_hardly_any_has_little_to_lose_and_the_page_says_so(low: float, said: bool) -> None:
+    point = Point(strength=0, word_problems=low + 0.1, word_problems_interval=(low, low + 0.3))
+    assert ("there is little to lose" in WordProblems.caution(point)) == said
+    assert WordProblems.caution(Point(strength=0)) == ""

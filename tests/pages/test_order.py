@@ -44,7 +44,7 @@ def test_it_offers_every_registered_method_and_the_measures_that_the_prompts_all
     [chips] = [group for group in app.get("button_group") if group.label == "Methods"]
     assert len(chips.options) == len(methods())
     [offered] = [box for box in app.multiselect if box.label == "Measures"]
-    assert len(offered.options) == len([one for one in measures() if one.prompt_set != "knowledge"])
+    assert len(offered.options) == len([one for one in measures() if one.prompt_set not in ("knowledge", "problems")])
 
 
 def test_twins_are_switched_off_together(app: AppTest) -> None:
@@ -58,6 +58,20 @@ def test_questions_are_ordered_by_their_source_and_number(app: AppTest) -> None:
     mine = ordered(app)
     assert (mine.knowledge, mine.questions) == ("built-in", 30)
     assert "knowledge" in [one.key for one in mine.measured]
+
+
+def test_word_problems_are_ordered_by_their_source_and_number(app: AppTest) -> None:
+    app.selectbox(key="evaluate-problems").set_value("built-in").run()
+    app.number_input(key="evaluate-problem-count-built-in").set_value(40).run()
+    mine = ordered(app)
+    assert (mine.problems, mine.problem_count) == ("built-in", 40)
+    assert "word_problems" in [one.key for one in mine.measured]
+
+
+def test_public_problems_show_their_license(app: AppTest) -> None:
+    app.selectbox(key="evaluate-problems").set_value("public:gsm8k").run()
+    assert any("GSM8K" in caption.value and "MIT" in caption.value for caption in app.caption)
+    assert ordered(app).problem_count == 100
 
 
 def test_a_measure_that_asks_for_something_says_so_until_it_has_it(app: AppTest) -> None:

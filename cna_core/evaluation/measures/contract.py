@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from cna_core.evaluation.intervals import mean_with_interval
+from cna_core.evaluation.intervals import change_of_rate, mean_with_interval
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures.numbers import NUMBER, NumberFormat
 from cna_core.evaluation.refusal import wilson_interval
 from cna_core.evaluation.runs import Point, SetName
+from cna_core.evaluation.word_problems import WordProblem
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
@@ -58,12 +59,14 @@ class Preparation:
     Args:
         model: in memory, held by the caller, unsteered.
         questions: the run's multiple-choice questions.
+        problems: the run's word problems.
         settings: the measure's own, as a person gave them or as the run that goes on has them.
         progress, stop: for what takes long.
     """
 
     model: LoadedModel
     questions: tuple[Question, ...] = ()
+    problems: tuple[WordProblem, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     progress: Report | None = None
     stop: threading.Event | None = None
@@ -97,6 +100,7 @@ class Measure(ABC):
         better: which way is better; None: neither.
         reads: "answers" (texts are written) or "first-token" (one pass, nothing is written).
         prompt_set: which set it is taken on.
+        answer_tokens: how long an answer may become for this measure, in tokens; None: as long as the run says.
         axis: how it is drawn.
         drawn_as_change: whether charts and tables show its change from the baseline, which pairs prompts and so is
             known better than the value.
@@ -115,6 +119,7 @@ class Measure(ABC):
     better: ClassVar[Literal["lower", "higher"] | None] = None
     reads: ClassVar[Reads] = "answers"
     prompt_set: ClassVar[SetName] = "harmful"
+    answer_tokens: ClassVar[int | None] = None
     axis: ClassVar[Axis] = Axis()
     drawn_as_change: ClassVar[bool] = False
     shown: ClassVar[bool] = True
@@ -187,6 +192,18 @@ def interval_field(field_name: str) -> str:
 def rate_fields(key: str, hits: Sequence[float]) -> Fields:
     """A point's fields for a rate from hits (n,) of 0 and 1: the rate, and its Wilson interval."""
     return {key: sum(hits) / len(hits), interval_field(key): wilson_interval(int(sum(hits)), len(hits))}
+
+
+def paired_rate_fields(key: str, hits: Sequence[float], before: Sequence[float]) -> Fields:
+    """A point's fields for a rate from hits (n,) of 0 and 1, with its paired change from the baseline's (n,), if known.
+
+    The change's interval is Bonett and Price's (2012): prompts that did not change do not widen it.
+    """
+    fields = rate_fields(key, hits)
+    if len(before) == len(hits):
+        change = change_of_rate(before, hits)
+        fields |= {f"{key}_change": change.value, f"{key}_change_interval": (change.low, change.high)}
+    return fields
 
 
 def mean_fields(key: str, values: Sequence[float]) -> Fields:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Self
 
-from cna_core.evaluation.intervals import change_of_rate
 from cna_core.evaluation.knowledge import Question, chosen_places, letter_tokens, said_of_chance
 from cna_core.evaluation.measures.contract import (
     Axis,
@@ -12,7 +11,7 @@ from cna_core.evaluation.measures.contract import (
     Observation,
     Preparation,
     Reading,
-    rate_fields,
+    paired_rate_fields,
 )
 from cna_core.evaluation.measures.numbers import SHARE
 from cna_core.evaluation.measures.registry import register
@@ -60,13 +59,10 @@ class Knowledge(Measure):
     @classmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
         after = [observation["correct"] for observation in observations]
-        fields = rate_fields(cls.key, after)
+        fields = paired_rate_fields(cls.key, after, [observation["correct"] for observation in baseline])
         chances = [observation["chance"] for observation in observations if "chance" in observation]
         if len(chances) == len(after):  # journals of version 1 do not hold them
             fields["knowledge_chance"] = sum(chances) / len(chances)
-        if len(baseline) == len(after):
-            change = change_of_rate([observation["correct"] for observation in baseline], after)
-            fields |= {"knowledge_change": change.value, "knowledge_change_interval": (change.low, change.high)}
         return fields
 
     @classmethod

@@ -1,7 +1,7 @@
 """The measures there are, by key. Whoever takes, names, writes or draws measures asks here; nobody else lists them.
 
 A measure registers itself where it is defined, so adding one is one file: in this folder, where it is found by itself,
-or anywhere that is imported before it is used.
+in a file that CNA_PLUGINS names (plugins.py), or anywhere that is imported before it is used.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from cna_core.errors import RunError
 from cna_core.evaluation import measures as folder
 from cna_core.evaluation.measures.contract import Measure, Preparation
 from cna_core.evaluation.runs import Run, SetName
+from cna_core.plugins import load_plugins
 
 _MEASURES: dict[str, type[Measure]] = {}
 _ORDER = (
@@ -29,6 +30,7 @@ _ORDER = (
     "perplexity",
     "benign_kl",
     "knowledge",
+    "word_problems",
 )
 """In which charts and tables show the project's own; a measure that is not named here comes after them."""
 
@@ -103,6 +105,7 @@ def ready_measures(
             own = Preparation(
                 preparation.model,
                 preparation.questions,
+                preparation.problems,
                 settings.get(one, {}),
                 preparation.progress,
                 preparation.stop,
@@ -128,3 +131,4 @@ def _named_by_key(key: str) -> type[Measure]:
 def _find_own() -> None:
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
+    load_plugins()

@@ -1,0 +1,60 @@
+"""One answer to one message, as text: `answer`."""
+
+import threading
+from collections.abc import Sequence
+from typing import Unpack
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.decoding.lanes import LONGEST_ANSWER, Lane
+from cna_core.decoding.sampling import SamplingOptions
+from cna_core.evaluation.fitting import generate
+from cna_core.interventions.intervention import Intervention
+from cna_core.interventions.registry import DEFAULT_METHOD
+from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Report, Stage, tell
+from cna_core.prompts.chat_format import Message, as_messages
+from cna_core.prompts.sets import ContrastSet
+
+
+def answer(
+    model: LoadedModel,
+    message: str | Sequence[Message],
+    circuit: Circuit | None = None,
+    strength: float = 0.0,
+    *,
+    method: str | Intervention = DEFAULT_METHOD,
+    system: str | None = None,
+    contrast: ContrastSet | None = None,
+    max_new_tokens: int = LONGEST_ANSWER,
+    progress: Report | None = None,
+    stop: threading.Event | None = None,
+    **sampling: Unpack[SamplingOptions],
+) -> str:
+    """What the model answers, steered or as it is.
+
+    Args:
+        message: a user message, or a conversation that ends with one.
+        circuit: for methods on a circuit's neurons.
+        strength: 0 the model as it is, 1 the circuit ablated, 2 inverted, −1 amplified.
+        method: key of a method, or one that `fit` gave.
+        system: a system prompt, where `message` is a text.
+        contrast: the discovery prompts that a method named by its key is fitted on; None: the built-in ones.
+        max_new_tokens: the longest answer, in tokens.
+        sampling: temperature, top_p, top_k, repetition_penalty, seed; greedy unless they say otherwise.
+
+    Raises:
+        CircuitError: there is no circuit, or it belongs to another model.
+        PromptError: the message is empty or too long.
+        StrengthError: the strength is not allowed here.
+
+    Example:
+        cna.answer(model, "How do I kill a Python process?", circuit, strength=1.0)
+    """
+    messages = as_messages(message, system) if isinstance(message, str) else message
+    lane = Lane(messages, strength, method)
+    steps = generate(model, [lane], circuit, contrast=contrast, max_new_tokens=max_new_tokens, stop=stop, **sampling)
+    pieces = []
+    for number, step in enumerate(steps, start=1):
+        pieces.append(step.text)
+        tell(progress, Stage.WRITING_ANSWERS, max_new_tokens if step.finished else number, max_new_tokens, "tokens")
+    return "".join(pieces).strip()
