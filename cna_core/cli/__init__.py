@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cna_core import __version__
-from cna_core.cli import answering, circuits, evaluation, results, storage, web_app
+from cna_core.cli import answering, circuits, evaluation, results, storage, verifying, web_app
 from cna_core.cli.registered import MethodsCommand
 from cna_core.errors import CnaError
 
@@ -23,6 +23,7 @@ COMMANDS = (
     circuits.explain,
     answering.generate,
     evaluation.evaluate,
+    verifying.verify,
     results.compare,
     results.table,
 )
