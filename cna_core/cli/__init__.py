@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cna_core import __version__
-from cna_core.cli import answering, circuits, evaluation, results, storage, web_app
+from cna_core.cli import answering, circuits, evaluation, results, serving, storage, web_app
 from cna_core.errors import CnaError
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     circuits.attribute,
     circuits.explain,
     answering.generate,
+    serving.serve,
     evaluation.evaluate,
     results.compare,
     results.table,
