@@ -136,7 +136,8 @@ class Endpoint:
 
     def _tokens(self, given: str | list[int]) -> list[int]:
         tokens = list(self.model.tokenizer(given)["input_ids"]) if isinstance(given, str) else given
-        size = self.model.network.get_input_embeddings().num_embeddings
+        embedding: Any = self.model.network.get_input_embeddings()
+        size = int(embedding.num_embeddings)
         if not tokens:
             raise PromptError("The prompt is empty; send some text.")
         if max(tokens) >= size:
@@ -153,7 +154,7 @@ class Endpoint:
                 f"{self.in_flight} answers are under way and {self.limits.answers} may be; try again later."
             )
         seed = secrets.randbits(62)
-        choices = []
+        choices: list[_Choice] = []
         for prompt in prompts:
             room = self._room(prompt) if longest != 0 else 0
             for number in range(body.n):

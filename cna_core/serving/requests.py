@@ -91,8 +91,8 @@ class CompletionRequest(_Asked):
         if isinstance(given, str):
             return [given]
         if isinstance(given[0], int):
-            return [given]  # type: ignore[list-item]
-        return list(given)  # type: ignore[arg-type]
+            return [given]
+        return list(given)
 
 
 class GateRequest(BaseModel):
