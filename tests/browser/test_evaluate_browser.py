@@ -40,8 +40,9 @@ def set_up_a_short_sweep(page: Page, name: str) -> None:
         slider.press(key)
         expect(main.get_by_text(f"5 settings × {prompts} prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_text("More settings").click()
+    settled(page, 60)
     main.get_by_role("combobox", name="Knowledge questions").click()
-    page.get_by_role("option", name="built-in").last.click()
+    page.get_by_role("option", name="built-in", exact=True).click()
     expect(main.get_by_role("spinbutton", name="How many questions")).to_be_visible(timeout=STEP_MILLISECONDS)
     for label, value in (("Longest answer, tokens", "16"), ("How many questions", "60")):
         box = main.get_by_role("spinbutton", name=label)
