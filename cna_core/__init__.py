@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cna_core.evaluation.fitting import fit, generate
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.sweep import evaluate
+    from cna_core.evaluation.verify import verify
     from cna_core.interventions.plan import steered
     from cna_core.models.load import load_model
     from cna_core.models.loaded import LoadedModel
@@ -53,6 +54,7 @@ _HOMES = {
     "plot": "drawing",
     "show_progress": "progress_bar",
     "steered": "interventions.plan",
+    "verify": "evaluation.verify",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "plot",
     "show_progress",
     "steered",
+    "verify",
 ]
 
 

@@ -52,6 +52,8 @@ class Stage(StrEnum):
     LAYER_PROFILE = "layer-profile"
     CHECKING_SHUFFLED_LABELS = "checking-shuffled-labels"
     CHECKING_RANDOM_HALVES = "checking-random-halves"
+    CHECKING_CLAIM = "checking-a-claim"
+    """`subject` is the check's title."""
     TIMING = "timing"
     READING_MESSAGE = "reading-message"
     WRITING_ANSWERS = "writing-answers"

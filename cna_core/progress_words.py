@@ -29,6 +29,7 @@ _DOING = {
     Stage.LAYER_PROFILE: "Measuring the layer profile",
     Stage.CHECKING_SHUFFLED_LABELS: "Comparing with shuffled labels",
     Stage.CHECKING_RANDOM_HALVES: "Comparing random halves of the prompts",
+    Stage.CHECKING_CLAIM: "Checking the claim ({subject})",
     Stage.TIMING: "Timing one batch",
     Stage.READING_MESSAGE: "Reading the message",
     Stage.WRITING_ANSWERS: "Writing",

@@ -26,7 +26,18 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("models",), ("fetch",), ("attribute",), ("explain",), ("generate",), ("evaluate",), ("compare",), ("table",)],
+    [
+        (),
+        ("models",),
+        ("fetch",),
+        ("attribute",),
+        ("explain",),
+        ("generate",),
+        ("evaluate",),
+        ("verify",),
+        ("compare",),
+        ("table",),
+    ],
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
@@ -45,6 +56,8 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         (("explain", "smollm2-135m-instruct", "--prompt", "Hello", "--layers", "9"), "first-two-thirds"),
         (("explain", "smollm2-135m-instruct"), "--prompt"),
         (("generate", "smollm2-135m-instruct", "--circuit", "nowhere.json", "--prompt", "Hello"), "nowhere.json"),
+        (("verify", "nowhere.json"), "nowhere.json"),
+        (("verify", "nowhere.json", "--checks", "vibes"), "no check called 'vibes'"),
         (("compare", "nowhere.json", "nowhere.json"), "nowhere.json"),
         (("table", "nowhere.json"), "nowhere.json"),
         (("fetch",), "MODEL"),

@@ -36,7 +36,7 @@ Answers = tuple[tuple[int, ...], tuple[int, ...]]
 def effects_of(
     model: LoadedModel,
     contrast: ContrastSet,
-    refused: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
     openings: Sequence[int],
     *,
     settings: EffectSettings | None = None,
@@ -46,7 +46,7 @@ def effects_of(
     batch_tokens: int | None = None,
     use_cache: bool = True,
 ) -> Effects:
-    """Measure the effects of the neurons on the refused positive prompts, or find them in the cache folder.
+    """Measure the effects of the neurons on chosen positive prompts, or find them in the cache folder.
 
     e = −∂R/∂m at m = 1, where R(p) = logsumexp of the first answer token's logits in S minus logsumexp of those outside
     S, S are the tokens that open refusals, and m multiplies the neuron at every token of the prompt.
@@ -55,7 +55,7 @@ def effects_of(
     effects of all.
 
     Args:
-        refused: (positive prompts,) bool: which of them the unchanged model refuses; the others are left out.
+        chosen: (positive prompts,) bool: which of them are measured: those that the unchanged model refuses.
         openings: ids of the tokens in S.
         settings: what else is to be measured; the defaults if not given.
         answers: for the metric "prefix", of each prompt that is measured (refused ones, then negative ones where the
@@ -70,7 +70,7 @@ def effects_of(
         StoppedError: `stop` was set; checked between layers.
     """
     settings = settings or EffectSettings()
-    positive = tuple(prompt for prompt, refuses in zip(contrast.positive.prompts, refused, strict=True) if refuses)
+    positive = tuple(prompt for prompt, is_in in zip(contrast.positive.prompts, chosen, strict=True) if is_in)
     negative = contrast.negative.prompts if settings.contrast else ()
     if not positive or not len(openings):
         raise CircuitError(

@@ -181,11 +181,11 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(
         measure(tiny_model, contrast)
 
 
-@pytest.mark.parametrize("nothing", [{"refused": np.zeros(4, dtype=bool)}, {"openings": ()}])
+@pytest.mark.parametrize("nothing", [{"chosen": np.zeros(4, dtype=bool)}, {"openings": ()}])
 def test_without_refusals_there_is_nothing_to_measure(
     tiny_model: LoadedModel, contrast: ContrastSet, nothing: dict[str, object]
 ) -> None:
-    given = {"refused": REFUSED, "openings": OPENINGS} | nothing
+    given = {"chosen": REFUSED, "openings": OPENINGS} | nothing
     with pytest.raises(CircuitError, match="refuses none"):
         effects_of(tiny_model, contrast, use_cache=False, **given)  # type: ignore[arg-type]
 
@@ -203,13 +203,13 @@ def test_a_repeated_measurement_does_not_run_the_model(
 
 
 @pytest.mark.parametrize(
-    "change", [{"openings": (7, 9)}, {"refused": ~REFUSED}, {"settings": EffectSettings(layers="all")}]
+    "change", [{"openings": (7, 9)}, {"chosen": ~REFUSED}, {"settings": EffectSettings(layers="all")}]
 )
 def test_what_the_effects_depend_on_makes_another_measurement(
     tiny_model: LoadedModel, contrast: ContrastSet, empty_cache: Path, change: dict[str, object]
 ) -> None:
     first = measure(tiny_model, contrast, use_cache=True)
-    given = {"refused": REFUSED, "openings": OPENINGS} | change
+    given = {"chosen": REFUSED, "openings": OPENINGS} | change
     again = effects_of(tiny_model, contrast, **given)  # type: ignore[arg-type]
     assert again.values.shape != first.values.shape or not torch.allclose(again.values, first.values)
     assert len(list((empty_cache / "effects").iterdir())) == 2
