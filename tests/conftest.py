@@ -9,7 +9,6 @@ from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from tests.tiny import tiny_llama
 
-
 SLOW = (
     "tests/circuits/test_distributed.py",
     "tests/evaluation/test_sweep.py",
