@@ -17,6 +17,7 @@ from cna_core.errors import StoppedError
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress import Stage
 from cna_core.prompts.sets import ContrastSet
 from pages.chatting import learning, meter, stream
 from pages.chatting.answers import answer_markup
@@ -245,7 +246,9 @@ def test_a_stream_whose_session_is_gone_ends_and_frees_the_model(
     turn = a_turn()
     finished(stream.start(turn, request_for(model)))
     assert turn.stopped
-    assert not host.in_use("tiny")
+    told: list[Stage] = []
+    with host.acquire("tiny", progress=lambda progress: told.append(progress.stage)):
+        assert Stage.WAITING_FOR_MODEL not in told
 
 
 def test_stop_keeps_what_was_written(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
