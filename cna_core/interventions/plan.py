@@ -5,8 +5,10 @@ told apart by their place in the batch alone; there is no global steering state.
 """
 
 import contextlib
+import copy
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -97,8 +99,14 @@ class SteeringPlan:
         return sum((part.cpu() for part in self._activity_parts), torch.zeros(len(self.rows)))
 
     def select(self, places: Sequence[int]) -> "SteeringPlan":
-        """The plan for a batch of these rows of this one's."""
-        return SteeringPlan(self.model, [self.rows[place] for place in places], self.watched)
+        """The plan for a batch of these rows of this one's; its tables are cut out of this one's."""
+        plan = copy.copy(self)
+        plan.rows = tuple(self.rows[place] for place in places)
+        plan._activity_parts = []
+        plan._neurons = {index: tables.select(places) for index, tables in self._neurons.items() if tables.act(places)}
+        plan._additions = _addition_tables(self.model, plan.rows) if self._additions else {}
+        plan._direction = _Directions.of(self.model, plan.rows) if self._direction is not None else None
+        return plan
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
@@ -123,10 +131,9 @@ class SteeringPlan:
         """Called by layer `index` in each pass, with its neurons."""
         tables = self._neurons.get(index)
         if tables is not None:
-            multipliers, additions = tables
-            view.multiply(multipliers)
-            if additions is not None:
-                view.add(additions)
+            view.multiply(tables.multipliers)
+            if tables.additions is not None:
+                view.add(tables.additions)
         watch = self._watches.get(index)
         if watch is not None:
             neurons, signs = watch
@@ -192,11 +199,34 @@ class _Directions:
         return hidden.reshape(rows, -1, hidden.shape[-1]).float()
 
 
-def _neuron_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, tuple[Tensor, Tensor | None]]:
-    """For each layer with a changed neuron: multipliers (rows, width), and additions likewise or None, as the model's
-    dtype has them."""
+@dataclass(frozen=True)
+class _NeuronTables:
+    """What one layer's neurons are multiplied by, and what is added to them.
+
+    Args:
+        multipliers, additions: (rows, width) in the model's dtype; None where nothing is added.
+        acting: the rows in which any neuron is changed.
+    """
+
+    multipliers: Tensor
+    additions: Tensor | None
+    acting: frozenset[int]
+
+    def act(self, places: Sequence[int]) -> bool:
+        return any(place in self.acting for place in places)
+
+    def select(self, places: Sequence[int]) -> "_NeuronTables":
+        index = torch.tensor(places, device=self.multipliers.device)
+        additions = None if self.additions is None else self.additions[index]
+        acting = frozenset(number for number, place in enumerate(places) if place in self.acting)
+        return _NeuronTables(self.multipliers[index], additions, acting)
+
+
+def _neuron_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, _NeuronTables]:
+    """The tables of each layer in which any row's neurons are changed."""
     multipliers: dict[int, NDArray[np.float32]] = {}
     additions: dict[int, NDArray[np.float32]] = {}
+    acting: dict[int, set[int]] = {}
     for place, row in enumerate(rows):
         change = row.neurons
         if change is None:
@@ -205,18 +235,22 @@ def _neuron_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, t
         for index in np.unique(change.layers[acts]).tolist():
             here = acts & (change.layers == index)
             shape = len(rows), model.neuron_layers[index].width
-            multipliers.setdefault(index, np.ones(shape, dtype=np.float32))
+            if index not in multipliers:
+                multipliers[index], acting[index] = np.ones(shape, dtype=np.float32), set()
             multipliers[index][place, change.neurons[here]] = change.multipliers[here]
+            acting[index].add(place)
             if change.additions[here].any():
-                additions.setdefault(index, np.zeros(shape, dtype=np.float32))
+                if index not in additions:
+                    additions[index] = np.zeros(shape, dtype=np.float32)
                 additions[index][place, change.neurons[here]] = change.additions[here]
 
-    def table(values: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(values).to(model.device, model.dtype)
+    def table(values: NDArray[np.float32] | None) -> Tensor | None:
+        return None if values is None else torch.from_numpy(values).to(model.device, model.dtype)
 
     return {
-        index: (table(values), table(additions[index]) if index in additions else None)
-        for index, values in multipliers.items()
+        index: _NeuronTables(values, table(additions.get(index)), frozenset(acting[index]))
+        for index, numbers in multipliers.items()
+        if (values := table(numbers)) is not None
     }
 
 

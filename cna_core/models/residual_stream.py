@@ -24,7 +24,7 @@ from cna_core.models.neurons import DenseLayer, NeuronLayer
 
 _PROBE_TOKENS = 6
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_ROUGH_TOLERANCE = 0.05  # of 16-bit numbers: what a layer adds is a small difference of large ones
+_ROUGH_TOLERANCE = 0.25  # of 16-bit numbers: what a layer adds is a small difference of large, rounded ones
 """How much of what a layer adds the writes may leave unexplained."""
 
 Edit = Callable[[Tensor], Tensor]
@@ -155,10 +155,14 @@ def _keep(seen: dict[nn.Module, Tensor], module: nn.Module, output: Tensor) -> N
 
 def _writers_of(seen: dict[nn.Module, Tensor], before: Tensor, after: Tensor) -> list[nn.Module]:
     """The modules whose outputs, each times a constant, are what the layer added; empty where none are."""
-    added = (after.double() - before.to(after.device).double()).flatten()
+    before = before.to(after.device).double()
+    # Every number counts by how precisely it is known: a few tokens have a residual stream a thousand times as large as
+    # the others', and its rounding would drown them.
+    weights = 1 / (before.abs() + after.double().abs()).clamp(min=1e-6)
+    added = ((after.double() - before) * weights).flatten()
     # Hooks see inner modules first; of equal outputs the outermost counts.
     modules = [module for module, output in seen.items() if _is_like(output, after) and bool(output.any())][::-1]
-    outputs = [seen[module].to(after.device).double().flatten() for module in modules]
+    outputs = [(seen[module].to(after.device).double().reshape(after.shape) * weights).flatten() for module in modules]
     table = torch.stack([*outputs, added])
     products = (table @ table.T).cpu()
     tolerance = _TOLERANCE.get(after.dtype, _ROUGH_TOLERANCE)

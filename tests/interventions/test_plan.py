@@ -159,3 +159,33 @@ def test_multipliers_that_do_not_fit_are_refused(tiny_model: LoadedModel, multip
 def test_a_batch_of_another_size_is_refused(tiny_model: LoadedModel, tokens: Tensor) -> None:
     with pytest.raises(CircuitError, match="3 rows"), steered(tiny_model, spread_circuit(tiny_model), [0.0, 1.0]):
         logits(tiny_model, tokens)
+
+
+def test_a_plan_for_some_rows_changes_them_as_the_whole_plan_did(tiny_model: LoadedModel, tokens: Tensor) -> None:
+    first, second = spread_circuit(tiny_model, seed=1), circuit_of([(1, 3)], tiny_model.identity)
+    vectors = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    rows = [
+        NEUTRAL,
+        Scale(first).change(1.0),
+        Scale(second).change(2.0),
+        Addition(tiny_model.identity, vectors).change(1),
+    ]
+    whole, places = SteeringPlan(tiny_model, rows, first), [2, 0, 2]
+    part = whole.select(places)
+    same = tokens[:1].repeat(4, 1)
+    with whole.attached():
+        expected = logits(tiny_model, same)
+    with part.attached():
+        assert [bool(layer.mlp.down_proj._forward_pre_hooks) for layer in tiny_model.network.model.layers].count(True)
+        found = logits(tiny_model, same[:3])
+    torch.testing.assert_close(found, expected[places], atol=1e-6, rtol=0)
+    assert part.activity[1] == pytest.approx(float(whole.activity[0]), abs=1e-6)
+    with whole.select([2, 2]).select([0, 1]).attached():
+        torch.testing.assert_close(logits(tiny_model, same[:2]), expected[[2, 2]], atol=1e-6, rtol=0)
+
+
+def test_layers_in_which_no_row_of_a_part_is_changed_lose_their_hook(tiny_model: LoadedModel) -> None:
+    rows = [Scale(circuit_of([(layer, 0)], tiny_model.identity)).change(1.0) for layer in (1, 3)]
+    with SteeringPlan(tiny_model, rows).select([0, 0]).attached():
+        hooked = [bool(layer.mlp.down_proj._forward_pre_hooks) for layer in tiny_model.network.model.layers]
+    assert hooked == [False, True, False, False]
