@@ -6,6 +6,7 @@
 # make format     format every file
 # make coverage   every test, and which lines none of them reaches
 # make docs       the API reference, in docs/reference
+# make notebook   run the example notebook and show it in docs/first_look.md
 # make bench      every benchmark, one after the other
 PYTHON ?= python3
 PORT ?= 8501
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICK := not slow and not small_model and not default_model and not browser
 
-.PHONY: app setup quick test lint format coverage docs bench clean browser
+.PHONY: app setup quick test lint format coverage docs notebook bench clean browser
 .DEFAULT_GOAL := app
 
 app: setup
@@ -62,6 +63,10 @@ test: $(VENV)/.tested browser lint
 
 coverage: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html
+
+notebook: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet kaleido
+	$(BIN)/python docs/make_notebook.py
 
 docs: $(VENV)/.tested
 	$(BIN)/python docs/make_reference.py

@@ -69,14 +69,14 @@ def _runs() -> None:
 
 
 def _draw_runs(runs: list[Run], names: list[str]) -> None:
-    every = list(dict.fromkeys(treatment for run in runs for treatment in run.treatments))
+    every = {treatment.key: treatment for run in runs for treatment in run.treatments}
     chosen = st.pills(
         "Curves",
-        every,
-        default=every[:1],
+        list(every),
+        default=list(every)[:1],
         selection_mode="multi",
-        key="compare-curves",
-        format_func=lambda treatment: treatment.label,
+        key=f"compare-curves-{'-'.join(every)}",
+        format_func=lambda key: every[key].label,
         persist_state="session",
     )
 
@@ -88,7 +88,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
             for place, (run, name) in enumerate(zip(runs, names, strict=True))
             for curve in curves_of(run, measure.drawn_field(), name=name, place=place)
         ]
-        return [curve for curve in found if curve.treatment in chosen]
+        return [curve for curve in found if curve.treatment.key in chosen]
 
     if shown:
         steps = [strength for run in runs for strength in run.settings.strengths]
@@ -117,7 +117,7 @@ def _at_equal_settings(first: Run, second: Run, name: str, other: str) -> None:
     styled = table.style
     for column, say in formats.items():
         styled = styled.format(say, subset=[column], na_rep="")
-    st.dataframe(styled, hide_index=True, key="compare-table")
+    st.dataframe(styled, hide_index=True, key="compare-table", placeholder="")
     st.caption(
         f"First: {name}; second: {other}. Changes of refusal, in percentage points with 95 % intervals, are paired "
         "prompt by prompt; they are empty where the runs asked other prompts."

@@ -1,4 +1,4 @@
-"""Models that the tests share: a tiny random one built here, and the two embedded ones."""
+"""Models that the tests share (a tiny random one built here, and the two embedded ones), and which tests are slow."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,31 @@ import pytest
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from tests.tiny import tiny_llama
+
+SLOW = (
+    "tests/circuits/test_distributed.py",
+    "tests/evaluation/test_sweep.py",
+    "tests/models/test_architectures.py",
+    "tests/models/test_child.py",
+    "tests/models/test_convert.py",
+    "tests/models/test_fetch.py",
+    "tests/models/test_hub.py",
+    "tests/models/test_wheels.py",
+    "tests/packaging/test_container.py",
+    "tests/packaging/test_wheel.py",
+    "tests/pages/",
+    "tests/test_command_line.py",
+    "tests/test_own_method.py",
+    "tests/test_own_measure.py",
+)
+"""Tests that start programs, run whole pages, or take more than a second or so: `make quick` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them, here in one place, so that a file says nothing of how long it takes elsewhere."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cna_core import __version__
-from cna_core.cli import answering, circuits, evaluation, results, storage, verifying, web_app
+from cna_core.cli import answering, circuits, evaluation, results, serving, storage, verifying, web_app
 from cna_core.cli.registered import MethodsCommand
 from cna_core.errors import CnaError
 
@@ -22,6 +22,7 @@ COMMANDS = (
     circuits.attribute,
     circuits.explain,
     answering.generate,
+    serving.serve,
     evaluation.evaluate,
     verifying.verify,
     results.compare,

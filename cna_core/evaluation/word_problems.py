@@ -27,6 +27,19 @@ GSM8K = "gsm8k"
 ENOUGH_TOKENS = 256
 """Answer length at which nearly all answers have come to their final number; shorter ones count as wrong."""
 
+WORKED = (
+    (
+        "A crate holds 12 bottles. A shop gets 3 crates and sells 5 bottles. How many bottles are left?",
+        "3 crates hold 3 * 12 = 36 bottles. After the sale 36 - 5 = 31 are left.\nAnswer: 31",
+    ),
+    (
+        "A ticket costs 8.50 euros, and children pay half of that. How many euros do 2 adults and a child pay?",
+        "The adults pay 2 * 8.50 = 17 euros. The child pays 8.50 / 2 = 4.25 euros. Together they pay "
+        "17 + 4.25 = 21.25 euros.\nAnswer: 21.25",
+    ),
+)
+"""Problems of neither set with their answers, which show how to answer."""
+
 _ANSWER = re.compile(r"-?\d+(\.\d+)?(/\d+)?")
 
 
@@ -154,11 +167,15 @@ def problems_from(
 
 
 def problem_messages(problem: WordProblem) -> list[Message]:
-    """The conversation whose answer ends in the problem's answer."""
-    return as_messages(
-        f"{problem.question.strip()}\n\nWork it out in a few short steps. Write numbers in digits, and end with a line "
-        "that says “Answer:” and the number alone."
-    )
+    """The conversation whose answer ends in the problem's answer: two examples worked out in short, then the problem.
+
+    Without examples a small model answers at once, or at such length that it comes to no end.
+    """
+    messages: list[Message] = []
+    for question, answer in WORKED:
+        messages += as_messages(question)
+        messages.append({"role": "assistant", "content": answer})
+    return [*messages, *as_messages(problem.question.strip())]
 
 
 def is_right(problem: WordProblem, text: str) -> bool:

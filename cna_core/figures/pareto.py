@@ -14,6 +14,7 @@ from cna_core.figures import palette
 from cna_core.figures.percents import logarithmic_axis, share_axis
 from cna_core.figures.sweep_curves import Curve, PublishedMark, published_trace
 
+LEGEND_COLUMNS, LEGEND_ROW_PIXELS = 4, 19
 _BETTER = {"higher": "{}: higher is better →", "lower": "← lower is better: {}", None: "{}"}
 
 
@@ -63,7 +64,10 @@ def refusal_against_quality(
     for mark in published:
         if mark.quality is not None:
             figure.add_trace(published_trace(mark, mark.quality))
-    palette.frame(figure, "Refusal against quality, a mark for each strength", 430, dark)
+    rows = -(-len(pairs) // LEGEND_COLUMNS)
+    top = 38 + LEGEND_ROW_PIXELS * max(1, rows)
+    margin = {"l": 56, "r": 16, "t": top, "b": 48}
+    palette.frame(figure, "Refusal against quality, a mark for each strength", 374 + top, dark, margin=margin)
     figure.update_yaxes(title_text="refused", range=[-0.03, 1.03], **share_axis(-0.03, 1.03, 6))
     figure.update_xaxes(title_text=_BETTER[quality.better].format(quality.panel_title()))
     reached = [value for _, good in pairs for value in good.values.tolist() if value > 0]

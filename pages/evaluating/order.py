@@ -31,7 +31,7 @@ STRENGTHS = {
     "beyond": (0.0, 0.5, 1.0, 1.5, 2.0),
     "fine": FINE_STRENGTHS,
 }
-STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2 by 0.5", "fine": "−1 … 2 by 0.25", "own": "own"}
+STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2", "fine": "−1 … 2", "own": "own"}
 OTHER_SIZES = (0.001, 0.002, 0.004, 0.01)
 NO_QUESTIONS, OWN_QUESTIONS, PUBLIC_QUESTIONS = "none", "file or folder", f"{PREFIX}{MMLU}"
 QUESTIONS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_QUESTIONS: "MMLU", OWN_QUESTIONS: "MMLU (folder)"}
@@ -59,7 +59,7 @@ def ask(circuit: Circuit, activations: Activations | None) -> SweepSettings | No
 
 
 def _ask_methods() -> dict[str, Any]:
-    left, middle, right = panes.side_by_side("order-methods", [3, 2, 3])
+    left, right = panes.side_by_side("order-methods", [3, 1])
     chosen = left.pills(
         "Methods",
         [one.key for one in methods()],
@@ -70,7 +70,7 @@ def _ask_methods() -> dict[str, Any]:
         help="  \n".join(f"**{one.label}**: {one.title}." for one in methods()),
         **_KEEP,
     )
-    twins = middle.toggle(
+    twins = right.toggle(
         "Random twins",
         True,
         key="evaluate-controls",
@@ -78,9 +78,8 @@ def _ask_methods() -> dict[str, Any]:
         "direction or vectors of the same length.",
         **_KEEP,
     )
-    name = right.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
     in_order = tuple(one.key for one in methods() if one.key in chosen)
-    return {"methods": in_order, "controls": twins, "name": name.strip()}
+    return {"methods": in_order, "controls": twins}
 
 
 def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, Any]:
@@ -93,6 +92,7 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
             key="evaluate-strengths",
             required=True,
             format_func=STRENGTH_WORDS.__getitem__,
+            help="0 … 2 in steps of 0.5, −1 … 2 in steps of 0.25.",
             **_KEEP,
         )
         named = STRENGTHS.get(chosen or "few")
@@ -140,6 +140,7 @@ def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str,
         help="More prompts, narrower intervals: with 32, a rate of 50 % is known to ±17 points, with 64 to ±12.",
         **_KEEP,
     )
+    name = left.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
     costs = right.pills(
         "Costs measured beside it",
         ["benign", "borderline"],
@@ -161,7 +162,8 @@ def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str,
         sets["borderline"] = chosen.spread(few or len(chosen))
     for note in held_out(sets, discovery_prompts(circuit, activations, None))[1]:
         st.caption(f":material/info: {note}")
-    return {"prompts": sets["harmful"], "benign": sets.get("benign"), "borderline": sets.get("borderline")}
+    parts = {"prompts": sets["harmful"], "benign": sets.get("benign"), "borderline": sets.get("borderline")}
+    return parts | {"name": name.strip()}
 
 
 def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:

@@ -158,10 +158,20 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
     left, right = st.columns(2)
     taken = {measure.key: measure for measure in _measured(run, lambda measure: True)}
     key = left.selectbox("Measure", list(taken), key="evaluate-grid", format_func=lambda one: taken[one].panel_title())
-    sized = list(dict.fromkeys(one.treatment for one in run.points if one.fraction is not None))
-    treatment = right.segmented_control(
-        "Method", sized, default=sized[0], required=True, key="evaluate-grid-of", format_func=lambda one: one.label
-    )
+    sized = {one.treatment.key: one.treatment for one in run.points if one.fraction is not None}
+    if not sized:
+        st.caption("No method of this run uses a circuit, so there are no sizes.")
+        return
+    treatment = sized[
+        right.segmented_control(
+            "Method",
+            list(sized),
+            default=next(iter(sized)),
+            required=True,
+            key=f"evaluate-grid-{'-'.join(sized)}",
+            format_func=lambda one: sized[one].label,
+        )
+    ]
     strengths, fractions = run.settings.strengths, run.settings.fractions
     values = np.full((len(fractions), len(strengths)), np.nan)
     for one in run.points:

@@ -84,7 +84,7 @@ def _facts(run: StoredRun) -> list[str]:
     """Short lines: which model and circuit, what is measured, how far it is."""
     settings = run.about.settings
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
-    curves = [label_of(key) for key in settings.methods] + ["random twins"] * bool(settings.controls)
+    curves = [label_of(key) for key in settings.methods] + ["twins"] * bool(settings.controls)
     lines = [f"{Path(run.about.model.name).name} · {sizes} %"]
     lines.append(f"{settings.prompts['harmful'].count} prompts × {len(settings.strengths)} strengths")
     lines.append(", ".join(curves))

@@ -16,7 +16,7 @@ STEP_MILLISECONDS = 60_000
 
 
 def set_up_a_short_sweep(page: Page, name: str) -> None:
-    """Three harmful and three benign prompts, three strengths, the random control, short answers.
+    """Three harmful and three benign prompts, three strengths, one method with its random twin, short answers.
 
     After each choice it waits for what a person sees change, never for the script to come to rest: it may not have
     begun yet. Sixty questions are asked, so that a stop after the first answers comes before the end.
@@ -29,26 +29,27 @@ def set_up_a_short_sweep(page: Page, name: str) -> None:
     strengths.fill("0, 1, 2")
     strengths.press("Enter")
     # 2 strengths away from 0, of two methods and their random twins
-    expect(main.get_by_text("9 settings × 96 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    expect(main.get_by_text("9 settings × 200 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_role("button", name="over-refusal", exact=True).click()
-    expect(main.get_by_text("9 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    expect(main.get_by_text("9 settings × 128 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_role("button", name="CAA", exact=True).click()
-    expect(main.get_by_text("5 settings × 64 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
+    expect(main.get_by_text("5 settings × 128 prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     slider = main.get_by_role("slider", name="Harmful prompts")
     slider.focus()
     for key, prompts in (("Home", 2), ("ArrowRight", 4), ("ArrowRight", 6)):
         slider.press(key)
         expect(main.get_by_text(f"5 settings × {prompts} prompts")).to_be_visible(timeout=STEP_MILLISECONDS)
     main.get_by_text("More settings").click()
+    settled(page, 60)
+    main.get_by_role("combobox", name="Knowledge questions").click()
+    page.get_by_role("option", name="built-in", exact=True).click()
+    expect(main.get_by_role("spinbutton", name="How many questions")).to_be_visible(timeout=STEP_MILLISECONDS)
     for label, value in (("Longest answer, tokens", "16"), ("How many questions", "60")):
         box = main.get_by_role("spinbutton", name=label)
         box.fill(value)
         box.press("Enter")
         settled(page, 60)
         expect(box).to_have_value(value)
-    meter = main.get_by_role("checkbox", name="Gate meter")
-    main.get_by_text("Gate meter", exact=True).click()  # it learns how refusals open first: a minute that others test
-    expect(meter).not_to_be_checked()
     main.get_by_label("Name of the run").fill(name)
     main.get_by_label("Name of the run").press("Enter")
     settled(page, 60)

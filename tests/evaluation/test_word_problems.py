@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cna_core.errors import RunError
+from cna_core.evaluation.final_number import final_number
 from cna_core.evaluation.journal import stored_runs
 from cna_core.evaluation.measures.word_problems import WordProblems
 from cna_core.evaluation.pace import Pace
@@ -20,6 +21,7 @@ from cna_core.evaluation.sweep_plan import plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.evaluation.tables import markdown_table
 from cna_core.evaluation.word_problems import (
+    WORKED,
     WordProblem,
     builtin_problems,
     is_right,
@@ -72,10 +74,15 @@ def test_the_question_does_not_end_in_its_answer() -> None:
 # Asking and judging
 
 
-def test_a_problem_asks_for_steps_and_a_last_line_with_the_number() -> None:
-    [message] = problem_messages(PEARS)
-    assert message["role"] == "user" and message["content"].startswith(PEARS.question)
-    assert "end with a line that says “Answer:” and the number alone" in message["content"]
+def test_a_problem_comes_after_two_that_are_worked_out_in_short() -> None:
+    messages = problem_messages(PEARS)
+    assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant", "user"]
+    assert messages[-1]["content"] == PEARS.question
+    assert not {question for question, _ in WORKED} & {problem.question for problem in PROBLEMS}
+
+
+def test_the_examples_are_answered_rightly() -> None:
+    assert [final_number(answer) for _, answer in WORKED] == [3 * 12 - 5, 2 * Fraction("8.50") + Fraction("8.50") / 2]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,347 @@
+"""The endpoint: OpenAI's routes over one engine, as a Starlette application.
+
+Checks a request, hands its answers to the engine, and writes what comes back in OpenAI's shapes (shapes.py). Steering
+is part of the model's name. Nothing of a request is kept or logged but its sizes.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from cna_core.decoding.lanes import as_prompt, room_for_answer
+from cna_core.decoding.reading import Prompt, TokenChances, prompt_chances
+from cna_core.decoding.row_batch import RowBatch
+from cna_core.decoding.sampling import Sampler
+from cna_core.decoding.session import Request, Step
+from cna_core.errors import CnaError, PromptError, StrengthError
+from cna_core.models.loaded import LoadedModel
+from cna_core.serving import shapes
+from cna_core.serving.engine import Answer, Engine, Event
+from cna_core.serving.gate import refusal_chances
+from cna_core.serving.guard import Guard, error_response
+from cna_core.serving.named_models import NamedModels, UnknownModelError
+from cna_core.serving.requests import ChatRequest, CompletionRequest, GateRequest
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one endpoint takes on.
+
+    Args:
+        body_bytes: the largest request.
+        context_tokens: the longest prompt with its answer; None: what the model was made for.
+        answers: answers that wait or are written at once.
+        seconds: the longest time one request may take.
+    """
+
+    body_bytes: int = 2 << 20
+    context_tokens: int | None = None
+    answers: int = 64
+    seconds: float = 600.0
+
+
+@dataclass
+class _Choice:
+    """One answer of a request: its steps arrive in `events`."""
+
+    index: int
+    request: Request
+    echoed: list[TokenChances | None] | None = None
+    events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
+    steps: list[Step] = field(default_factory=list)
+
+
+class Endpoint:
+    """The routes' work.
+
+    Args:
+        engine: runs the model; already started.
+        models: what clients may name.
+        limits: what is taken on.
+    """
+
+    def __init__(self, engine: Engine, models: NamedModels, limits: Limits) -> None:
+        self.engine, self.models, self.limits = engine, models, limits
+        self.in_flight = 0
+
+    @property
+    def model(self) -> LoadedModel:
+        return self.engine.model
+
+    async def health(self, _request: HttpRequest) -> Response:
+        """Whether it runs, and how busy it is."""
+        return JSONResponse({"status": "ok", "answers": self.in_flight, "rows": self.engine.rows})
+
+    async def list_models(self, _request: HttpRequest) -> Response:
+        """The names that clients may give as `model`."""
+        return JSONResponse({"object": "list", "data": [shapes.model_card(name) for name in self.models.listed()]})
+
+    async def chat(self, request: HttpRequest) -> Response:
+        """`/v1/chat/completions`."""
+        body = await _body(request, ChatRequest)
+        change = self.models.change(body.model)
+        messages = [message.as_message() for message in body.messages]
+        prompt = await asyncio.to_thread(as_prompt, self.model, messages, change)
+        longest = body.max_completion_tokens or body.max_tokens
+        likeliest = (body.top_logprobs or 0) if body.logprobs else None
+        choices = self._choices(body, [prompt], longest, likeliest)
+        return await self._answer(request, body, choices, shapes.Chat(self.model, body.model, body.logprobs))
+
+    async def complete(self, request: HttpRequest) -> Response:
+        """`/v1/completions`."""
+        body = await _body(request, CompletionRequest)
+        change = self.models.change(body.model)
+        prompts = [Prompt(self._tokens(given), change) for given in body.prompts]
+        choices = self._choices(body, prompts, body.max_tokens, body.logprobs)
+        if body.echo and body.stream:
+            raise PromptError("echo and stream do not go together; leave one out.")
+        if body.echo and body.logprobs is not None:
+            await self._read_echo(choices, body.logprobs)
+        return await self._answer(request, body, choices, shapes.Text(self.model, body.model, body.logprobs, body.echo))
+
+    async def gate(self, request: HttpRequest) -> Response:
+        """`/v1/gate`: the refusal chance of a prompt at several strengths."""
+        body = await _body(request, GateRequest)
+        name, strengths, messages = self._gate_question(body)
+
+        def work(model: LoadedModel, prefixes: Any) -> list[float]:
+            return refusal_chances(model, self.models, name, messages, strengths, prefixes)
+
+        chances = await asyncio.wrap_future(self.engine.do(work))
+        points = [{"strength": s, "refusal_chance": c} for s, c in zip(strengths, chances, strict=True)]
+        return JSONResponse({"object": "gate", "circuit": name, "points": points})
+
+    def _gate_question(self, body: GateRequest) -> tuple[str, list[float], Any]:
+        names = list(self.models.interventions)
+        name = body.circuit or (names[0] if len(names) == 1 else "")
+        if name not in self.models.interventions:
+            raise UnknownModelError(f"Name one of the circuits: {', '.join(names)}.")
+        if (body.prompt is None) == (body.messages is None):
+            raise PromptError("Send either prompt or messages.")
+        messages = body.prompt if body.messages is None else [message.as_message() for message in body.messages]
+        return name, self.models.strengths(body.strengths), messages
+
+    def _tokens(self, given: str | list[int]) -> list[int]:
+        tokens = list(self.model.tokenizer(given)["input_ids"]) if isinstance(given, str) else given
+        embedding: Any = self.model.network.get_input_embeddings()
+        size = int(embedding.num_embeddings)
+        if not tokens:
+            raise PromptError("The prompt is empty; send some text.")
+        if max(tokens) >= size:
+            raise PromptError(f"Token {max(tokens)} is none of this model's; its ids end at {size - 1}.")
+        return tokens
+
+    def _choices(
+        self, body: ChatRequest | CompletionRequest, prompts: list[Prompt], longest: int | None, likeliest: int | None
+    ) -> list[_Choice]:
+        """The answers of a request, checked against the limits."""
+        count = len(prompts) * body.n
+        if self.in_flight + count > self.limits.answers:
+            raise BusyError(
+                f"{self.in_flight} answers are under way and {self.limits.answers} may be; try again later."
+            )
+        seed = secrets.randbits(62)
+        choices: list[_Choice] = []
+        for prompt in prompts:
+            room = self._room(prompt) if longest != 0 else 0
+            for number in range(body.n):
+                sampler = Sampler(body.sampling(number, seed))
+                limit = room if longest is None else min(longest, room)
+                request = Request(prompt, limit, sampler, tuple(body.stop or ()), likeliest)
+                choices.append(_Choice(len(choices), request))
+        return choices
+
+    def _room(self, prompt: Prompt) -> int:
+        limit = self.limits.context_tokens
+        if limit is not None and len(prompt.tokens) >= limit:
+            raise PromptError(f"The prompt has {len(prompt.tokens):,} tokens and {limit:,} are read here; shorten it.")
+        room = room_for_answer(self.model, prompt.tokens)
+        return room if limit is None else min(room, limit - len(prompt.tokens))
+
+    async def _read_echo(self, choices: list[_Choice], likeliest: int) -> None:
+        """Measure how likely the prompts' own tokens are."""
+        prompts = [choice.request.prompt for choice in choices]
+
+        def work(model: LoadedModel, _prefixes: Any) -> list[list[TokenChances | None]]:
+            return prompt_chances(RowBatch(model), prompts, likeliest)
+
+        found = await asyncio.wrap_future(self.engine.do(work))
+        for choice, chances in zip(choices, found, strict=True):
+            choice.echoed = chances
+
+    async def _answer(
+        self,
+        request: HttpRequest,
+        body: ChatRequest | CompletionRequest,
+        choices: list[_Choice],
+        shape: "shapes.Chat | shapes.Text",
+    ) -> Response:
+        if body.stream:
+            return StreamingResponse(self._streamed(choices, shape, body.wants_usage), media_type="text/event-stream")
+        async with self._written(choices) as steps:
+            gone = asyncio.create_task(_disconnected(request))
+            reading = asyncio.create_task(_drained(steps))
+            try:
+                await asyncio.wait({gone, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if not reading.done():
+                    return Response(status_code=499)
+                await reading  # raises what the engine met
+            finally:
+                gone.cancel()
+                reading.cancel()
+        return JSONResponse(shape.whole(choices))
+
+    async def _streamed(
+        self, choices: list[_Choice], shape: "shapes.Chat | shapes.Text", usage: bool
+    ) -> AsyncIterator[bytes]:
+        """Server-sent events; where the client goes away, this is cancelled and its rows go."""
+        try:
+            async with self._written(choices) as steps:
+                for choice in choices:
+                    if (opening := shape.opening(choice)) is not None:
+                        yield shapes.event(opening)
+                async for choice, step in steps:
+                    yield shapes.event(shape.piece(choice, step))
+                if usage:
+                    yield shapes.event(shape.usage_piece(choices))
+        except (CnaError, RuntimeError) as error:
+            yield shapes.event(
+                {"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}}
+            )
+        yield b"data: [DONE]\n\n"
+
+    @contextlib.asynccontextmanager
+    async def _written(self, choices: list[_Choice]) -> AsyncIterator[AsyncIterator[tuple[_Choice, Step]]]:
+        """Have the engine write these; whatever happens, no row of theirs outlives the block by more than a token."""
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[tuple[_Choice, Event]] = asyncio.Queue()
+        answers = []
+        for choice in choices:
+            if choice.request.limit < 1:
+                continue
+
+            def tell(event: Event, choice: _Choice = choice) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens any more
+                    loop.call_soon_threadsafe(inbox.put_nowait, (choice, event))
+
+            answers.append(Answer(choice.request, tell))
+        self.in_flight += len(answers)
+        self.engine.write(answers)
+        try:
+            yield self._events(inbox, len(answers))
+        finally:
+            self.in_flight -= len(answers)
+            for answer in answers:
+                answer.is_over = True
+
+    async def _events(
+        self, inbox: "asyncio.Queue[tuple[_Choice, Event]]", answers: int
+    ) -> AsyncIterator[tuple[_Choice, Step]]:
+        ends = time.monotonic() + self.limits.seconds
+        while answers:
+            try:
+                choice, event = await asyncio.wait_for(inbox.get(), max(0.0, ends - time.monotonic()))
+            except TimeoutError:
+                seconds = self.limits.seconds
+                raise SlowError(f"The answer took more than {seconds:g} s; ask for fewer tokens.") from None
+            if isinstance(event, Exception):
+                raise event
+            choice.steps.append(event)
+            answers -= event.finished
+            yield choice, event
+
+
+class BusyError(CnaError):
+    """More answers are under way than may be."""
+
+    code = "too_many_requests"
+
+
+class SlowError(CnaError):
+    """A request took longer than it may."""
+
+    code = "timeout"
+
+
+def create_app(
+    engine: Engine, models: NamedModels, *, limits: Limits | None = None, api_key: str | None = None
+) -> ASGIApp:
+    """The endpoint as an ASGI application.
+
+    Args:
+        engine: started; whoever made it closes it.
+        models: what clients may name.
+        limits: what is taken on.
+        api_key: what clients must send; None serves this machine alone.
+    """
+    limits = limits or Limits()
+    endpoint = Endpoint(engine, models, limits)
+    routes = [
+        Route("/health", endpoint.health),
+        Route("/v1/models", endpoint.list_models),
+        Route("/v1/chat/completions", _told_as_errors(endpoint.chat), methods=["POST"]),
+        Route("/v1/completions", _told_as_errors(endpoint.complete), methods=["POST"]),
+        Route("/v1/gate", _told_as_errors(endpoint.gate), methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes), api_key, limits.body_bytes)
+
+
+def _told_as_errors(
+    route: Callable[[HttpRequest], Awaitable[Response]],
+) -> Callable[[HttpRequest], Awaitable[Response]]:
+    """The route, with errors in OpenAI's shape."""
+
+    async def answered(request: HttpRequest) -> Response:
+        try:
+            return await route(request)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or None
+            return error_response(400, f"{place or 'The body'}: {first['msg']}.", "invalid_value", place)
+        except UnknownModelError as error:
+            return error_response(404, str(error), error.code, "model")
+        except StrengthError as error:
+            return error_response(403, str(error), error.code, "model")
+        except BusyError as error:
+            return error_response(429, str(error), error.code)
+        except SlowError as error:
+            return error_response(504, str(error), error.code)
+        except CnaError as error:
+            return error_response(400, str(error), error.code)
+        except RuntimeError as error:
+            return error_response(500, _told(error), "failed")
+
+    return answered
+
+
+def _told(error: Exception) -> str:
+    """What clients hear of an error: nothing of its text where it is none of ours."""
+    return str(error) if isinstance(error, CnaError) else f"The model failed ({type(error).__name__})."
+
+
+async def _body(request: HttpRequest, kind: type[Body]) -> Body:
+    return kind.model_validate_json(await request.body())
+
+
+async def _drained(steps: AsyncIterator[object]) -> None:
+    async for _ in steps:
+        pass
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    """Return when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,105 @@
+"""Who may use the endpoint, and how much: the door before any request is read.
+
+Without a key only this machine is served, and only to programs: a page of another site, open in the same browser, is
+told apart by its `Origin`, and by the name under which it reached this address (`Host`). A log line has sizes alone.
+"""
+
+import ipaddress
+import json
+import logging
+import secrets
+import time
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_log = logging.getLogger(__name__)
+
+
+class BodyTooLargeError(Exception):
+    """More came than a request may have."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as in a URL or as an address to listen on, is this machine alone."""
+    name = host.strip("[]").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def error_response(status: int, message: str, code: str, parameter: str | None = None) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    content = {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
+    return JSONResponse(content, status_code=status)
+
+
+class Guard:
+    """Lets a request through to `app`, or answers it with an error.
+
+    Args:
+        app: what is guarded.
+        key: what clients must send as `Authorization: Bearer KEY`; None serves loopback names and origins only.
+        most_bytes: the largest body.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None, most_bytes: int) -> None:
+        self.app, self.key, self.most_bytes = app, key, most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        read_bytes, sent_bytes, status, began = 0, 0, 0, time.monotonic()
+
+        async def counted_receive() -> Message:
+            nonlocal read_bytes
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if read_bytes > self.most_bytes:
+                raise BodyTooLargeError
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal sent_bytes, status
+            status = message.get("status", status)
+            sent_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, counted_receive, counted_send)
+        except BodyTooLargeError:
+            await self._too_large()(scope, receive, counted_send)
+        finally:
+            facts = {"status": status, "read_bytes": read_bytes, "sent_bytes": sent_bytes}
+            _log.info(json.dumps(facts | {"seconds": round(time.monotonic() - began, 3)}))
+
+    def _refusal(self, headers: dict[str, str]) -> JSONResponse | None:
+        if self.key is not None:
+            given = headers.get("authorization", "").removeprefix("Bearer ").strip()
+            if not secrets.compare_digest(given.encode(), self.key.encode()):
+                return error_response(401, "Send the key as 'Authorization: Bearer KEY'.", "invalid_api_key")
+        else:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+            origin = headers.get("origin")
+            if not is_loopback(host):
+                return error_response(403, "Without a key only this machine is served.", "host_not_allowed")
+            if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+                return error_response(403, "Web pages of other sites are not served.", "origin_not_allowed")
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.most_bytes:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> JSONResponse:
+        return error_response(413, f"A request may have {self.most_bytes:,} bytes; send a shorter one.", "too_large")

@@ -1,0 +1,112 @@
+"""What clients may send, checked before anything runs: the fields of the OpenAI API that this endpoint knows.
+
+Unknown fields are ignored, as clients send many; a known field with a value that is not supported is an error.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cna_core.decoding.sampling import Sampling
+
+MOST_CHOICES = 16
+"""Answers to one prompt, and prompts in one request."""
+MOST_LIKELIEST = 20
+
+Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model: str = Field(max_length=200)
+    temperature: float | None = Field(None, ge=0, le=10, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    stop: Stops | None = None
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool((self.stream_options or {}).get("include_usage"))
+
+    def sampling(self, choice: int, seed: int) -> Sampling:
+        """How the answer of that number is sampled; `seed` where the request has none."""
+        first = seed if self.seed is None else self.seed
+        temperature = 1.0 if self.temperature is None else self.temperature
+        top_p = 1.0 if self.top_p is None else self.top_p
+        return Sampling(temperature=temperature, top_p=top_p, seed=(first + choice) % 2**63)
+
+
+class ChatMessage(BaseModel):
+    """One message; content as text, or as text parts."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parts_are_joined(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in value):
+            return "".join(str(part.get("text", "")) for part in value)
+        return value
+
+    def as_message(self) -> dict[str, str]:
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+
+
+class ChatRequest(_Asked):
+    """Body of `/v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_LIKELIEST)
+
+
+class CompletionRequest(_Asked):
+    """Body of `/v1/completions`: text that is continued as it is, without a chat template."""
+
+    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    max_tokens: int | None = Field(16, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=MOST_LIKELIEST)
+    echo: bool = False
+    best_of: int | None = Field(None, ge=1, le=1)
+    suffix: None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        given = self.prompt
+        if isinstance(given, str):
+            return [given]
+        if isinstance(given[0], int):
+            return [given]
+        return list(given)
+
+
+class GateRequest(BaseModel):
+    """Body of `/v1/gate`: a prompt whose refusal chance is read.
+
+    Args:
+        prompt, messages: one of them.
+        circuit: the circuit's name; needed where there are several.
+        strengths: None: −1 to 2 in steps of 0.25.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    circuit: str | None = None
+    strengths: Annotated[list[float], Field(min_length=1, max_length=64)] | None = None
