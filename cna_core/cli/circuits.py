@@ -53,12 +53,12 @@ def attribute(
 ) -> None:
     """Find a circuit: the neurons whose activation differs most between positive and negative prompts, or, by
     attribution-patching, those whose ablation is estimated to lower refusal most."""
-    from cna_core.circuits.attribution import attribute as select
-    from cna_core.circuits.capture import capture
-
     if fraction is not None and top_k is not None:
         raise CnaError("--fraction and --top-k exclude each other; give one of them.")
     settings = _effect_settings(layers)
+    from cna_core.circuits.attribution import attribute as select
+    from cna_core.circuits.capture import capture
+
     contrast = contrast_set(positive, negative)
     universal_threshold, activations = (None if no_universal else universal), None
     with working() as watching:
@@ -101,11 +101,11 @@ def explain(
     out: Out = None,
 ) -> None:
     """Say which neurons push one prompt towards refusal and which against it, with the tokens they write (JSON)."""
+    settings = _effect_settings(layers)
     from cna_core.circuits.neurons import output_tokens
     from cna_core.evaluation.effects import explain as explained
     from cna_core.prompts.chat_format import as_messages
 
-    settings = _effect_settings(layers)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         why = explained(loaded, as_messages(prompt, system), settings=settings, **watching)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from cna_core.circuits.circuit_file import EffectSettings
-from cna_core.circuits.effect import effects_of
+from cna_core.circuits.effect import Answers, effects_of
 from cna_core.circuits.effects import Effects
 from cna_core.circuits.explanation import Explanation, explanation
+from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import CircuitError
-from cna_core.evaluation.first_words import first_words
+from cna_core.evaluation.first_words import BATCH_ROWS, first_words
 from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
 from cna_core.evaluation.refusal import detect_refusal
 from cna_core.models.loaded import LoadedModel
@@ -22,6 +23,8 @@ from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
+PREFIX_TOKENS = 8
+"""How much of an answer the metric "prefix" reads."""
 OPENS_FROM = 0.5
 """P(refusal | first token) from which a token counts as one that opens refusals."""
 
@@ -60,16 +63,44 @@ def measure_effects(
     openings = calibrate_openings(model, contrast, progress=progress, stop=stop, use_cache=use_cache)
     heard = first_words(model, contrast, progress=progress, stop=stop)
     refused = np.array([detect_refusal(opening.words()).refused for opening in heard[: len(contrast.positive)]])
+    tokens = opening_tokens(openings)
+    answers = None
+    if settings is not None and settings.metric == "prefix" and tokens:
+        if settings.contrast:
+            raise CircuitError("Benign prompts have no refusal of their own: measure prefixes without a contrast.")
+        prompts = [prompt for prompt, is_in in zip(contrast.positive.prompts, refused, strict=True) if is_in]
+        answers = own_answers(model, prompts, tokens, stop)
     return effects_of(
         model,
         contrast,
         refused,
-        opening_tokens(openings),
+        tokens,
+        answers=answers,
         settings=settings,
         progress=progress,
         stop=stop,
         use_cache=use_cache,
     )
+
+
+def own_answers(
+    model: LoadedModel, prompts: Sequence[str], openings: Sequence[int], stop: threading.Event | None = None
+) -> list[Answers]:
+    """The first `PREFIX_TOKENS` tokens of the model's own refusal of each prompt, and of its own compliance.
+
+    The refusal is its greedy answer; the compliance is the greedy answer that does not begin with a token that opens
+    refusals.
+
+    Raises:
+        StoppedError: `stop` was set.
+    """
+    lanes = [Lane(prompt, not_first=banned) for banned in ((), tuple(openings)) for prompt in prompts]
+    written: list[list[int]] = [[] for _ in lanes]
+    for start in range(0, len(lanes), BATCH_ROWS):
+        for step in generate(model, lanes[start : start + BATCH_ROWS], None, max_new_tokens=PREFIX_TOKENS, stop=stop):
+            written[start + step.lane].append(step.token_id)
+    refusals, compliances = written[: len(prompts)], written[len(prompts) :]
+    return [(tuple(refusal), tuple(comply)) for refusal, comply in zip(refusals, compliances, strict=True)]
 
 
 def explain(

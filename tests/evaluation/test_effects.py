@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import cna_core as cna
+from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effect import effects_of
 from cna_core.errors import CircuitError
 from cna_core.evaluation import effects as convenience
 from cna_core.evaluation import gate_meter
-from cna_core.evaluation.effects import explain, measure_effects, opening_tokens
+from cna_core.evaluation.effects import explain, measure_effects, opening_tokens, own_answers
 from cna_core.evaluation.first_words import first_words
 from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
 from cna_core.evaluation.refusal import Verdict
@@ -55,6 +56,21 @@ def test_effects_are_those_of_the_prompts_that_the_model_refuses(model: LoadedMo
     assert effects.openings == tokens and {heard[0].token, heard[2].token} <= set(tokens)
     expected = effects_of(model, CONTRAST, refused, tokens, use_cache=False)
     np.testing.assert_allclose(effects.effect, expected.effect, rtol=1e-5, atol=1e-6)
+
+
+def test_prefixes_are_the_models_own_refusal_and_its_answer_without_the_opening(
+    model: LoadedModel, refusing: None
+) -> None:
+    openings = opening_tokens(calibrate_openings(model, CONTRAST))
+    prompts = HARMFUL.prompts
+    answers = own_answers(model, prompts, openings)
+    heard = first_words(model, CONTRAST)
+    assert [refusal[0] for refusal, _ in answers] == [opening.token for opening in heard[: len(prompts)]]
+    assert all(0 < len(comply) <= 8 and comply[0] not in openings for _, comply in answers)
+    effects = measure_effects(model, CONTRAST, settings=EffectSettings(metric="prefix"))
+    assert effects.settings.metric == "prefix" and effects.values.abs().max() > 0
+    with pytest.raises(CircuitError, match="without a contrast"):
+        measure_effects(model, CONTRAST, settings=EffectSettings(metric="prefix", contrast=True))
 
 
 def test_any_prompt_can_be_explained(model: LoadedModel, refusing: None) -> None:
