@@ -30,7 +30,7 @@ def test_llama_and_gemma_are_gated_and_the_others_are_not() -> None:
 
 @pytest.mark.parametrize("entry", catalog().values(), ids=lambda entry: entry.id)
 def test_memory_agrees_with_the_number_of_parameters(entry) -> None:
-    if entry.id != DEFAULT_MODEL:  # its file keeps two copies of the tied matrix apart
+    if entry.id not in EMBEDDED[:2]:  # their files keep two copies of the tied matrix apart
         assert entry.memory_bfloat16_gib == pytest.approx(2e9 * entry.parameters / 2**30, rel=0.02)
     assert 4 / 16 <= entry.memory_4bit_gib / entry.memory_bfloat16_gib < 0.75
 
