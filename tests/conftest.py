@@ -11,17 +11,22 @@ from tests.tiny import tiny_llama
 
 SLOW = (
     "tests/circuits/test_distributed.py",
+    "tests/circuits/test_effect_families.py",
+    "tests/decoding/test_session.py",
+    "tests/evaluation/checks/test_checks.py",
     "tests/evaluation/test_sweep.py",
     "tests/models/test_architectures.py",
     "tests/models/test_child.py",
     "tests/models/test_convert.py",
     "tests/models/test_fetch.py",
+    "tests/models/test_host.py",
     "tests/models/test_hub.py",
     "tests/models/test_wheels.py",
     "tests/packaging/test_container.py",
     "tests/packaging/test_wheel.py",
     "tests/pages/",
     "tests/test_command_line.py",
+    "tests/serving/",
     "tests/test_own_method.py",
     "tests/test_own_measure.py",
 )
