@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cna_core import __version__
-from cna_core.cli import answering, circuits, evaluation, results, serving, storage, verifying, web_app
+from cna_core.cli import answering, circuits, counting, evaluation, results, serving, storage, verifying, web_app
 from cna_core.cli.registered import MethodsCommand
 from cna_core.errors import CnaError
 
@@ -21,6 +21,7 @@ COMMANDS = (
     storage.cache,
     circuits.attribute,
     circuits.explain,
+    counting.how_few,
     answering.generate,
     serving.serve,
     evaluation.evaluate,
