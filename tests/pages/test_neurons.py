@@ -60,7 +60,7 @@ def words(app: AppTest) -> str:
 
 
 def test_without_a_finding_the_page_says_what_to_do() -> None:
-    assert "It needs the circuit first" in words(opened())
+    assert "Find the circuit first" in words(opened())
 
 
 def test_distributions_and_the_first_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
