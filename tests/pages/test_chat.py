@@ -272,7 +272,7 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(model: Loaded
     turn = a_turn()
     with host.acquire("tiny"):
         waiting = stream.start(turn, request_for(model, max_new_tokens=8))
-        while "you are next" not in waiting.line:
+        while "You are next" not in waiting.line:
             assert not waiting.finished
     finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
