@@ -57,7 +57,7 @@ def titles(app: AppTest) -> list[str]:
 def test_without_a_finding_the_page_teaches_what_to_do() -> None:
     app = opened()
     shown = words(app)
-    assert "No circuit yet" in shown and "116,736 neurons" in shown and "file is fetched (491 MB)" in shown
+    assert "No circuit yet" in shown and "116,736 neurons" in shown and "downloaded (491 MB)" in shown
     assert charts(app) == []
 
 
