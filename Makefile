@@ -12,7 +12,10 @@ PYTHON ?= python3
 PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
-QUICK := not slow and not small_model and not default_model and not browser
+HEAVY := small_model or default_model or browser
+QUICK := not slow and not ($(HEAVY))
+# Two processes of one thread each: on models as tiny as most tests', threads spend their time waiting for each other.
+PYTEST2 := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: app setup quick test lint format coverage docs notebook bench clean browser
 .DEFAULT_GOAL := app
@@ -55,12 +58,12 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two processes of one thread each: on models as tiny as the tests', threads spend their time waiting for each other.
 quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(QUICK)" -n 2
+	$(PYTEST2) -m "$(QUICK)"
 
 test: $(VENV)/.tested browser lint
-	$(BIN)/python -m pytest
+	$(PYTEST2) --dist loadfile -m "not ($(HEAVY))"
+	$(BIN)/python -m pytest -m "$(HEAVY)"
 
 coverage: $(VENV)/.tested browser lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html

@@ -1,4 +1,4 @@
-"""Refusal Gate Explorer: navigation, theme, sidebar. Nothing else."""
+"""Refusal Gate Explorer: navigation, theme and sidebar."""
 
 import streamlit as st
 

@@ -1,7 +1,7 @@
-"""Contrastive Neuron Attribution: find the neurons behind a model's refusal, and turn them down, off, or up.
+"""Contrastive Neuron Attribution: find the neurons behind a model's refusals, and scale them.
 
-The public names, nothing else. Everything here works in a notebook; the app and the command line are built on it. A
-name is imported when it is first used, so that `--help` need not wait for torch.
+This module exports the public names. All of them work in a notebook; the app and the command line use them too. A name
+is imported when it is first used, so that `--help` does not wait for torch.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Results that are kept on disk, so that they are computed once: `ResultCache`.
+"""A disk cache for results, so that each is computed once: `ResultCache`.
 
-An entry is one file in the cache folder, under a name made of all that the result depends on. It is written beside and
-renamed, a damaged one is removed and made again, and the longest unused go when a kind's limit is reached. Knows
-nothing of what the results are.
+An entry is a file in the cache folder, named after a hash of everything that the result depends on. Files are written
+under a temporary name and then renamed. A damaged file is removed and computed again. When a kind of result reaches its
+size limit, the least recently used files are removed. This module does not know what the results are.
 """
 
 import contextlib
@@ -31,24 +31,24 @@ DAMAGED = (
     ValueError,
     zipfile.BadZipFile,
 )
-"""What reading a damaged file may raise."""
+"""The exceptions that reading a damaged file may raise."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ResultCache(Generic[Result]):
-    """One kind of results in the cache folder, a file each.
+    """One kind of result in the cache folder, one file for each result.
 
-    What a result depends on is given as values that JSON can hold: texts, numbers, lists, dictionaries. A version of
-    the file's format belongs to them.
+    What a result depends on is given as JSON values: strings, numbers, lists, dictionaries. Include a version of the
+    file's format among them.
 
     Args:
         kind: the cache's folder, such as "activations".
-        suffix: of the files' names, such as ".json".
-        read: the result in a file; raises one of `DAMAGED` where the file is not whole.
-        write: write a result to a path.
-        limit_bytes: how much all entries may take before the longest unused ones go.
+        suffix: the suffix of the file names, such as ".json".
+        read: reads the result from a file; raises one of `DAMAGED` if the file is damaged.
+        write: writes a result to a path.
+        limit_bytes: the size of all files above which the least recently used ones are removed.
 
     Example:
         CACHE = ResultCache("hashes", ".txt", read=Path.read_text, write=lambda text, path: path.write_text(text))
@@ -62,12 +62,12 @@ class ResultCache(Generic[Result]):
     limit_bytes: int = 1 << 30
 
     def path(self, *depends_on: object) -> Path:
-        """Where the result that depends on exactly these values is kept; it may not exist."""
+        """The path of the result that depends on exactly these values; the file may not exist."""
         content = json.dumps(depends_on, sort_keys=True)
         return cache_folder(self.kind) / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}{self.suffix}"
 
     def find(self, *depends_on: object) -> Result | None:
-        """The result that is kept for these values, or None; using it makes it the last to be removed."""
+        """The stored result for these values, or None. Marks it as used."""
         try:
             path = self.path(*depends_on)
         except OSError as error:
@@ -78,7 +78,7 @@ class ResultCache(Generic[Result]):
         try:
             found = self.read(path)
         except DAMAGED as error:
-            log.warning("%s is damaged (%s), so it is removed and made again.", path, error)
+            log.warning("%s is damaged (%s). It is removed and computed again.", path, error)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
@@ -86,9 +86,9 @@ class ResultCache(Generic[Result]):
         return found
 
     def keep(self, result: Result, *depends_on: object) -> Result:
-        """Keep the result for these values, and remove the longest unused ones until the kind fits its limit.
+        """Store the result for these values, and remove the least recently used ones beyond the size limit.
 
-        Where the disk is full or must not be written to, the result is not kept, and the log says so.
+        If the disk is full or read-only, the result is not stored, and a warning is logged.
 
         Returns:
             The result.
@@ -99,5 +99,5 @@ class ResultCache(Generic[Result]):
                 self.write(result, draft)
             trim_cache(self.limit_bytes, self.kind, spare=path)
         except OSError as error:
-            log.warning("A result could not be kept in the cache folder's '%s' (%s).", self.kind, error)
+            log.warning("A result could not be stored in the cache folder's '%s' (%s).", self.kind, error)
         return result

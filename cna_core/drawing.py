@@ -1,7 +1,7 @@
-"""The usual chart of an object, for notebooks: `circuit.plot()`, `run.plot()`, `cna.plot(activations)`.
+"""The default chart of an object, for notebooks: `circuit.plot()`, `run.plot()`, `cna.plot(activations)`.
 
-Objects lie below the charts and must not know them. This is the one door upwards: it asks the charts' room by name, so
-that neither an import of `cna_core` nor the library without its charts needs Plotly.
+Objects must not import the charts, which are built on them. This module is the one exception: it imports the charts by
+name when one is drawn, so importing `cna_core` does not need Plotly.
 """
 
 from importlib import import_module
@@ -11,18 +11,18 @@ from cna_core.errors import CnaError
 
 
 def plot(thing: Any, **options: Any) -> Any:
-    """The usual chart of a circuit, of activations or of a run; `cna_core/figures/overview.py` has them.
+    """The default chart of a circuit, of activations or of a run (see `cna_core/figures/overview.py`).
 
     Args:
-        thing: what to draw.
-        options: `dark=True` for a dark page; for a circuit `activations`, to see it on the map of all neurons; for a
-            run `fraction`, the circuit size.
+        thing: the object to draw.
+        options: `dark=True` for a dark page; for a circuit, `activations` to show it on the map of all neurons; for a
+            run, `fraction`, the circuit size.
 
     Returns:
         A Plotly figure.
 
     Raises:
-        CnaError: Plotly is not installed, or there is no chart of such a thing.
+        CnaError: Plotly is not installed, or there is no chart for this kind of object.
     """
     try:
         overview = import_module("cna_core.figures.overview")

@@ -1,8 +1,8 @@
-"""What can go wrong, in the user's words and as a code.
+"""The errors of this project, each with a message for the user and a code for programs.
 
-Every message is one sentence that says what is wrong and what to do; the command line prints it and leaves with
-`exit_code`, a page shows it in place. Programs look at the class or at `code`, never at the sentence. Anything that is
-not a `CnaError` is a bug in this project.
+A message says what is wrong and what to do. The command line prints it and exits with `exit_code`; a page shows it in
+place. Programs check the class or `code`, never the message. Any exception that is not a `CnaError` is a bug in this
+project.
 """
 
 
@@ -10,8 +10,8 @@ class CnaError(Exception):
     """Base of every error this library raises on purpose.
 
     Args:
-        message: one sentence for the user.
-        code: what is wrong, as a stable word for programs; the class's own where none is given.
+        message: what is wrong and what to do, for the user.
+        code: a stable name of the problem for programs; None takes the class's.
     """
 
     exit_code = 2
@@ -24,7 +24,7 @@ class CnaError(Exception):
 
 
 class ModelError(CnaError):
-    """A model cannot be named, fetched, converted or loaded."""
+    """A model cannot be found, downloaded, converted or loaded."""
 
     code = "model-unusable"
 
@@ -48,13 +48,13 @@ class RunError(CnaError):
 
 
 class StrengthError(CnaError):
-    """A strength is no number, too large, or not allowed where this runs."""
+    """A strength is not a number, too large, or above this installation's limit."""
 
     code = "strength-not-allowed"
 
 
 class StoppedError(CnaError):
-    """The person who asked for the work stopped it; nothing finished is lost."""
+    """The user stopped the work. Finished work is saved."""
 
     exit_code = 130
     code = "stopped"

@@ -1,8 +1,8 @@
-"""What is allowed here: one answer for the library, the command line, the pages, run files and the endpoint.
+"""The limits of an installation, for the library, the command line, the pages, run files and the endpoint alike.
 
-Whoever lets other people use this project sets environment variables. A strength above 0 makes a model refuse less:
-with CNA_STRENGTH_LIMIT=0 only 0 (the model as it is) and strengths below 0 (amplified) are possible. With
-CNA_REMOTE_CODE=0 nobody can run Python code that comes with a model.
+Set these environment variables before you let other people use this project. Strengths above 0 make a model refuse
+less: CNA_STRENGTH_LIMIT=0 allows only 0 (the unchanged model) and strengths below 0 (amplified). CNA_REMOTE_CODE=0
+forbids running Python code that comes with a model.
 """
 
 import math
@@ -17,14 +17,14 @@ from cna_core.errors import ModelError, StrengthError
 VARIABLE = "CNA_STRENGTH_LIMIT"
 REMOTE_CODE_VARIABLE = "CNA_REMOTE_CODE"
 FARTHEST = 100.0
-"""The largest strength, above and below 0, where the variable is not set."""
+"""The largest absolute strength if the variable is not set."""
 
 
 def strength_limit() -> float:
     """The largest strength that is allowed, 0 to `FARTHEST`.
 
     Raises:
-        StrengthError: the environment variable is not such a number.
+        StrengthError: the environment variable is not a number in this range.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
@@ -39,39 +39,42 @@ def strength_limit() -> float:
 
 
 def require_allowed(*strengths: ArrayLike) -> None:
-    """Check strengths, numbers or arrays, before anything is steered with them.
+    """Check strengths (numbers or arrays) before they are used for steering.
 
     Raises:
-        StrengthError: one is above the limit, below −`FARTHEST`, or no number.
+        StrengthError: one is above the limit, below −`FARTHEST`, or not a number.
     """
     limit = strength_limit()
     for values in map(np.asarray, strengths):
         if not np.all(np.abs(values) <= FARTHEST):  # also where a value is not a number
-            raise StrengthError(f"A strength lies between −{FARTHEST:g} and {FARTHEST:g}: 0 baseline, 1 ablated.")
+            raise StrengthError(
+                f"A strength must be between −{FARTHEST:g} and {FARTHEST:g}. 0 is the baseline, 1 ablates the circuit."
+            )
         if np.any(values > limit):
             raise StrengthError(
-                f"Strength {np.max(values):g} is not allowed here: choose one of at most {limit:g} ({VARIABLE})."
+                f"Strength {np.max(values):g} is not allowed here ({VARIABLE}). Choose a strength of at most {limit:g}."
             )
 
 
 def allowed(strengths: Iterable[float]) -> tuple[float, ...]:
-    """Those of the strengths that are allowed, in their order."""
+    """The strengths that are allowed, in their order."""
     limit = strength_limit()
     return tuple(strength for strength in strengths if strength <= limit)
 
 
 def remote_code_allowed() -> bool:
-    """Whether Python code that comes with a model may run, where the person who loads it agrees."""
+    """Whether Python code that comes with a model may run if the user agrees."""
     return os.environ.get(REMOTE_CODE_VARIABLE, "").strip() != "0"
 
 
 def require_remote_code_allowed(wanted: bool) -> None:
-    """Check `trust_remote_code` before anything is fetched.
+    """Check `trust_remote_code` before anything is downloaded.
 
     Raises:
-        ModelError: it is wanted and not allowed.
+        ModelError: it is requested but not allowed.
     """
     if wanted and not remote_code_allowed():
         raise ModelError(
-            f"Code that comes with a model is not run here ({REMOTE_CODE_VARIABLE}=0): choose a model that needs none."
+            f"This installation does not run code that comes with a model ({REMOTE_CODE_VARIABLE}=0). Choose a model "
+            "that needs none."
         )

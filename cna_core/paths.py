@@ -1,4 +1,4 @@
-"""Where files live: the cache folder, and how to write into it so that nothing half-made is ever taken for whole."""
+"""The cache folder and its contents, and writing files so that an incomplete file is never taken for a complete one."""
 
 import contextlib
 import os
@@ -14,16 +14,16 @@ import platformdirs
 _PACKAGE = Path(__file__).resolve().parent
 
 APP = _PACKAGE / "_app" if (_PACKAGE / "_app").is_dir() else _PACKAGE.parent
-"""The folder of the web app: `app.py`, `pages/`, `assets/`. A wheel holds it in the package, a checkout around it."""
+"""The folder of the web app (`app.py`, `pages/`, `assets/`): inside the package in a wheel, around it in a checkout."""
 
 ASSETS = APP / "assets"
 """The project's own data files: catalog, prompts, patterns, questions."""
 
 
 def cache_folder(*parts: str) -> Path:
-    """The cache folder, or a folder in it, created when missing.
+    """The cache folder, or a folder in it; created if missing.
 
-    `$CNA_HOME` where it is set, else the platform's cache folder for this project.
+    The cache folder is `$CNA_HOME` if set, or else the platform's cache folder for this project.
     """
     home = os.environ.get("CNA_HOME")
     folder = Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("refusal-gate-explorer"))
@@ -34,10 +34,10 @@ def cache_folder(*parts: str) -> Path:
 
 @contextlib.contextmanager
 def written_beside(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write a file or a folder to; it becomes `target` only if the block succeeds.
+    """Yield a temporary path beside `target` for a file or folder. It is renamed to `target` if the block succeeds.
 
     Args:
-        target: the file or folder to be. An existing one is replaced.
+        target: the final file or folder. An existing one is replaced.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -54,10 +54,10 @@ def written_beside(target: Path) -> Iterator[Path]:
 # --- What is in the cache folder --------------------------------------------------------------------------------------
 
 OWN_WORK = frozenset({"circuits", "pins", "prompts", "runs"})
-"""Folders of the cache that hold what people made, waited long for, or rely on; trimming never touches them."""
+"""Folders of the cache that hold users' own work; trimming never removes it."""
 
 ABANDONED_SECONDS = 3600.0
-"""A draft that nobody has written to for so long belongs to a process that was killed."""
+"""A draft that has not been written to for this long belongs to a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class CacheEntry:
     """One file or folder of the cache.
 
     Args:
-        kind: the cache's folder it lies in: "models", "downloads", "activations", …
-        path: absolute.
-        size_bytes: with everything in it.
-        used_at: seconds since the epoch when it was last written or marked as used.
+        kind: the folder of the cache that it is in: "models", "downloads", "activations", …
+        path: its absolute path.
+        size_bytes: its size, including contents.
+        used_at: when it was last written or marked as used, in seconds since the epoch.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class CacheEntry:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it is a draft, of work that goes on or was killed."""
+        """Whether it is a draft, of work that is running or was killed."""
         return self.path.name.startswith(".")
 
     @property
@@ -90,7 +90,7 @@ class CacheEntry:
 
 
 def cache_entries(kind: str | None = None) -> list[CacheEntry]:
-    """Everything in the cache folder but its locks, largest first.
+    """Everything in the cache folder except lock files, largest first.
 
     Args:
         kind: only this folder of the cache.
@@ -105,16 +105,17 @@ def cache_entries(kind: str | None = None) -> list[CacheEntry]:
 
 
 def trim_cache(keep_bytes: int, kind: str | None = None, spare: Path | None = None) -> list[CacheEntry]:
-    """Remove abandoned drafts, then the longest unused entries, until the cache takes at most `keep_bytes`.
+    """Remove abandoned drafts, then the least recently used entries, until the cache takes at most `keep_bytes`.
 
-    What people made themselves (circuits, prompts, runs) stays, whatever its size.
+    Users' own work (circuits, prompts, runs) is never removed.
 
     Args:
-        kind: trim this folder of the cache alone, to so many bytes.
-        spare: an entry that stays, even if it is larger than `keep_bytes`.
+        keep_bytes: the size to keep.
+        kind: trim only this folder of the cache.
+        spare: an entry that is not removed, even if it is larger than `keep_bytes`.
 
     Returns:
-        What was removed.
+        The removed entries.
     """
     entries = sorted(cache_entries(kind), key=lambda entry: (not entry.unfinished, entry.used_at))
     size_bytes = sum(entry.size_bytes for entry in entries)
@@ -128,7 +129,7 @@ def trim_cache(keep_bytes: int, kind: str | None = None, spare: Path | None = No
 
 
 def mark_used(path: Path) -> None:
-    """Let trimming know that this entry of the cache was used now; a cache that cannot be written to stays as it is."""
+    """Record that this entry of the cache was used now. Does nothing if the cache is read-only."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
@@ -137,7 +138,7 @@ def _measure(kind: str, path: Path) -> CacheEntry | None:
     try:
         used_at = path.stat().st_mtime
         inside = [file.stat() for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path.stat()]
-    except FileNotFoundError:  # somebody removed it while we looked
+    except FileNotFoundError:  # removed meanwhile by another process
         return None
     newest = max((facts.st_mtime for facts in inside), default=used_at)
     return CacheEntry(kind, path, sum(facts.st_size for facts in inside), max(used_at, newest))

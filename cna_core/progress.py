@@ -1,7 +1,7 @@
-"""How long work reports how far it is, as values, and how it is stopped.
+"""Progress reports of long work, and how it is stopped.
 
-Work calls a `Report` with one `Progress` at a time; a page, a terminal and a test all take the same values. This file
-chooses no words (progress_words.py does) and draws nothing.
+Work calls a `Report` with `Progress` values; pages, terminals and tests all receive the same values. This module draws
+nothing and has no words for users; those are in progress_words.py.
 """
 
 import threading
@@ -15,15 +15,15 @@ from cna_core.errors import StoppedError
 
 
 class Stage(StrEnum):
-    """What a piece of work is doing. The values are stable: child processes and files may hold them."""
+    """A stage of long work. The values are stable, because child processes and files may hold them."""
 
     STARTING = "starting"
     WAITING_FOR_MODEL = "waiting-for-model"
-    """Other requests use the model; `place` says how many come first."""
+    """Other requests use the model; `place` is the position in the queue."""
     WAITING_FOR_LOADING = "waiting-for-loading"
     """Another model is being loaded."""
     WAITING_FOR_FILE = "waiting-for-file"
-    """Another process makes the file that is needed."""
+    """Another process is making the file that is needed."""
     FETCHING = "fetching"
     CHECKING_FILE = "checking-file"
     CONVERTING = "converting"
@@ -32,14 +32,14 @@ class Stage(StrEnum):
     CONVERTING_TOKENIZER = "converting-tokenizer"
     CONVERTING_WRITE = "converting-write"
     CONVERTING_AGAIN = "converting-again"
-    """The converted copy was damaged, so it is made again."""
+    """The converted copy was damaged, so it is converted again."""
     LOADING = "loading"
     PACKING_WEIGHTS = "packing-weights"
     CAPTURING = "capturing-activations"
     CAPTURING_IN_HALVES = "capturing-activations-in-halves"
     """Memory ran short, so the batches were halved."""
     READING_KEPT = "reading-kept-results"
-    """The results of an earlier run are read from disk; nothing is computed."""
+    """Saved results are read from disk; nothing is computed."""
     MEASURING_EFFECTS = "measuring-effects"
     READING_FIRST_WORDS = "reading-first-words"
     FITTING_METHOD = "fitting-method"
@@ -68,17 +68,16 @@ BYTES = "bytes"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is.
+    """The progress of long work.
 
     Args:
-        stage: what it is doing.
+        stage: what the work is doing.
         done: how much of the stage is done, in units.
-        total: how much there is; 0 while that is unknown.
-        unit: what is counted, a plural noun: "prompts", "bytes". Empty: `done` and `total` give a share and nothing
-            else.
-        seconds_left: how long the rest takes at the present pace; None while that is unknown.
-        subject: what the work is about: the name of a file, a model, a method or a prompt set.
-        place: place in the queue for the model, 1 for the next in turn; None where nobody waits.
+        total: how much there is to do; 0 if unknown.
+        unit: what is counted, a plural noun: "prompts", "bytes". If empty, `done` and `total` only give a share.
+        seconds_left: the estimated time for the rest; None if unknown.
+        subject: the name of the file, model, method or prompt set that is worked on.
+        place: the position in the queue for the model, 1 for the next in turn; None if there is no queue.
     """
 
     stage: Stage
@@ -91,24 +90,24 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The part that is done, 0 to 1; 0 while it is unknown."""
+        """The share that is done, 0 to 1; 0 if unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
 
 Report = Callable[[Progress], None]
-"""What long work calls to report how far it is. It may raise, which ends the work."""
+"""The callback that long work calls with its progress. If it raises, the work ends."""
 
 
-def silent(progress: Progress) -> None:
-    """A `Report` that does nothing: what None stands for."""
+def no_report(progress: Progress) -> None:
+    """A `Report` that does nothing; used for None."""
 
 
-_default: list[Report] = [silent]
+_default: list[Report] = [no_report]
 
 
 def report_by_default(report: Report | None) -> None:
-    """Choose what calls in this process report to where they are given no `progress`; None: to nothing."""
-    _default[0] = report or silent
+    """Set the report that calls in this process use if they are given no `progress`; None for no report."""
+    _default[0] = report or no_report
 
 
 def tell(
@@ -121,21 +120,22 @@ def tell(
     subject: str = "",
     place: int | None = None,
 ) -> None:
-    """Call `report`, or the default one where there is none, with a `Progress` of these values."""
+    """Call `report`, or the default report if it is None, with a `Progress` of these values."""
     (report or _default[0])(Progress(stage, done, total, unit, subject=subject, place=place))
 
 
 WINDOW_SECONDS = 8.0
-"""The pace of a download is that of its last seconds, as lines become faster and slower; else it is that of all."""
+"""A download's speed is measured over its last seconds, because it varies; the speed of other work over all of it."""
 
 
 def with_seconds_left(report: Report, clock: Callable[[], float] = time.monotonic) -> Report:
-    """A report that adds the seconds left, from the pace of each count, and hands on to `report`.
+    """A report that adds the estimated seconds left, and passes the progress on to `report`.
 
-    A count goes on while its unit and total stay the same and it does not fall; otherwise a new one begins.
+    The estimate starts anew when the unit or the total changes, or when the count falls.
 
     Args:
-        clock: seconds that only grow; tests bring their own.
+        report: receives the progress.
+        clock: a monotonic clock in seconds; tests pass their own.
     """
     seen: deque[tuple[float, int]] = deque()
     count = ("", 0)
@@ -147,7 +147,7 @@ def with_seconds_left(report: Report, clock: Callable[[], float] = time.monotoni
             count = progress.unit, progress.total
             seen.clear()
         if progress.unit != BYTES and len(seen) > 1:
-            seen.pop()  # only the first and the last count
+            seen.pop()  # keep only the first and the last
         seen.append((now, progress.done))
         while now - seen[0][0] > WINDOW_SECONDS and len(seen) > 2:
             seen.popleft()
@@ -164,6 +164,6 @@ def _seconds_left(seen: deque[tuple[float, int]], progress: Progress) -> float |
 
 
 def raise_if_stopped(stop: threading.Event | None) -> None:
-    """Raise `StoppedError` once `stop` is set; call it between batches, layers, chunks and tokens."""
+    """Raise `StoppedError` if `stop` is set. Call it between batches, layers, chunks and tokens."""
     if stop is not None and stop.is_set():
         raise StoppedError("Stopped. Finished work is saved.")

@@ -1,4 +1,4 @@
-"""A progress bar for notebooks and scripts: `show_progress`. Commands have their own line (cli/progress_line.py)."""
+"""A progress bar for notebooks and scripts: `show_progress`. Commands use cli/progress_line.py instead."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ BAR = "{desc} |{bar:24}| {elapsed}"
 
 
 def show_progress(shown: bool = True) -> None:
-    """Show a bar for every long call that is not given a `progress` of its own; in notebooks that is so from the start.
+    """Show a progress bar for every long call that is given no `progress` callback. Notebooks show it by default.
 
     Args:
-        shown: False: show none.
+        shown: whether to show it.
     """
     report_by_default(with_seconds_left(Bar().report) if shown else None)
 
 
 class Bar:
-    """A `Report` that draws one bar, by tqdm, as fits a notebook or a terminal; it goes when a count is full."""
+    """A `Report` that draws a tqdm bar in a notebook or terminal, and removes it when a stage is complete."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._count: tuple[object, ...] = ()
 
     def report(self, progress: Progress) -> None:
-        """Draw the progress; stages without a count are not drawn, since nobody says when they end."""
+        """Draw the progress. Stages without a total are not drawn, because their end is not reported."""
         count = (progress.stage, progress.total, progress.unit, progress.subject)
         if self._bar is not None and count != self._count:
             self._close()

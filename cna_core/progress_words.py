@@ -1,26 +1,26 @@
-"""Words for progress, sizes and durations, the same on the command line and on the pages."""
+"""Words for progress, sizes and durations, used by the command line and the pages."""
 
 from cna_core.progress import BYTES, Progress, Stage
 
 _DOING = {
     Stage.STARTING: "Starting",
-    Stage.WAITING_FOR_LOADING: "Waiting until another model is loaded",
-    Stage.WAITING_FOR_FILE: "Waiting for another process that is making {subject}",
+    Stage.WAITING_FOR_LOADING: "Waiting: another model is being loaded",
+    Stage.WAITING_FOR_FILE: "Waiting: another process is preparing {subject}",
     Stage.FETCHING: "Downloading {subject}",
     Stage.CHECKING_FILE: "Checking {subject}",
     Stage.CONVERTING: "Converting {subject} (only the first time)",
     Stage.CONVERTING_HEADER: "Converting {subject}: reading the file",
     Stage.CONVERTING_WEIGHTS: "Converting {subject}: unpacking the weights",
-    Stage.CONVERTING_TOKENIZER: "Converting {subject}: the tokenizer",
+    Stage.CONVERTING_TOKENIZER: "Converting {subject}: converting the tokenizer",
     Stage.CONVERTING_WRITE: "Converting {subject}: writing the result",
-    Stage.CONVERTING_AGAIN: "The converted copy of {subject} is damaged; making it again",
+    Stage.CONVERTING_AGAIN: "Converting {subject} again, because the converted copy is damaged",
     Stage.LOADING: "Loading {subject}",
     Stage.PACKING_WEIGHTS: "Packing the weights of {subject} for this CPU",
     Stage.CAPTURING: "Recording activations",
-    Stage.CAPTURING_IN_HALVES: "Recording activations in smaller batches, as memory ran short",
-    Stage.READING_KEPT: "Reading what was recorded earlier",
+    Stage.CAPTURING_IN_HALVES: "Recording activations in smaller batches, because memory is short",
+    Stage.READING_KEPT: "Reading saved results",
     Stage.MEASURING_EFFECTS: "Measuring effects",
-    Stage.READING_FIRST_WORDS: "Reading how the model begins to answer",
+    Stage.READING_FIRST_WORDS: "Reading the first words of answers",
     Stage.FITTING_METHOD: "Preparing the method {subject}",
     Stage.SWEEP_ANSWERS: "Measuring answers to {prompts}",
     Stage.SWEEP_FIRST_TOKENS: "Measuring first tokens on {prompts}",
@@ -30,10 +30,10 @@ _DOING = {
     Stage.HOW_FEW: "Measuring how few neurons it takes",
     Stage.CHECKING_SHUFFLED_LABELS: "Comparing with shuffled labels",
     Stage.CHECKING_RANDOM_HALVES: "Comparing random halves of the prompts",
-    Stage.CHECKING_CLAIM: "Checking the claim ({subject})",
+    Stage.CHECKING_CLAIM: "Checking the claim: {subject}",
     Stage.TIMING: "Timing one batch",
     Stage.READING_MESSAGE: "Reading the message",
-    Stage.WRITING_ANSWERS: "Writing",
+    Stage.WRITING_ANSWERS: "Generating answers",
     Stage.ASKING_LOCAL_JUDGE: "Asking the local judge",
     Stage.STOPPING: "Stopping …",
 }
@@ -42,7 +42,7 @@ _QUESTIONS = {"knowledge": "knowledge questions", "problems": "word problems"}
 
 
 def progress_in_words(progress: Progress) -> str:
-    """What is being done and how far it is: "Recording activations: 32 of 224 prompts, about 20 s left"."""
+    """Progress in words, such as "Recording activations: 32 of 224 prompts, about 20 s left"."""
     if progress.stage is Stage.WAITING_FOR_MODEL:
         return _waiting(progress.place)
     prompts = _QUESTIONS.get(progress.subject, f"{progress.subject} prompts")
@@ -68,17 +68,17 @@ def _amount(progress: Progress) -> str:
 
 def _waiting(place: int | None) -> str:
     if place is None or place <= 1:
-        return "Another session is using the model: you are next."
-    return f"Other sessions are using the model: you are number {place} in the queue."
+        return "Another session is using the model. You are next."
+    return f"Other sessions are using the model. You are number {place} in the queue."
 
 
 def duration_in_words(seconds: float) -> str:
-    """A duration as people say it: "8 s", "3 min", "2.0 h"."""
+    """A duration, such as "8 s", "3 min" or "2.0 h"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def size_in_words(size_bytes: float) -> str:
-    """A size as people say it: "93 MB", "1.3 GB" (decimal, as download pages count)."""
+    """A size in decimal units, such as "93 MB" or "1.3 GB"."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -34,14 +34,14 @@ def gate(page: Page, address: str) -> None:
     if button.count():
         button.first.click()
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
-    expect(page.get_by_text("differ as much")).to_be_visible(timeout=2 * MINUTES)  # the comparison with chance
+    expect(page.get_by_text("The selection")).to_be_visible(timeout=2 * MINUTES)  # the comparison with chance
     settled(page, 120)
 
 
 def chat(page: Page, address: str) -> None:
     page.get_by_role("link", name="Chat").click()
     settled(page, 240)
-    expect(page.get_by_test_id("meter-place").get_by_text("Learning")).to_have_count(0, timeout=5 * MINUTES)
+    expect(page.get_by_test_id("meter-place").get_by_text("Calibrating")).to_have_count(0, timeout=5 * MINUTES)
     message = page.get_by_test_id("stChatInputTextArea")
     message.fill(MESSAGE)
     message.press("Enter")

@@ -1,9 +1,9 @@
-"""The pages of the app; app.py names them to Streamlit and draws what they share.
+"""The pages of the app. app.py registers them with Streamlit and draws what they share.
 
-Streamlit takes a folder of this name for its old kind of app, in which a page runs without the main script, until
-`st.navigation` has run once in the process: the first visit to a new server, if it goes to a page by its address, would
-have no sidebar and lose its link. So the first import of this package says that the folder is none of that kind, and
-where a run has begun the old way begins it again.
+Streamlit treats a folder named `pages` as its older kind of multipage app, in which a page runs without app.py, until
+`st.navigation` has run once in the process. If the first visit to a new server went straight to a page's address, that
+page would have no sidebar and would lose its link. So importing this package turns the older kind off, and reruns the
+script if it was started that way.
 """
 
 import streamlit as st

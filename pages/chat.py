@@ -1,4 +1,4 @@
-"""Chat: one message, two answers from one decode, side by side; the gate meter above them."""
+"""Chat: one message, two answers from one decode side by side, and the gate meter above them."""
 
 import importlib.metadata
 import time
@@ -13,7 +13,7 @@ from cna_core.errors import CircuitError, CnaError
 from cna_core.figures.lanes import token_trace
 from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import asking, examples, learning, meter, stream
+from pages.chatting import asking, calibration, examples, meter, stream
 from pages.chatting.answers import answer_markup, colour_of, message_markup, name_of
 from pages.common import chosen_circuit, first_steps, jobs, keys, style
 
@@ -22,24 +22,24 @@ DRAW_SECONDS = 0.25
 
 def draw() -> None:
     st.html(ASSETS / "theme" / "chat.css")
-    st.title("What happens when the gate is turned?")
+    st.title("What does steering change in an answer?")
     circuit = chosen_circuit.current()
     if circuit is None:
         _teach()
         return
     conversation, running = _conversation(), _stream()
     busy = running is not None and not running.finished
-    # Each part has a place of its own that is always there: a place that came and went would move those after it, and
-    # what stood there before would stay on the page until this run ends.
+    # Each part has its own container, which always exists. A container that came and went would shift those after it,
+    # and its old content would stay on the page until this run ends.
     dial = st.container(gap=None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="chat-ask"):
-        # Not pinned to the bottom of the window: that would also scroll slider and meter out of sight.
+        # Not pinned to the bottom of the window: that would scroll the slider and the meter out of sight.
         st.chat_input(
-            "Type a message for both …", key="chat-message", disabled=busy, on_submit=_send_typed, args=(circuit,)
+            "Message to both models …", key="chat-message", disabled=busy, on_submit=_send_typed, args=(circuit,)
         )
         with st.popover("Settings", icon=":material/tune:"):
             _settings()
-        # Renamed with every turn, so that it is closed once an example was sent.
+        # The key changes with every turn, so the popover closes after an example is sent.
         with st.popover("Examples", icon=":material/lightbulb:", disabled=busy, key=f"chat-examples-{_sent()}"):
             examples.draw(_send, circuit, "popover")
     with st.container(gap="small", key="chat-turns"):
@@ -51,15 +51,15 @@ def draw() -> None:
         else:
             _last_turn(circuit, conversation)
         _earlier_turns(conversation)
-    with dial:  # last, because it may ask the model: everything else is on the page by then
+    with dial:  # last, because it may run the model: everything else is on the page by then
         last = conversation.turns[-1].message if conversation.turns else ""
         meter.draw(circuit, last, asking.setting("chat-system", ""), busy)
 
 
 def _teach() -> None:
     st.markdown(
-        "One message, two answers at the same moment: the model as it is, and with its refusal circuit turned down. "
-        "**It needs the circuit first.**"
+        "Send one message and read two answers side by side: from the unchanged model, and from the model with its "
+        "refusal circuit scaled down. **Find the circuit first.**"
     )
     first_steps.offer()
 
@@ -76,7 +76,7 @@ def _stream() -> jobs.Job | None:
 
 
 def _sent() -> int:
-    """How many messages this session has sent."""
+    """The number of messages this session has sent."""
     return int(st.session_state.get("chat-sent", 0))
 
 
@@ -88,13 +88,13 @@ def _send_typed(circuit: Circuit) -> None:
 
 
 def _send(message: str, circuit: Circuit) -> None:
-    """Begin a new turn."""
+    """Start a new turn."""
     running = _stream()
     if running is not None and not running.finished:
-        return  # a second click on the same button, sent before the first one's page came
+        return  # a second click on the same button, sent before the page showed the first
     message = message.replace("\r\n", "\n")
     if not message.strip():
-        st.toast("The message is empty; write something to ask.")
+        st.toast("The message is empty. Type something first.")
         return
     conversation = _conversation()
     try:
@@ -104,13 +104,13 @@ def _send(message: str, circuit: Circuit) -> None:
         return
     turn = Turn(message, [lane.answer for lane in asked.lanes], asked.settings)
     conversation.turns.append(turn)
-    learning.make_way()
+    calibration.pause_for_answer()
     st.session_state["chat-sent"] = _sent() + 1
     st.session_state["chat-stream"] = stream.start(turn, asked)
 
 
 def _again(circuit: Circuit, message: str | None = None) -> None:
-    """Answer the last message again, or another one in its place."""
+    """Answer the last message again, or a different message in its place."""
     turns = _conversation().turns
     if turns:
         _send(message if message is not None else turns.pop().message, circuit)
@@ -119,7 +119,7 @@ def _again(circuit: Circuit, message: str | None = None) -> None:
 def _replace(circuit: Circuit) -> None:
     edited = str(asking.setting("chat-edited", ""))
     if not edited.strip():
-        st.toast("The message is empty; write something to ask.")
+        st.toast("The message is empty. Type something first.")
         return
     _conversation().turns.pop()
     st.session_state["chat-editing"] = False
@@ -140,12 +140,12 @@ def _clear() -> None:
 
 
 def _turn_bar(turn: Turn, circuit: Circuit, conversation: Conversation) -> None:
-    """The message, and what can be done with it and its answers."""
+    """The message, and buttons for it and its answers."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
         st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
         quiet: dict[str, Any] = {"type": "tertiary"}
-        st.button("Again", icon=":material/refresh:", on_click=_again, args=(circuit,), key="chat-again", **quiet)
+        st.button("Regenerate", icon=":material/refresh:", on_click=_again, args=(circuit,), key="chat-again", **quiet)
         st.button("Edit", icon=":material/edit:", on_click=_edit, key="chat-edit-last", **quiet)
         st.button("Clear", icon=":material/delete_sweep:", on_click=_clear, key="chat-clear", **quiet)
         with st.popover("Export", icon=":material/download:", **quiet):
@@ -157,21 +157,22 @@ def _tokens_toggle() -> None:
         "Token by token",
         key="chat-tokens",
         persist_state="session",
-        help="Under each answer: how active the circuit was, and how far steering moved each token's distribution.",
+        help="Shows under each answer how active the circuit was and how far steering changed each token's "
+        "distribution.",
     )
 
 
 def _settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
-    own = "None: the chat template's own, if it has one."
+    own = "Empty: the chat template's default, if it has one."
     st.text_area("System prompt", key="chat-system", height=80, placeholder=own, **keep)
-    _method_choice("Method of the steered lane", keys.METHOD, bind="query-params")
+    _method_choice("Method of the steered answer", keys.METHOD, bind="query-params")
     st.selectbox(
-        "Third lane",
+        "Third answer",
         list(asking.THIRD_LANES),
         key="chat-third",
-        help="The random control is the method's random twin, such as as many other neurons of the same layers: "
-        "steering it should do nothing.",
+        help="A random twin is a method's control, for example the same number of other neurons in the same layers. "
+        "Steering it should change little.",
         **keep,
     )
     if st.session_state.get("chat-third") == "another method":
@@ -180,21 +181,21 @@ def _settings() -> None:
         st.number_input(
             "Its strength", -1.0, meter.highest(), min(0.5, meter.highest()), 0.05, key="chat-other", **keep
         )
-    st.checkbox("All lanes continue from the baseline's history", key="chat-shared", **keep)
+    st.checkbox("All answers continue the baseline's conversation", key="chat-shared", **keep)
     st.checkbox(
-        "Steer written tokens only",
+        "Steer generated tokens only",
         key="chat-written-only",
-        help="The message is read by the untouched model; steering begins with the answer's second token.",
+        help="The unsteered model reads the message. Steering starts with the answer's second token.",
         **keep,
     )
     left, right = st.columns(2)
-    left.number_input("Longest answer, tokens", 1, 4096, 200, 10, key="chat-longest", **keep)
-    left.number_input("Temperature (0: greedy)", 0.0, 5.0, 0.0, 0.1, key="chat-temperature", **keep)
+    left.number_input("Maximum answer length, tokens", 1, 4096, 200, 10, key="chat-longest", **keep)
+    left.number_input("Temperature (0 = greedy)", 0.0, 5.0, 0.0, 0.1, key="chat-temperature", **keep)
     left.number_input("Repetition penalty", 0.5, 3.0, 1.0, 0.05, key="chat-penalty", **keep)
     right.number_input("Top-p", 0.01, 1.0, 1.0, 0.05, key="chat-top-p", **keep)
-    right.number_input("Top-k (0: all)", 0, 1000, 0, 5, key="chat-top-k", **keep)
+    right.number_input("Top-k (0 = all)", 0, 1000, 0, 5, key="chat-top-k", **keep)
     right.number_input("Seed", 0, 2**31 - 1, 0, key="chat-seed", **keep)
-    st.caption("With sampling, lanes share their random numbers: only steering makes them differ.")
+    st.caption("With sampling, all answers use the same random numbers, so only steering makes them differ.")
 
 
 def _method_choice(label: str, key: str, **options: Any) -> None:
@@ -219,14 +220,18 @@ def _export(circuit: Circuit, conversation: Conversation) -> None:
     }
     name = f"conversation-{time.strftime('%Y%m%d-%H%M%S')}"
     st.download_button(
-        "JSON: every setting and token",
+        "JSON (every setting and token)",
         lambda: conversation.to_json(about),
         f"{name}.json",
         "application/json",
         on_click="ignore",
     )
     st.download_button(
-        "Markdown: to read", lambda: conversation.to_markdown(about), f"{name}.md", "text/markdown", on_click="ignore"
+        "Markdown (for reading)",
+        lambda: conversation.to_markdown(about),
+        f"{name}.md",
+        "text/markdown",
+        on_click="ignore",
     )
 
 
@@ -238,15 +243,15 @@ def _last_turn(circuit: Circuit, conversation: Conversation) -> None:
     _turn_bar(turn, circuit, conversation)
     if st.session_state.get("chat-editing"):
         with st.form("chat-edit"):
-            st.text_area("The last message", turn.message, key="chat-edited")
-            st.form_submit_button("Send in its place", on_click=_replace, args=(circuit,), type="primary")
+            st.text_area("Last message", turn.message, key="chat-edited")
+            st.form_submit_button("Send instead", on_click=_replace, args=(circuit,), type="primary")
     _draw_answers(turn)
     if turn.error is None and st.session_state.get("chat-tokens"):
         _draw_traces(turn)
 
 
 def _growing_turn(running: jobs.Job, turn: Turn) -> None:
-    """The turn that is being written, with Stop beside it."""
+    """The turn whose answers are being generated, with a Stop button."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
         st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
@@ -256,7 +261,7 @@ def _growing_turn(running: jobs.Job, turn: Turn) -> None:
 
 @st.fragment(run_every=DRAW_SECONDS)
 def _growing_answers(running: jobs.Job, turn: Turn) -> None:
-    """The answers as far as they are, drawn anew until the stream has ended; then the page is drawn once."""
+    """The answers so far, redrawn until the stream ends; then the whole page is redrawn once."""
     if running.finished:
         st.rerun()
     for column, answer in zip(st.columns(len(turn.answers), gap="medium"), turn.answers, strict=True):
@@ -272,7 +277,7 @@ def _earlier_turns(conversation: Conversation) -> None:
 
 
 def _draw_answers(turn: Turn) -> None:
-    """One column a lane."""
+    """One column for each lane."""
     if turn.error is not None:
         st.error(turn.error, icon=":material/error:")
         if not any(answer.token_ids for answer in turn.answers):
@@ -282,10 +287,10 @@ def _draw_answers(turn: Turn) -> None:
 
 
 def _draw_traces(turn: Turn) -> None:
-    """Activity strip and divergence line under each answer of the turn, on common axes."""
+    """Activity strip and divergence line under each answer of the turn, on shared axes."""
     measured = [answer for answer in turn.answers if answer.token_ids and answer.activity[0] is not None]
     if not measured:
-        st.caption("This answer was not measured token by token: press *Again*, and the next one is.")
+        st.caption("This answer was not measured token by token. Press *Regenerate* to measure it.")
         return
     activity = [np.array(answer.activity, dtype=np.float64) for answer in measured]
     divergence = [np.array(a.divergence, dtype=np.float64) for a in measured if a.kind != "baseline"]
@@ -312,10 +317,10 @@ def _draw_traces(turn: Turn) -> None:
             alt=f"Circuit activity and divergence, token by token: {name_of(answer)}",
         )
     st.caption(
-        "**How to read this.** The strip: the circuit's mean activation while each token was chosen, vermilion as on "
-        "refused prompts, blue the other way; an ablated circuit is blank. The line: KL divergence, in nats, of the "
-        "steered next-token distribution from the untouched model's that has read the same answer so far; the dotted "
-        "line is where the answers part."
+        "**How to read this.** Strip: the circuit's mean activation when each token was chosen. Vermilion is the "
+        "direction of refused prompts, blue the opposite; an ablated circuit is blank. Line: the KL divergence, in "
+        "nats, between the steered and the unsteered next-token distribution after the same text. The dotted line "
+        "marks the first token at which the answers differ."
     )
 
 

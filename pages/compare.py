@@ -1,4 +1,4 @@
-"""Compare: runs in one chart (base against instruct, one model against another), and circuits side by side."""
+"""Compare: several runs in one chart (base and instruct, or two models), and circuits side by side."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ RUNS_AT_MOST = 4
 
 
 def draw() -> None:
-    st.title("What changes from one to the other?")
+    st.title("How do runs and circuits differ?")
     runs, circuits = st.tabs(["Runs", "Circuits"])
     with runs:
         _runs()
@@ -45,7 +45,7 @@ def _runs() -> None:
         )
     with opened:
         st.file_uploader(
-            "Or open run files",
+            "Or upload run files",
             type=["json"],
             accept_multiple_files=True,
             key=keys.COMPARE_FILES,
@@ -55,8 +55,8 @@ def _runs() -> None:
             st.error(refused)
     if len(picked) < 2:
         st.markdown(
-            "The same sweep on two models in one chart: a base model and its instruct version, say, or one circuit "
-            "against another. **Choose two runs** that Evaluate made, or open their files."
+            "Compare two models in one chart, for example a base model and its instruct version, or two circuits. "
+            "**Choose two runs** from the Evaluate page, or upload their files."
         )
         return
     try:
@@ -96,21 +96,21 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         charts.show(
             dose_response(panels, strengths=(min(steps), max(steps)), dark=style.is_dark()),
             "compare-dose",
-            "Each run has a colour; dashes tell methods apart, thin curves are random twins. Bands are 95 % intervals; "
-            "where they overlap widely, the runs may not differ.",
+            "Each run has its own colour, each method its own dash pattern; thin curves are random twins. Bands are "
+            "95 % intervals. Where they overlap widely, the runs may not differ.",
             data=lambda: pd.concat([points_table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]),
         )
     st.subheader("At equal settings")
     other = names[1]
     if len(names) > 2:
-        other = st.selectbox(f"{names[0]} against", names[1:], key="compare-against")
+        other = st.selectbox(f"Compare {names[0]} with", names[1:], key="compare-against")
     _at_equal_settings(runs[0], runs[names.index(other)], names[0], other)
 
 
 def _at_equal_settings(first: Run, second: Run, name: str, other: str) -> None:
     table = runs_beside(first, second)
     if table.empty:
-        st.caption("The runs share no setting (method, size, strength).")
+        st.caption("The runs have no setting (method, size and strength) in common.")
         return
     formats = beside_formats(first, second)
     table = table.astype(dict.fromkeys(formats, float))
@@ -119,8 +119,8 @@ def _at_equal_settings(first: Run, second: Run, name: str, other: str) -> None:
         styled = styled.format(say, subset=[column], na_rep="")
     st.dataframe(styled, hide_index=True, key="compare-table", placeholder="")
     st.caption(
-        f"First: {name}; second: {other}. Changes of refusal, in percentage points with 95 % intervals, are paired "
-        "prompt by prompt; they are empty where the runs asked other prompts."
+        f"First: {name}. Second: {other}. Changes of the refusal rate are in percentage points, paired prompt by "
+        "prompt, with 95 % intervals. They are empty if the runs used different prompts."
     )
 
 
@@ -149,22 +149,22 @@ def _circuits() -> None:
     known: dict[str, Circuit] = {}
     present = chosen_circuit.current()
     if present is not None:
-        known[f"the present circuit · {len(present):,} neurons"] = present
+        known[f"current circuit · {len(present):,} neurons"] = present
     for saved in library.saved_circuits():
         if saved.circuit is not None:
             known[saved.name] = saved.circuit
     for run in stored_runs():
         try:
-            known[f"of the run {run.name}"] = Journal(run.identity).inputs()[0]
+            known[f"circuit of run {run.name}"] = Journal(run.identity).inputs()[0]
         except CnaError:
-            continue  # a run that came as a file has no circuit with it
+            continue  # a run opened from a file has no circuit
     picked = st.multiselect(
         "Circuits", list(known), max_selections=RUNS_AT_MOST, key="compare-circuits", placeholder="Choose two or more"
     )
     if len(picked) < 2:
         st.markdown(
-            "Do two circuits share neurons, and do they lie at the same depth? **Choose two circuits**: the present "
-            "one, saved ones, or those of runs."
+            "See how many neurons two circuits share, and whether they lie at the same depth. **Choose two circuits**: "
+            "the current one, saved ones, or those of runs."
         )
         return
     circuits = [known[name] for name in picked]
@@ -172,7 +172,7 @@ def _circuits() -> None:
         circuits_by_depth(picked, [circuit.layer_counts for circuit in circuits], dark=style.is_dark()),
         "compare-depth",
         "The share of each circuit's neurons in each layer, from the first layer (left) to the last; the final 10 % "
-        "is framed.",
+        "of layers is framed.",
     )
     st.dataframe(_facts(picked, circuits), hide_index=True, key="compare-circuit-facts")
 

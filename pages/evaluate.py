@@ -1,4 +1,4 @@
-"""Evaluate: does turning the gate off do what is claimed? What to run, what came out, and every run so far."""
+"""Evaluate: measure what steering changes. The form for a new run, its results, and the list of all runs."""
 
 import streamlit as st
 
@@ -19,7 +19,7 @@ from pages.inspecting import panes
 
 def draw() -> None:
     panes.apply()
-    st.title("Does turning the gate off do what is claimed?")
+    st.title("Does steering do what is claimed?")
     left, main = panes.side_by_side("runs", [5, 18])
     _follow_started()
     with left:
@@ -42,14 +42,15 @@ def _set_up() -> None:
     jobs.tell_outcome(job)
     if circuit is None:
         st.markdown(
-            "Refusal should fall while quality and knowledge stay, and a random circuit of the same size should do "
-            "nothing. **It needs the circuit first**; a run file opens without one."
+            "If the circuit is the cause, ablating it lowers the refusal rate, leaves quality and knowledge as they "
+            "are, and its random twin changes nothing. **Find the circuit first.** Run files open without one."
         )
         first_steps.offer()
         return
     st.markdown(
-        f"Refusal should fall while quality and knowledge stay, and a random circuit should do nothing: measure it for "
-        f"**{circuit.model.name}** and its circuit of **{len(circuit):,} neurons**."
+        "If the circuit is the cause, ablating it lowers the refusal rate, leaves quality and knowledge as they are, "
+        f"and its random twin changes nothing. Measure this for **{circuit.model.name}** and its circuit of "
+        f"**{len(circuit):,} neurons**."
     )
     with st.container(border=True):
         ordered = order.ask(circuit, activations)
@@ -63,7 +64,7 @@ def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
     answers = sum(len(prompts) for prompts in ordered.sets.values())
     settings = len(ordered.settings(ordered.fractions or ()))
     row = st.container(horizontal=True, vertical_alignment="center")
-    # No callback: it would be given the order of the run before, without what was chosen a moment ago.
+    # No callback: it would get the settings of the previous script run, without the latest choices.
     if row.button("Measure", type="primary", icon=":material/play_arrow:", key="evaluate-start"):
         st.session_state[keys.EVALUATION_STARTED] = work.start(ordered, circuit, findings.activations()).key
         st.rerun()
@@ -79,19 +80,19 @@ def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
             st.caption(f"{about} · timing one batch …")
             _await(timing)
         return
-    row.caption(f"{about} · the time is known once the model is in memory")
+    row.caption(f"{about} · time estimate once the model is in memory")
 
 
 @st.fragment(run_every=1.0)
 def _await(job: jobs.Job) -> None:
-    """Draw the page again when the job has ended."""
+    """Redraw the page when the job has ended."""
     if job.finished:
         st.rerun()
     job.stop.look(this_session())
 
 
 def _follow_started() -> None:
-    """Once the run that was started here is known, look at it."""
+    """Show the run that was started here, once its identity is known."""
     job = jobs.get(st.session_state.get(keys.EVALUATION_STARTED, ""))
     if job is not None and isinstance(job.preview, work.SoFar):
         shelf.choose(job.preview.identity)
@@ -113,11 +114,11 @@ def _look_at(identity: str) -> None:
     row.markdown(f"{named} · {run.created[:16].replace('T', ' ')}")
     if not run.finished:
         row.button(
-            "Go on",
+            "Resume",
             icon=":material/play_arrow:",
             key="evaluate-resume",
             type="primary",
-            on_click=_go_on,
+            on_click=_resume,
             args=(identity, run),
         )
     row.download_button(
@@ -134,8 +135,8 @@ def _look_at(identity: str) -> None:
     results.draw(run, identity)
 
 
-def _go_on(identity: str, run: Run) -> None:
-    work.go_on(identity, run)
+def _resume(identity: str, run: Run) -> None:
+    work.resume_run(identity, run)
 
 
 def _draw_so_far(job: jobs.Job) -> None:
@@ -144,14 +145,15 @@ def _draw_so_far(job: jobs.Job) -> None:
         results.draw_dose_response(run)
         st.caption(f"{len(run.answers)} answers so far.")
     else:
-        st.caption("The chart fills as prompts pass.")
+        st.caption("The chart fills as prompts are evaluated.")
 
 
 def _search(circuit: Circuit) -> None:
     with st.expander("Working point: the gentlest setting that at least halves refusal", icon=":material/target:"):
         st.caption(
-            "Gentlest: the least KL divergence of the first token on benign prompts. All sizes and strengths are "
-            "ranked by it, then answers are written, gentlest first, until refusals are halved."
+            "The gentlest setting has the lowest KL divergence of the first token on benign prompts. The search ranks "
+            "all sizes and strengths by it, then generates answers for each, gentlest first, until one halves the "
+            "refusal rate."
         )
         key = work.search_key(circuit)
         if jobs.running(key):
@@ -171,7 +173,7 @@ def _search(circuit: Circuit) -> None:
         jobs.tell_outcome(job)
         found = work.found_by_search(circuit)
         if found is not None and found.point is None:
-            st.info("No setting of this grid halves refusal; try a larger circuit.")
+            st.info("No setting of this grid halves the refusal rate. Try a larger circuit.")
         elif found is not None and found.point is not None:
             st.markdown(summary.describe(found.point))
             if st.button("Use it in Chat", icon=":material/forum:", key="evaluate-use-found", type="primary"):
@@ -179,10 +181,10 @@ def _search(circuit: Circuit) -> None:
 
 
 def _profile(circuit: Circuit) -> None:
-    with st.expander("Which layers do it?", icon=":material/layers:"):
+    with st.expander("Which layers have an effect?", icon=":material/layers:"):
         st.caption(
-            "Where a circuit lies does not say which layers act. For each layer, only the circuit's neurons in it are "
-            "ablated, and the change of the chance that the answer opens as a refusal is measured; nothing is written."
+            "The layers that hold most of the circuit need not be those that act. This ablates the circuit's neurons "
+            "one layer at a time and measures how the chance of a refusal changes. No answers are generated."
         )
         layer_profile.offer(circuit, _draw_profile)
 
@@ -201,13 +203,14 @@ def _draw_profile(profile: CausalProfile) -> None:
     charts.show(
         figure,
         "evaluate-profile-chart",
-        f"Over {profile.prompts} harmful prompts. A filled mark below 0: ablating that layer's neurons alone lowers "
-        "the chance of a refusal. Open marks: all but that layer. Grey: as many random neurons of the layer.",
+        f"Over {profile.prompts} harmful prompts. Filled marks: only this layer's neurons are ablated; below 0 the "
+        "chance of a refusal falls. Open marks: all layers but this one. Grey: the same number of random neurons of "
+        "the layer.",
     )
 
 
 def _write_address() -> None:
-    """A link opens the run that is looked at."""
+    """Write the run's identity to the address, so that a link opens it."""
     identity = shelf.chosen()
     if identity is None:
         st.query_params.pop(keys.IN_ADDRESS_RUN, None)

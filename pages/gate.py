@@ -1,4 +1,4 @@
-"""Gate, the home page: where does this model's refusal live? One map, its null beside it, and the circuit."""
+"""Gate, the home page: where refusal sits in the model. A map of all neurons, the null comparison and the circuit."""
 
 import streamlit as st
 
@@ -46,8 +46,8 @@ def _teach() -> None:
         first_steps.offer(_draw_preview)
         return
     st.markdown(
-        "When an instruction-tuned model refuses, few of its MLP neurons tell: find them by running prompts that it "
-        "refuses beside matched ones that it does not, see where they sit, and hold that against chance."
+        "In an instruction-tuned model, a few MLP neurons separate requests that it refuses from requests that it "
+        "answers. Find them, see where they sit, and compare with chance."
     )
     first_steps.offer()
     cards.row(first_steps.steps(session.model_name(), session.contrast()))
@@ -57,19 +57,19 @@ def _draw_preview(job: jobs.Job) -> None:
     preview = job.preview
     if not isinstance(preview, findings.Preview) or preview.delta is None:
         cards.row(first_steps.steps(session.model_name(), session.contrast()))
-        st.caption("The map fills here as prompts go through.")
+        st.caption("The map appears here while the prompts run.")
         return
     statistics = NeuronStatistics(preview.layout, preview.delta)
     st.plotly_chart(neuron_heatmap(statistics, dark=style.is_dark()), key="gate-preview")
     st.caption(
-        f"**How to read this.** δ so far, from {preview.prompts_done} prompts: orange neurons fire more on prompts "
-        "that are refused, blue ones less. The circuit is picked when all are through."
+        f"**How to read this.** δ so far, from {preview.prompts_done} prompts. Orange neurons are more active on "
+        "refused prompts, blue neurons less active. The circuit is selected after the last prompt."
     )
 
 
 @st.fragment
 def _explore(finding: findings.Finding, circuit: Circuit) -> None:
-    """All that follows from a finding; a click redraws this alone. The evidence comes a moment after the map."""
+    """Draw the map, the evidence and the circuit. A click redraws only this; the evidence follows the map."""
     activations = finding.activations
     top = st.empty()
     shown = choices.draw(activations.model.layout)
@@ -98,8 +98,8 @@ def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown:
     st.subheader("Neurons of the circuit", anchor=False)
     left, right = panes.side_by_side("neurons", [6, 5], gap="large")
     with left:
-        what = "a row, a dot or a cell of the map" if shown.view == "map" else "a row"
-        st.caption(f"Click {what}: the neuron's card opens.")
+        what = "a row, or a dot or cell of the map," if shown.view == "map" else "a row"
+        st.caption(f"Click {what} to see a neuron's details.")
         by_effect = circuit.settings.score == "effect-size"
         table.draw(circuit, known, "gate-table", columns=table.BY_EFFECT_SIZE if by_effect else table.NARROW)
     with right:
@@ -108,7 +108,7 @@ def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown:
         card.draw_keepers(activations, place)
         st.page_link(
             "pages/neurons.py",
-            label="What it writes, and where it fires in any text",
+            label="The tokens it promotes, and its activation on any text",
             icon=":material/arrow_forward:",
         )
 

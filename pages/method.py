@@ -1,4 +1,4 @@
-"""Method: what is computed, what the paper reports beside what was measured here, where it may mislead, how to cite."""
+"""Method: the definitions, the paper's results beside those measured here, the limits, and how to cite."""
 
 import streamlit as st
 
@@ -12,10 +12,10 @@ def draw() -> None:
     panes.apply()
     st.title("How the gate is found")
     st.markdown(
-        "**In one sentence:** run prompts that a model refuses and matched ones that it does not, take the MLP neurons "
-        "whose activation differs most, and multiply just those at inference. The method is *Contrastive Neuron "
-        f"Attribution* ([{', '.join(paper.authors)}, *{paper.title}*, {paper.year}]({paper.address})); this app "
-        "computes it live and sets a control beside every claim."
+        "**In one sentence:** run prompts that a model refuses and matched prompts that it answers, select the MLP "
+        "neurons whose activations differ most, and scale only those during inference. The method is *Contrastive "
+        f"Neuron Attribution* ([{', '.join(paper.authors)}, *{paper.title}*, {paper.year}]({paper.address})). This "
+        "app runs it on your model and shows a control for every result."
     )
     text, figures = panes.side_by_side("definition", [1, 1], gap="large")
     with text:
@@ -35,52 +35,53 @@ def _definition() -> None:
     st.markdown(
         "with *a* the activation at the **last token** of the chat-formatted prompt, *P* the positive prompts "
         "(refused) and *N* the negative ones. The **circuit** is the top 0.1 % of all neurons by |δ|, ranked over all "
-        "layers together. **Universal** neurons, among the top 0.1 % by |a| on at least 80 % of all prompts, fire "
-        "whatever is asked and are left out first."
+        "layers together. **Universal neurons**, which are among the top 0.1 % by |a| on at least 80 % of all prompts, "
+        "are active whatever the prompt asks. They are left out before ranking."
     )
     st.latex(r"a_{\ell,j}\;\leftarrow\;(1-s)\,a_{\ell,j}")
     st.markdown(
-        "for every neuron of the circuit, at every token position. Strength *s* = 0 is the model as it is, "
-        "1 ablates the circuit, 2 inverts it, −1 "
-        "doubles it. No weight changes."
+        "for every neuron of the circuit, at every token position. Strength *s* = 0 is the unchanged model, 1 ablates "
+        "the circuit, 2 inverts it, and −1 doubles it. The weights do not change."
     )
 
 
 def _relatives() -> None:
-    st.subheader("How it differs from its relatives", anchor=False)
+    st.subheader("How it compares with related methods", anchor=False)
     st.markdown(
-        "| method | what is changed | what it needs | what it leaves open |\n"
+        "| method | what it changes | what it needs | what it does not show |\n"
         "| --- | --- | --- | --- |\n"
-        "| **CNA** (here) | 0.1 % of the MLP neurons, scaled at inference | forward passes on about 100 + 100 prompts "
-        "| why these neurons: δ is a difference of means |\n"
+        "| **CNA** (this app) | 0.1 % of the MLP neurons, scaled during inference | forward passes on about 100 + 100 "
+        "prompts | why these neurons: δ is only a difference of means |\n"
         "| Fine-tuning | all weights, or a low-rank part | labelled answers, gradients, hours | where in the model the "
-        "change took place |\n"
+        "change happened |\n"
         "| Sparse autoencoders | learnt features of one layer | a dictionary trained on millions of tokens | what the "
         "dictionary does not reconstruct |\n"
-        "| CAA | a mean difference added to the residual stream | the same prompts | which neurons carry it; the paper "
-        "sees quality fall |\n"
-        "| Single-direction ablation | one direction projected out everywhere | the same prompts, and a search for "
-        "layer and token | which neurons write the direction |\n"
+        "| CAA | the residual stream: adds a difference of means | the same prompts | which neurons carry it; in the "
+        "paper, quality falls |\n"
+        "| Single-direction ablation | the residual stream: projects out one direction everywhere | the same prompts, "
+        "and a search for layer and token | which neurons write the direction |\n"
     )
-    st.caption("CAA runs here as a control: on the Evaluate page, beside CNA and random neurons of the same layers.")
+    st.caption("The Evaluate page runs CAA and single-direction ablation for comparison, each with its random twin.")
 
 
 def _limits() -> None:
-    st.subheader("What may mislead", anchor=False)
+    st.subheader("Limits", anchor=False)
     first, second = panes.side_by_side("limits", [1, 1], gap="large")
     first.markdown(
-        "- **δ is correlation.** Steering is the causal test, and random neurons of the same layers are its control.\n"
-        "- **Late, or just large?** Later layers have larger activations, so shuffled labels give a late circuit too. "
-        "The Gate page shows that null beside the circuit.\n"
-        "- **Where they sit is not where they act.** A layer can hold much of the circuit and change nothing, or the "
-        "opposite, when its part is ablated: measure it on the Gate page."
+        "- **δ is a correlation.** Steering is the causal test, and random neurons of the same layers are its "
+        "control.\n"
+        "- **Late layers have large activations.** So a circuit selected with shuffled labels sits in late layers too. "
+        "The Gate page shows this null beside the circuit.\n"
+        "- **Where neurons sit is not where they act.** A layer can hold much of the circuit and yet have no effect "
+        "when it is ablated. The Gate page can measure this."
     )
     second.markdown(
-        "- **A detector of refusals is no judge.** It reads the words of the answer: it can miss soft refusals and "
-        "count a preamble. Every answer it judged can be read on the Evaluate page.\n"
-        "- **Small models need more.** On the default model 0.1 % at strength 1 does little; 0.4 %, or a strength "
-        "past 1, does a lot. A hundred prompts give wide intervals, which are shown.\n"
-        "- **4-gram quality misses word salad.** Perplexity under the unsteered model stands beside it."
+        "- **The refusal detector makes mistakes.** It looks for phrases, so it can miss soft refusals and count a "
+        "preamble as one. You can read every answer on the Evaluate page.\n"
+        "- **Small models need larger circuits.** On the default model, 0.1 % at strength 1 does little; 0.4 %, or a "
+        "strength above 1, does a lot. With a hundred prompts the intervals are wide; every chart shows them.\n"
+        "- **Quality counts repetition only.** Word salad scores well, so perplexity under the unsteered model is "
+        "measured too."
     )
 
 
@@ -89,10 +90,10 @@ def _use_and_citation(citation: str) -> None:
     with use:
         st.subheader("Responsible use", anchor=False)
         st.markdown(
-            "Taking refusals out of a model makes it answer what its makers chose not to have answered. This is a tool "
-            "for understanding how refusals work, how easily they are undone, and how they could be made sturdier: "
-            "for research on models that you may study. The prompts that come with it are requests only, without "
-            "operational detail; do not serve a steered model to others, and mind your model's license."
+            "A model without refusals answers requests that its makers decided it should not answer. This tool is for "
+            "research on how refusals work, how easily they are removed, and how to make them more robust. Use it on "
+            "models that you are allowed to study. The built-in prompts are short requests without operational "
+            "detail. Do not serve a steered model to others, and follow your model's license."
         )
     with cite:
         st.subheader("Cite", anchor=False)

@@ -20,7 +20,8 @@ def draw() -> None:
     finding = findings.finding()
     if finding is None:
         st.markdown(
-            "Every neuron's activations, layer by layer, and what one neuron writes. **It needs the circuit first.**"
+            "See how activations are distributed in each layer, and what a single neuron does. **Find the circuit "
+            "first.**"
         )
         first_steps.offer()
         return
@@ -37,7 +38,7 @@ def draw() -> None:
 def _explore(activations: Activations, circuit: Circuit) -> None:
     known = evidence.known(activations, circuit)
     if known is None:
-        with st.spinner("Shuffling labels and halving prompts …"):
+        with st.spinner("Comparing with shuffled labels and with halves of the prompts …"):
             known = evidence.compute(activations, circuit)
     left, right = panes.side_by_side("card", [1, 1], gap="large")
     with left:
@@ -52,19 +53,19 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
 
 
 def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
-    """Layer and neuron as numbers: the way to any neuron without a mouse."""
+    """Number inputs for layer and neuron, to reach any neuron without a mouse."""
     layer, neuron = picking.picked_or_first(activations, circuit)
     widths = activations.model.layout.widths
     first, second, previous, following = st.columns([3, 3, 1, 1], vertical_alignment="bottom")
-    # Keys name the neuron shown, so that a pick elsewhere shows here too.
+    # The keys name the neuron shown, so that a selection made elsewhere shows here too.
     keys = f"layer-of-{layer}.{neuron}", f"neuron-of-{layer}.{neuron}"
     pick: dict[str, Any] = {"on_change": picking.from_numbers, "args": (*keys, widths)}
     first.number_input("Layer", 0, len(widths) - 1, layer, key=keys[0], **pick)
     second.number_input("Neuron", 0, widths[layer] - 1, neuron, key=keys[1], **pick)
     position = circuit.position_of(layer, neuron)
     for column, step, icon, words in (
-        (previous, -1, ":material/chevron_left:", "The circuit's neuron before it in rank"),
-        (following, 1, ":material/chevron_right:", "The circuit's next neuron in rank"),
+        (previous, -1, ":material/chevron_left:", "Previous neuron of the circuit by rank"),
+        (following, 1, ":material/chevron_right:", "Next neuron of the circuit by rank"),
     ):
         target = 0 if position is None else position + step
         column.button(
@@ -83,7 +84,7 @@ def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
 def _list(circuit: Circuit, known: Evidence) -> None:
     st.subheader("The whole circuit", anchor=False)
     rows: pd.DataFrame = circuit.table(known.auc, known.selection_frequency)
-    st.caption("A row opens its card. Click a heading to sort; the magnifying glass on the table searches.")
+    st.caption("Click a row to see the neuron above. Click a column heading to sort. The magnifying glass searches.")
     table.draw(circuit, known, "neurons-table", height=420)
     below = st.container(horizontal=True)
     below.download_button(

@@ -61,7 +61,7 @@ def test_a_run_draws_its_refusals_and_gives_its_table() -> None:
 
 
 def test_what_has_no_chart_says_so() -> None:
-    with pytest.raises(CnaError, match="no chart of a int"):
+    with pytest.raises(CnaError, match="no chart for a int"):
         cna.plot(3)
 
 

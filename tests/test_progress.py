@@ -90,10 +90,10 @@ def test_the_pace_of_a_download_is_that_of_its_last_seconds() -> None:
         (Progress(Stage.SWEEP_ANSWERS, 300, 1000, subject="harmful"), "Measuring answers to harmful prompts: 30 %"),
         (Progress(Stage.SWEEP_FIRST_TOKENS, subject="knowledge"), "Measuring first tokens on knowledge questions"),
         (Progress(Stage.LOADING, subject="tiny"), "Loading tiny"),
-        (Progress(Stage.WAITING_FOR_MODEL, place=1), "Another session is using the model: you are next."),
+        (Progress(Stage.WAITING_FOR_MODEL, place=1), "Another session is using the model. You are next."),
         (
             Progress(Stage.WAITING_FOR_MODEL, place=3),
-            "Other sessions are using the model: you are number 3 in the queue.",
+            "Other sessions are using the model. You are number 3 in the queue.",
         ),
     ],
 )

@@ -1,7 +1,7 @@
-"""The command line: each command parses, calls the library, and prints. Nothing is computed here.
+"""The command line. Each command parses its options, calls the library and prints the result.
 
-Each file holds a group of commands; COMMANDS lists them in the order in which `--help` shows them. Results go to stdout
-or to `--out`, progress to stderr. Exit codes: 0, done; 2, bad input, explained in one sentence on stderr; 130, stopped.
+Each file holds a group of commands. COMMANDS lists them in the order of `--help`. Results go to stdout or to `--out`,
+progress goes to stderr. Exit codes: 0 for success, 2 for bad input (explained on stderr), 130 if stopped.
 """
 
 import sys
@@ -32,20 +32,20 @@ COMMANDS = (
 
 command_line = typer.Typer(
     name="cna_core",
-    help="Find the neurons behind a model's refusal (Contrastive Neuron Attribution) and turn them down, off, or up.",
+    help="Find the neurons behind a model's refusals (Contrastive Neuron Attribution), and scale them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 CLASSES = {answering.generate: MethodsCommand, evaluation.evaluate: evaluation.EvaluateCommand}
-"""Of commands whose help lists what is registered."""
+"""The command classes of commands whose help lists registered methods or measures."""
 for command in COMMANDS:
     command_line.command(cls=CLASSES.get(command))(command)
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave, where `--version` was given."""
+    """Print the version and exit, if `--version` was given."""
     if wanted:
         sys.stdout.write(f"refusal-gate-explorer {__version__}\n")
         raise typer.Exit
@@ -57,11 +57,11 @@ def options_before_a_command(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Takes the options that need no command; the program's help is `command_line`'s."""
+    """Take the options that need no command. The program's help text is set in `command_line`."""
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     try:
         code = command_line(standalone_mode=False)
     except CnaError as error:

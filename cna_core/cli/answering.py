@@ -1,4 +1,4 @@
-"""Commands that let a model answer: `generate`."""
+"""The command that generates answers: `generate`."""
 
 import json
 from pathlib import Path
@@ -22,27 +22,25 @@ from cna_core.progress import Stage, tell
 
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    prompt: Annotated[str, typer.Option(help="The prompt.")],
     circuit: Annotated[
         Path | None,
-        typer.Option(help="Circuit file that attribute wrote; methods on neurons need one.", show_default=False),
+        typer.Option(help="Circuit file written by attribute; needed for methods on neurons.", show_default=False),
     ] = None,
     strength: Annotated[
         list[float] | None,
-        typer.Option(
-            help="0 baseline, 1 ablated, 2 inverted; give it several times.  [default: 0, 1]", show_default=False
-        ),
+        typer.Option(help="0 baseline, 1 ablated, 2 inverted. Can be repeated.  [default: 0, 1]", show_default=False),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="How the model is steered; see below.  [default: scale]", show_default=False)
+        str | None, typer.Option(help="Steering method; see below.  [default: scale]", show_default=False)
     ] = None,
     positive: PromptSource = None,
     negative: PromptSource = None,
     system: Annotated[str | None, typer.Option(help="System prompt.", show_default=False)] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer.  [default: 200]", show_default=False)
+        int | None, typer.Option(min=1, help="Maximum answer length.  [default: 200]", show_default=False)
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 decodes greedily.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     seed: int = 0,
     device: Device = "auto",
@@ -50,11 +48,11 @@ def generate(
     quantization: Quantization = None,
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Answer one prompt at several strengths from one batched decode.
+    """Answer one prompt at several strengths, in one batched decode.
 
-    --positive and --negative are the discovery prompts for methods that are fitted on prompts.
+    --positive and --negative are the discovery prompts, for methods that are fitted on prompts.
     """
     from cna_core.circuits.circuit import Circuit
     from cna_core.decoding.lanes import LONGEST_ANSWER, Lane

@@ -1,4 +1,4 @@
-"""Commands that find circuits and what acts: `attribute`, `explain`."""
+"""Commands that find circuits and explain refusals: `attribute`, `explain`."""
 
 import contextlib
 import json
@@ -18,26 +18,25 @@ def attribute(
     positive: PromptSource = None,
     negative: PromptSource = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Share of all neurons in the circuit.  [default: 0.001]", show_default=False)
+        float | None,
+        typer.Option(help="Circuit size, as a share of all neurons.  [default: 0.001]", show_default=False),
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Number of neurons instead of a fraction.", show_default=False)
-    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Circuit size, as a number of neurons.", show_default=False)] = None,
     score: Annotated[str, typer.Option(help="Rank by delta, effect-size or attribution-patching.")] = "delta",
-    skip_layers: Annotated[int, typer.Option(help="First layers left out of the ranking.")] = 0,
+    skip_layers: Annotated[int, typer.Option(help="Number of first layers to leave out.")] = 0,
     universal: Annotated[
         float,
         typer.Option(
-            help="Leave out neurons that fire on this share of all prompts; attribution-patching keeps them always."
+            help="Leave out universal neurons, active on this share of all prompts. Ignored by attribution-patching."
         ),
     ] = 0.8,
-    no_universal: Annotated[bool, typer.Option("--no-universal", help="Keep universal neurons.")] = False,
+    no_universal: Annotated[bool, typer.Option("--no-universal", help="Include universal neurons.")] = False,
     only_triggered: Annotated[
         bool,
         typer.Option(
             "--only-triggered",
-            help="Use only positive prompts that are refused, negative ones that are not; attribution-patching always "
-            "measures refused prompts alone.",
+            help="Use only positive prompts that the model refuses and negative prompts that it answers. "
+            "attribution-patching always uses refused prompts only.",
         ),
     ] = False,
     device: Device = "auto",
@@ -47,14 +46,14 @@ def attribute(
     trust_remote_code: TrustRemoteCode = False,
     layers: Annotated[
         str,
-        typer.Option(help="For attribution-patching: first-two-thirds or all layers.", metavar="LAYERS"),
+        typer.Option(help="For attribution-patching: first-two-thirds or all.", metavar="LAYERS"),
     ] = "first-two-thirds",
     out: Out = None,
 ) -> None:
-    """Find a circuit: the neurons whose activation differs most between positive and negative prompts, or, by
-    attribution-patching, those whose ablation is estimated to lower refusal most."""
+    """Find a circuit: the neurons whose activations differ most between positive and negative prompts. With
+    --score attribution-patching: the neurons whose ablation is estimated to lower refusals most."""
     if fraction is not None and top_k is not None:
-        raise CnaError("--fraction and --top-k exclude each other; give one of them.")
+        raise CnaError("Use either --fraction or --top-k, not both.")
     settings = _effect_settings(layers)
     from cna_core.circuits.attribution import attribute as select
     from cna_core.circuits.capture import capture
@@ -80,18 +79,18 @@ def attribute(
     )
     if is_first_process():
         sys.stderr.write(
-            f"{len(circuit)} neurons, {100 * circuit.concentration(0.10):.0f} % of them in the final 10 % of layers.\n"
+            f"{len(circuit)} neurons, {100 * circuit.concentration(0.10):.0f} % of them in the final 10 % of layers\n"
         )
         write(circuit.to_json(), out)
 
 
 def explain(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    prompt: Annotated[str, typer.Option(help="The prompt.")],
     system: Annotated[str | None, typer.Option(help="System prompt.", show_default=False)] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many of the strongest neurons to name, either way.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of strongest neurons to list in each direction.")] = 20,
     layers: Annotated[
-        str, typer.Option(help="Measure the first-two-thirds or all layers.", metavar="LAYERS")
+        str, typer.Option(help="Layers to measure: first-two-thirds or all.", metavar="LAYERS")
     ] = "first-two-thirds",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -100,7 +99,7 @@ def explain(
     trust_remote_code: TrustRemoteCode = False,
     out: Out = None,
 ) -> None:
-    """Say which neurons push one prompt towards refusal and which against it, with the tokens they write (JSON)."""
+    """List the neurons that push one prompt towards refusal or away from it, with the tokens they promote, as JSON."""
     settings = _effect_settings(layers)
     from cna_core.circuits.neurons import output_tokens
     from cna_core.evaluation.effects import explain as explained
@@ -120,7 +119,7 @@ def _effect_settings(layers: str) -> Any:
     from cna_core.circuits.circuit_file import EffectSettings
 
     if layers not in ("first-two-thirds", "all"):
-        raise CnaError(f"--layers takes first-two-thirds or all, not {layers!r}.")
+        raise CnaError(f"--layers must be first-two-thirds or all, not {layers!r}.")
     return EffectSettings(layers=layers)  # type: ignore[arg-type]
 
 
@@ -130,7 +129,7 @@ def _effects(loaded: Any, contrast: Any, settings: Any, watching: dict[str, Any]
     effects = measure_effects(loaded, contrast, settings=settings, **watching)
     if is_first_process():
         sys.stderr.write(
-            f"{len(effects.positive)} of {len(contrast.positive)} positive prompts are refused and were measured.\n"
+            f"Measured {len(effects.positive)} of {len(contrast.positive)} positive prompts: those that are refused.\n"
         )
     return effects
 
@@ -143,7 +142,7 @@ def _without_others(loaded: Any, contrast: Any, activations: Any, watching: dict
     did = triggered(loaded, contrast, **watching)
     sides = did[contrast.is_positive], did[~contrast.is_positive]
     sys.stderr.write(
-        f"{sides[0].sum()} of {len(sides[0])} positive prompts are refused and {sides[1].sum()} of {len(sides[1])} "
-        "negative ones answered; the others are left out.\n"
+        f"Used {sides[0].sum()} of {len(sides[0])} positive prompts, which are refused, and {sides[1].sum()} of "
+        f"{len(sides[1])} negative prompts, which are answered.\n"
     )
     return activations.without(np.flatnonzero(~did))

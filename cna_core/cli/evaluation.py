@@ -1,4 +1,4 @@
-"""Commands that measure: `evaluate`."""
+"""The command that measures a circuit's effect: `evaluate`."""
 
 import dataclasses
 import json
@@ -26,10 +26,10 @@ from cna_core.errors import CnaError
 
 
 class EvaluateCommand(MethodsCommand):
-    """`evaluate`, whose help ends with the methods, measures and defaults that there are just now."""
+    """The command class of `evaluate`, whose help ends with the registered methods and measures and the defaults."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write them; the library is imported here, so that other help need not wait for torch."""
+        """Write them. The library is imported here, so that other help texts do not wait for torch."""
         from cna_core.evaluation.measures.registry import measures
         from cna_core.evaluation.sweep_settings import SweepSettings
 
@@ -37,7 +37,7 @@ class EvaluateCommand(MethodsCommand):
         with formatter.section("Measures"):
             formatter.write_dl([(one.key, one.description or one.title) for one in measures()])
         fields = SweepSettings.model_fields
-        with formatter.section("Where an option is left out"):
+        with formatter.section("Defaults"):
             formatter.write_dl(
                 [
                     ("strengths", ", ".join(f"{strength:g}" for strength in fields["strengths"].default)),
@@ -51,40 +51,39 @@ class EvaluateCommand(MethodsCommand):
 
 def evaluate(
     model: Model,
-    circuit: Annotated[Path, typer.Option(help="Circuit file that attribute wrote.")],
+    circuit: Annotated[Path, typer.Option(help="Circuit file written by attribute.")],
     strengths: Annotated[
-        str | None, typer.Option(help="Strengths, separated by commas; 0 is always measured.", show_default=False)
+        str | None, typer.Option(help="Strengths, separated by commas. 0 is always measured.", show_default=False)
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="What is done, separated by commas; listed below.", show_default=False)
+        str | None, typer.Option(help="Methods, separated by commas; listed below.", show_default=False)
     ] = None,
-    controls: Annotated[str, typer.Option(help="random: also measure each method's random twin; or none.")] = "random",
+    controls: Annotated[str, typer.Option(help="random (each method's random twin) or none.")] = "random",
     measures: Annotated[
         str | None,
-        typer.Option(help="What is measured, separated by commas; listed below.", show_default=False),
+        typer.Option(help="Measures, separated by commas; listed below.", show_default=False),
     ] = None,
     measure_setting: Annotated[
         list[str] | None,
-        typer.Option(help="What a measure asks for, as MEASURE.NAME=VALUE; give it several times.", show_default=False),
+        typer.Option(help="Setting of a measure, as MEASURE.NAME=VALUE. Can be repeated.", show_default=False),
     ] = None,
     fractions: Annotated[
         str | None,
         typer.Option(
-            help="Circuit sizes as shares of all neurons, separated by commas, also above the circuit's.  "
-            "[default: the circuit's own]",
+            help="Circuit sizes as shares of all neurons, separated by commas. May be larger than the circuit.  "
+            "[default: the circuit's size]",
             show_default=False,
         ),
     ] = None,
     positive: Annotated[
         str | None,
         typer.Option(
-            help="The positive prompts that the circuit was found with, where they were not the built-in ones: other "
-            "methods are fitted, and larger sizes selected, with them. Whether attribute took all prompts or "
-            "--only-triggered ones is recognised by itself.",
+            help="The positive prompts that the circuit was found with, if not the built-in ones. Used to fit other "
+            "methods and to select larger circuits. --only-triggered is detected automatically.",
             show_default=False,
         ),
     ] = None,
-    negative: Annotated[str | None, typer.Option(help="Likewise the negative ones.", show_default=False)] = None,
+    negative: Annotated[str | None, typer.Option(help="The negative prompts, likewise.", show_default=False)] = None,
     prompts: PromptSource = None,
     benign: Annotated[
         str | None,
@@ -93,53 +92,53 @@ def evaluate(
     borderline: Annotated[
         str | None,
         typer.Option(
-            help="Prompts that only look unsafe: a file, a public set like public:xstest-safe, or none.",
+            help="Benign prompts that only look unsafe: a file, a public set such as public:xstest-safe, or none.",
             show_default="built-in",
         ),
     ] = None,
     knowledge: Annotated[
         str | None,
         typer.Option(
-            help="Also measure knowledge: built-in, public:mmlu, or a file or folder of questions.",
+            help="Knowledge questions: built-in, public:mmlu, or a file or folder.",
             show_default=False,
         ),
     ] = None,
     questions: Annotated[
         int | None,
-        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: all]", show_default=False),
+        typer.Option(min=1, help="Maximum number of questions, evenly spread.  [default: all]", show_default=False),
     ] = None,
     problems: Annotated[
         str | None,
         typer.Option(
-            help="Also measure word problems: built-in, public:gsm8k, or a .jsonl file. Answers take up to 256 tokens.",
+            help="Word problems: built-in, public:gsm8k, or a .jsonl file. Answers take up to 256 tokens.",
             show_default=False,
         ),
     ] = None,
     problem_count: Annotated[
         int | None,
-        typer.Option(min=1, help="Ask at most so many of them, evenly spread.  [default: 100]", show_default=False),
+        typer.Option(min=1, help="Maximum number of problems, evenly spread.  [default: 100]", show_default=False),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer, in tokens.", show_default=False)
+        int | None, typer.Option(min=1, help="Maximum answer length, in tokens.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the random twins.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the random twins.", show_default=False)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier start of this run measured.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming a stopped run.")] = False,
     working_point: Annotated[
         bool,
         typer.Option(
             "--working-point",
-            help="Instead of a run: search --fractions × --strengths (or a grid of its own) for the gentlest setting "
-            "(least KL on benign prompts) that at least halves refusal, and print it as JSON.",
+            help="Instead of a run, search for the working point, and print it as JSON: the setting with the lowest KL "
+            "on benign prompts that at least halves the refusal rate. Searches --fractions × --strengths.",
         ),
     ] = False,
     out: Out = None,
 ) -> None:
-    """Measure refusal and its costs over strengths, with controls; a stopped run goes on where it was."""
+    """Measure refusals and side effects at several strengths, with controls. A stopped run resumes."""
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.sweep_settings import SweepSettings
@@ -165,7 +164,7 @@ def evaluate(
         if source and source != NONE:
             wanted[name] = source
             _credit(source)
-    SweepSettings(**wanted)  # bad input is told before a model is loaded
+    SweepSettings(**wanted)  # report bad input before a model is loaded
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
@@ -174,7 +173,7 @@ def evaluate(
         if "fractions" in wanted or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
-            raise CnaError("The circuit was not found with these prompts; name those that attribute was given.")
+            raise CnaError("The circuit was not found with these prompts. Give the same prompts as to attribute.")
         if working_point:
             text = _searched(loaded, chosen, wanted, activations, watching)
         else:
@@ -185,11 +184,11 @@ def evaluate(
 
 
 NONE = "none"
-"""Instead of prompts: nothing of that kind is measured."""
+"""The option value for no prompts of a kind."""
 
 
 def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Methods, and those of them whose twins are measured; "random,caa" is the spelling of earlier versions."""
+    """The methods, and those whose random twins are measured. "random,caa" is the spelling of earlier versions."""
     from cna_core.evaluation.old_formats import methods_and_controls
 
     asked = _keys(controls) or ()
@@ -208,18 +207,18 @@ def _measure_settings(given: list[str]) -> dict[str, dict[str, str]]:
         place, equals, value = text.partition("=")
         measure, dot, name = place.partition(".")
         if not (measure and dot and name and equals):
-            raise CnaError(f"--measure-setting takes MEASURE.NAME=VALUE, not {text!r}.")
+            raise CnaError(f"--measure-setting must be MEASURE.NAME=VALUE, not {text!r}.")
         settings.setdefault(measure, {})[name] = value
     return settings
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """What was given; for the rest the library's defaults hold."""
+    """The options that were given; the library has defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _prompt_sets(**sources: str | None) -> dict[str, Any]:
-    """The prompt sets that were named; "none" leaves a set out."""
+    """The prompt sets that were given; None for "none"."""
     return {
         name: None if source == NONE else prompt_set(source, "")
         for name, source in sources.items()
@@ -228,7 +227,7 @@ def _prompt_sets(**sources: str | None) -> dict[str, Any]:
 
 
 def _credit(source: str) -> None:
-    """Say under which license public questions are, as for public prompts."""
+    """Print the license of public questions."""
     from cna_core.evaluation.knowledge import MMLU
     from cna_core.prompts.public_catalog import PREFIX, public_set
 
@@ -237,7 +236,7 @@ def _credit(source: str) -> None:
 
 
 def _searched(loaded: Any, circuit: Any, wanted: dict[str, Any], activations: Any, watching: dict[str, Any]) -> str:
-    """The working point as JSON; which sizes and strengths are searched by default is the library's business."""
+    """Search for the working point and return it as JSON."""
     from cna_core.evaluation.dials import fraction_of
     from cna_core.evaluation.working_point import FRACTIONS, STRENGTHS, search_working_point
 
@@ -254,5 +253,5 @@ def _searched(loaded: Any, circuit: Any, wanted: dict[str, Any], activations: An
         **watching,
     )
     if point is None:
-        raise CnaError("No setting of this grid halves refusal; offer larger --fractions or --strengths.")
+        raise CnaError("No setting of this grid halves the refusal rate. Try larger --fractions or --strengths.")
     return json.dumps(dataclasses.asdict(point))

@@ -1,6 +1,6 @@
-"""Models and prompt sets from what the user named.
+"""Load the models and prompt sets that the options name.
 
-Library modules are imported on first use, here and in every command, so that `--help` need not wait for torch.
+Library modules are imported on first use, here and in every command, so that `--help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def load(
     model: str, device: str, dtype: str, quantization: str | None, device_map: str | None, trust: bool, **watching: Any
 ) -> LoadedModel:
-    """The model that the shared options describe, loaded.
+    """Load the model that the shared options describe.
 
     Args:
         model: catalog id, Hub id, folder, or .gguf file.
@@ -39,9 +39,9 @@ def load(
 
 
 def prompt_set(source: str | None, builtin: str) -> PromptSet:
-    """The prompts of a file or a public set, or the built-in set of that name where neither was given.
+    """The prompts of a file or a public set, or, if `source` is None, the built-in set with this name.
 
-    A public set's license and where it came from are written to stderr.
+    A public set's license and source are printed to stderr.
     """
     from cna_core.prompts.public import find_public
     from cna_core.prompts.public_catalog import PREFIX
@@ -58,7 +58,7 @@ def prompt_set(source: str | None, builtin: str) -> PromptSet:
 
 
 def contrast_set(positive: str | None, negative: str | None) -> ContrastSet:
-    """The two sides of a contrast, each from its file or public set, or built in."""
+    """A contrast set, each side from a file, a public set or the built-in set."""
     from cna_core.prompts.sets import ContrastSet
 
     return ContrastSet(prompt_set(positive, "harmful"), prompt_set(negative, "benign"))

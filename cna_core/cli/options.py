@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how their text is read."""
+"""Arguments and options that several commands share, and how their values are parsed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,15 +17,14 @@ DeviceMap = Annotated[
     str | None, typer.Option(help='"auto" spreads the model over GPUs, memory and disk.', show_default=False)
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    bool, typer.Option("--trust-remote-code", help="Allow Python code that comes with the model.")
 ]
-Out = Annotated[
-    Path | None, typer.Option(help="File to write; without it the result goes to stdout.", show_default=False)
-]
+Out = Annotated[Path | None, typer.Option(help="File for the result, instead of stdout.", show_default=False)]
 PromptSource = Annotated[
     str | None,
     typer.Option(
-        help=".txt (one a line), .csv or .jsonl, or a public set like public:jbb-harmful; without it the built-in set.",
+        help="A .txt (one prompt per line), .csv or .jsonl file, or a public set such as public:jbb-harmful.  "
+        "[default: the built-in set]",
         show_default=False,
         metavar="FILE|public:NAME",
     ),
@@ -36,8 +35,8 @@ def numbers(text: str, option: str) -> list[float]:
     """The numbers of a comma-separated list.
 
     Args:
-        text: what the user gave, like "0,0.5,1".
-        option: the option's name, for the message.
+        text: the option's value, such as "0,0.5,1".
+        option: the option's name, for the error message.
 
     Raises:
         CnaError: a part is not a number.
@@ -45,4 +44,4 @@ def numbers(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise CnaError(f"{option} takes numbers separated by commas, like 0,0.5,1, not {text!r}.") from error
+        raise CnaError(f"{option} must be numbers separated by commas, such as 0,0.5,1, not {text!r}.") from error

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one live line on stderr, plain lines where stderr is none. Knows no command."""
+"""Progress on stderr: one live line on a terminal, plain lines otherwise."""
 
 import time
 from types import TracebackType
@@ -12,11 +12,11 @@ from cna_core.progress import Progress, Stage, with_seconds_left
 from cna_core.progress_words import progress_in_words
 
 PLAIN_LINE_SECONDS = 5.0
-"""Within a stage, plain lines come no more often than this."""
+"""The minimum time between plain lines of the same stage."""
 
 
 class ProgressLine:
-    """A context manager that draws progress while it is open, and leaves nothing of the live line behind.
+    """A context manager that shows progress while it is open, and removes the live line afterwards.
 
     Example:
         with ProgressLine() as line:
@@ -36,7 +36,7 @@ class ProgressLine:
             words = TextColumn(
                 "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
             )
-            # stdout is for results: they go there as they are, whatever is drawn on stderr meanwhile.
+            # stdout is for results, so rich must not redirect it.
             self._bars = Bars(
                 SpinnerColumn(), BarColumn(20), words, console=self.console, transient=True, redirect_stdout=False
             )

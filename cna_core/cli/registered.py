@@ -1,4 +1,4 @@
-"""Help that ends with what is registered: methods, and whatever else a command offers."""
+"""A command class whose help lists the registered methods."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from typer.core import TyperCommand
 
 
 class MethodsCommand(TyperCommand):
-    """A command whose help ends with the methods that there are just now."""
+    """A command whose help ends with the registered methods."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write them; the library is imported here, so that other help need not wait for torch."""
+        """Write them. The library is imported here, so that other help texts do not wait for torch."""
         from cna_core.interventions.registry import methods
 
         with formatter.section("Methods"):

@@ -1,4 +1,4 @@
-"""Commands that read what others wrote: `compare`, `table`."""
+"""Commands that read result files: `compare`, `table`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,18 +10,20 @@ from cna_core.cli.terminal import write
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Circuit or run file.", metavar="A.json", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Another one of the same kind.", metavar="B.json", show_default=False)],
+    second: Annotated[
+        Path, typer.Argument(help="Another file of the same kind.", metavar="B.json", show_default=False)
+    ],
 ) -> None:
-    """Compare two circuits (shared neurons, layers) or two runs (refusal and its costs at equal settings)."""
+    """Compare two circuits (shared neurons, layers) or two runs (refusals and side effects at equal settings)."""
     from cna_core.evaluation.compare import comparison
 
     write(comparison(first, second), None)
 
 
 def table(
-    run: Annotated[Path, typer.Argument(help="Run file that evaluate wrote.", metavar="RUN.json", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Run file written by evaluate.", metavar="RUN.json", show_default=False)],
 ) -> None:
-    """Print a run's figures as a Markdown table: a row for each method, circuit size and strength."""
+    """Print a run's results as a Markdown table, one row for each method, circuit size and strength."""
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.tables import markdown_table
 

@@ -1,4 +1,4 @@
-"""Commands about what is on this machine: `models`, `fetch`, `cache`."""
+"""Commands for models and the cache folder: `models`, `fetch`, `cache`."""
 
 import sys
 from typing import Annotated
@@ -10,7 +10,7 @@ from cna_core.cli.terminal import working, write
 
 
 def models() -> None:
-    """List the catalog: ids, sizes, and what is on this machine already."""
+    """List the models of the catalog: ids, sizes, and which are on this machine."""
     from cna_core.models.catalog import catalog
     from cna_core.models.fetch import is_ready
 
@@ -32,7 +32,7 @@ def models() -> None:
 
 
 def fetch(model: Model) -> None:
-    """Fetch a model, convert it where needed, and print the folder it is in."""
+    """Download a model, convert it if needed, and print its folder."""
     from cna_core.models.fetch import fetch as fetch_model
 
     with working() as watching:
@@ -42,10 +42,13 @@ def fetch(model: Model) -> None:
 
 def cache(
     trim: Annotated[
-        float | None, typer.Option(help="Remove the oldest entries until this many GiB are left.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Remove the least recently used entries until at most this many GiB remain.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Show what is in the cache folder, and trim it."""
+    """List the contents of the cache folder, or trim it."""
     from cna_core.paths import cache_entries, cache_folder, trim_cache
 
     if trim is not None:

@@ -1,4 +1,4 @@
-"""What a command shows while it works (progress, on stderr) and what it leaves (its result, on stdout or in a file)."""
+"""Output of commands: progress on stderr, the result on stdout or in a file."""
 
 import contextlib
 import sys
@@ -10,14 +10,14 @@ from typing import Any
 from cna_core.errors import CnaError
 from cna_core.progress import raise_if_stopped
 
-_watching: dict[str, Any] = {}  # what the work under way was given; empty while there is none
+_watching: dict[str, Any] = {}  # the arguments given to the running work; empty if there is none
 
 
 @contextlib.contextmanager
 def working() -> Iterator[dict[str, Any]]:
-    """Keyword arguments `progress` and `stop` for a long call; Ctrl-C sets `stop` and the work ends in good order.
+    """Keyword arguments `progress` and `stop` for a long call. Ctrl-C sets `stop`, which ends the work cleanly.
 
-    A part of the work that asks for them again gets the same ones: there is one line to draw on.
+    Nested calls get the same arguments, because there is only one progress line.
     """
     from cna_core.cli.progress_line import ProgressLine
 
@@ -37,7 +37,7 @@ def working() -> Iterator[dict[str, Any]]:
 
 
 def write(text: str, out: Path | None) -> None:
-    """Write a result to a file, whole or not at all, or to stdout where `out` is None.
+    """Write a result to a file, completely or not at all, or to stdout if `out` is None.
 
     Raises:
         CnaError: the file cannot be written.
@@ -51,11 +51,11 @@ def write(text: str, out: Path | None) -> None:
         with written_beside(out) as draft:
             draft.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise CnaError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
+        raise CnaError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from error
 
 
 def is_first_process() -> bool:
-    """Whether this process prints: under `torchrun` or `accelerate launch` only the first one does."""
+    """Whether this process prints results: under `torchrun` or `accelerate launch` only the first process does."""
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)

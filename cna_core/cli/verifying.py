@@ -1,4 +1,4 @@
-"""The command that puts a claim to its checks: `verify`."""
+"""The command that checks a circuit's claim: `verify`."""
 
 import sys
 from pathlib import Path
@@ -13,20 +13,18 @@ from cna_core.cli.terminal import working, write
 
 def verify(
     circuit: Annotated[
-        Path, typer.Argument(help="Circuit file that attribute wrote.", metavar="CIRCUIT", show_default=False)
+        Path, typer.Argument(help="Circuit file written by attribute.", metavar="CIRCUIT", show_default=False)
     ],
     model: Annotated[
-        str | None, typer.Option(help="The model, where the circuit's name for it is not enough.", show_default=False)
+        str | None, typer.Option(help="The model, if the name in the circuit file is not enough.", show_default=False)
     ] = None,
-    checks: Annotated[
-        str | None, typer.Option(help="Only these checks, separated by commas.", show_default="all")
-    ] = None,
+    checks: Annotated[str | None, typer.Option(help="Checks to run, separated by commas.", show_default="all")] = None,
     positive: PromptSource = None,
     negative: PromptSource = None,
     prompts: PromptSource = None,
-    count: Annotated[int, typer.Option(min=2, help="Harmful prompts to measure on, at most.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=8, help="Tokens of the answers that are read whole.")] = 128,
-    table: Annotated[bool, typer.Option("--table", help="A Markdown table instead of JSON.")] = False,
+    count: Annotated[int, typer.Option(min=2, help="Maximum number of harmful prompts.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=8, help="Maximum length of complete answers.")] = 128,
+    table: Annotated[bool, typer.Option("--table", help="Print a Markdown table instead of JSON.")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -34,7 +32,7 @@ def verify(
     trust_remote_code: TrustRemoteCode = False,
     out: Out = None,
 ) -> None:
-    """Put a circuit to the checks that must stand beside the claim that its neurons act on refusal."""
+    """Run the checks that support or refute the claim that a circuit's neurons act on refusal."""
     from cna_core.circuits.circuit import Circuit
     from cna_core.evaluation.checks.contract import CheckSettings
     from cna_core.evaluation.checks.registry import checks_named
@@ -42,7 +40,7 @@ def verify(
     from cna_core.evaluation.verify import verify as verified
 
     keys = tuple(checks.split(",")) if checks else None
-    checks_named(keys)  # before anything is loaded
+    checks_named(keys)  # report unknown checks before anything is loaded
     chosen, contrast = Circuit.load(circuit), contrast_set(positive, negative)
     harmful = prompt_set(prompts, "evaluation-harmful")
     settings = CheckSettings(prompts=count, max_new_tokens=max_new_tokens)
@@ -51,7 +49,7 @@ def verify(
         return "\n".join(markdown_rows(found)) if table else found.to_json().rstrip()
 
     def keep(found: Verification) -> None:
-        if out is not None:  # a run that is stopped leaves what it found
+        if out is not None:  # so that a stopped run leaves its results so far
             write(as_text(found), out)
 
     with working() as watching:
@@ -69,5 +67,5 @@ def verify(
         )
     for row in found.rows:
         sys.stderr.write(f"{row.check}: {row.verdict}\n")
-    sys.stderr.write(f"These may be called {found.claim}.\n")
+    sys.stderr.write(f"The checks support calling these neurons {found.claim}.\n")
     write(as_text(found), out)

@@ -27,27 +27,27 @@ def app(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(envvar="CNA_HOST", help="Address to listen on; 0.0.0.0 is every network of this machine.")
+        str, typer.Option(envvar="CNA_HOST", help="Address to listen on. 0.0.0.0 listens on all networks.")
     ] = LOOPBACK,
 ) -> None:
-    """Start the web app, and open it in a browser where this machine has a desktop."""
+    """Start the web app, and open it in the browser if there is one."""
     from cna_core.limits import strength_limit
     from cna_core.paths import APP
 
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
-        raise CnaError("The web app is not installed: run pip install 'refusal-gate-explorer[app]'.")
-    strength_limit()  # a value that is no number is said before anything starts
+        raise CnaError("The web app is not installed. Run pip install 'refusal-gate-explorer[app]'.")
+    strength_limit()  # report an invalid value before anything starts
     if port is not None:
         require_free(host, port)
     if not is_loopback(host):
         sys.stderr.write(
             f"Listening on {host}: everyone who can reach this machine can use the app without a password. They can "
             "load models, get answers from steered models, and read the prompts, circuits and runs saved here. Set "
-            "CNA_STRENGTH_LIMIT=0 so that nobody can turn refusal down, and CNA_REMOTE_CODE=0 so that nobody can run "
+            "CNA_STRENGTH_LIMIT=0 so that nobody can lower refusals, and CNA_REMOTE_CODE=0 so that nobody can run "
             "code that comes with a model.\n"
         )
     sys.argv = ["streamlit", "run", str(APP / "app.py"), "--server.address", host]
-    if host in WILDCARDS:  # else Streamlit asks a server in the internet for this machine's public address
+    if host in WILDCARDS:  # otherwise Streamlit asks a server on the internet for this machine's public address
         sys.argv += ["--browser.serverAddress", "localhost"]
     if port is not None:
         sys.argv += ["--server.port", str(port)]
@@ -55,7 +55,7 @@ def app(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can reach the address."""
+    """Whether the address can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -75,5 +75,5 @@ def require_free(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise CnaError(
-            f"Cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host."
+            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --port or --host."
         ) from error

@@ -1,4 +1,4 @@
-"""Which layers do it: the causal profile of a circuit. Pure functions of arrays."""
+"""The causal profile of a circuit: the effect of ablating each layer's neurons. Pure functions of arrays."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ def causal_profile(
     final: float = 0.10,
     dark: bool = False,
 ) -> go.Figure:
-    """Which layers do it: the change of the refusal chance by ablating each layer's circuit neurons alone.
+    """The change in the chance of a refusal when each layer's circuit neurons are ablated alone.
 
-    Traces' `meta` is "alone", "others", "random-band" or "random".
+    The traces' `meta` is "alone", "others", "random-band" or "random".
 
     Args:
-        layers: (l,) that hold neurons of the circuit.
-        alone, others, random_band: (l, 3) mean change and its interval: only that layer's, all but that layer's, and as
-            many random neurons of the layer.
-        whole: the whole circuit's change and interval, drawn as a line.
-        model_layers: how many layers the model has; None: up to the last that is drawn.
+        layers: (l,) layers that hold neurons of the circuit.
+        alone, others, random_band: (l, 3) mean change and the ends of its interval, when ablating only this layer's
+            neurons, all but this layer's, and as many random neurons of this layer.
+        whole: the whole circuit's change and the ends of its interval, drawn as a line.
+        model_layers: the number of layers of the model; None draws up to the last layer given.
         final: the share of the layers that is framed.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     layers, alone = np.asarray(layers), np.asarray(alone, dtype=np.float64)
     count = model_layers or int(layers.max()) + 1
@@ -51,10 +51,10 @@ def causal_profile(
             annotation={"text": f"whole circuit {points(whole[0])}", "font": {"color": palette.STEERED, "size": 11}},
             annotation_position="top left",
         )
-    palette.frame(figure, "Which layers do it: change of the refusal chance when ablated", 380, dark)
+    palette.frame(figure, "Effect of each layer: change in the chance of a refusal when ablated", 380, dark)
     figure.update_xaxes(title_text="layer", range=[-0.7, count - 0.3], dtick=2 if count <= 40 else 5)
     figure.update_layout(margin={"l": 72})
-    figure.update_yaxes(title_text="change of refusal chance", **_axis(alone, others, random_band, whole))
+    figure.update_yaxes(title_text="change in the chance of a refusal", **_axis(alone, others, random_band, whole))
     first = count - max(1, round(final * count))
     frame = {"x0": first - 0.5, "x1": count - 0.5, "y0": 0, "y1": 1, "yref": "paper"}
     figure.add_shape(type="rect", **frame, line={"color": palette.FINAL_FRAME, "width": 2})
@@ -62,7 +62,7 @@ def causal_profile(
 
 
 def _axis(*drawn: object) -> dict[str, Any]:
-    """Ticks that suit all that is drawn, and 0."""
+    """Axis ticks that cover everything drawn, and 0."""
     parts = [np.ravel(np.asarray(part, dtype=np.float64)) for part in drawn if part is not None]
     ends = np.concatenate([[0.0], *parts])
     return share_axis(float(np.nanmin(ends)), float(np.nanmax(ends)), 8, change=True)
@@ -79,7 +79,7 @@ def _add_random_band(figure: go.Figure, layers: NDArray, band: NDArray[np.float6
             width=0.9,
             marker={"color": palette.translucent(palette.RANDOM, 0.35), "line": {"width": 0}},
             hovertext=[
-                f"layer {layer}, as many random neurons: {points(change, 1)} "
+                f"layer {layer}, the same number of random neurons: {points(change, 1)} "
                 f"(95 %: {points(low, 1)} to {points(high, 1)})"
                 for layer, (change, low, high) in zip(layers, band, strict=True)
             ],

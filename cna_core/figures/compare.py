@@ -1,4 +1,4 @@
-"""Circuits side by side: how many of their neurons lie in each layer. Pure functions of arrays."""
+"""Circuits side by side: the share of their neurons in each layer. Pure functions of arrays."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ COLOURS = (palette.STEERED, palette.BASELINE, palette.NEGATIVE, palette.POSITIVE
 def circuits_by_depth(
     names: Sequence[str], layer_counts: Sequence[NDArray[np.integer]], dark: bool = False
 ) -> go.Figure:
-    """Each circuit's share of neurons in each layer, over depth, so that models of different depth can be compared.
+    """Each circuit's share of neurons by relative depth, so that models with different numbers of layers compare.
 
-    Traces' `meta` is "circuit/0", "circuit/1" and so on.
+    The traces' `meta` is "circuit/0", "circuit/1" and so on.
 
     Args:
-        names: what to call each circuit.
-        layer_counts: for each, (layers,) neurons.
-        dark: for a dark page.
+        names: the circuits' names.
+        layer_counts: for each circuit, (layers,) number of neurons.
+        dark: whether the page is dark.
     """
     figure = go.Figure()
     highest = 0.0
@@ -46,8 +46,8 @@ def circuits_by_depth(
                 hoverinfo="text",
             )
         )
-    palette.frame(figure, "Where the circuits lie, by depth", 360, dark)
-    figure.update_xaxes(title_text="depth: 0 first layer, 1 last", range=[-0.01, 1.01])
+    palette.frame(figure, "Where the circuits' neurons sit, by depth", 360, dark)
+    figure.update_xaxes(title_text="depth: 0 is the first layer, 1 the last", range=[-0.01, 1.01])
     figure.update_yaxes(title_text="share of the circuit", rangemode="tozero", **share_axis(0, highest, 6))
     frame = {"color": palette.FINAL_FRAME, "width": 2}
     figure.add_shape(type="rect", x0=0.9, x1=1, y0=0, y1=1, yref="paper", line=frame)

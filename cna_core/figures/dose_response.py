@@ -1,4 +1,4 @@
-"""Refusal and what it costs over strength: the main chart of a run, and of several. Pure functions of arrays."""
+"""Refusals and side effects by strength: the main chart of one run or of several. Pure functions of arrays."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cna_core.figures.percents import logarithmic_axis, share_axis
 from cna_core.figures.sweep_curves import Curve, PublishedMark, hover_words, published_trace
 
 MAIN_PIXELS, COST_PIXELS, GAP_PIXELS = 300, 78, 44
-"""Heights of the first panel, of each further one, and of the gap above it, which holds its title."""
+"""Heights of the first panel, of each further panel, and of the gap above it, which holds its title."""
 TOP_PIXELS, BOTTOM_PIXELS = 72, 52
 _GUIDES = ((0.0, "solid"), (1.0, "dot"))
 
@@ -28,18 +28,18 @@ def dose_response(
     strengths: tuple[float, float] | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """The first measure large, the others below it, over the same strengths, each curve with its interval as a band.
+    """The first measure in a large panel, the others in small panels below, each curve with its interval as a band.
 
-    Traces' `meta` is "<field>/<method>/<run>", with "/band" for bands and "published" for hollow marks.
+    The traces' `meta` is "<field>/<method>/<run>", with "/band" for bands and "published" for hollow marks.
 
     Args:
-        panels: what to draw, first the refusal rate as a rule. The first stays as an empty frame where it has no curves
-            yet; others without curves are left out.
-        published: the paper's figures, drawn in the first panel.
-        working_strength: marked by a line, where one was chosen.
-        prompts: how many, said over the first panel.
-        strengths: the axis from and to, for charts that fill while a sweep runs; None: as the data ask.
-        dark: for a dark page.
+        panels: measures and their curves, usually the refusal rate first. The first panel is drawn as an empty frame
+            if it has no curves yet; others without curves are left out.
+        published: the paper's numbers, drawn in the first panel.
+        working_strength: the working point's strength, marked by a line.
+        prompts: the number of prompts, shown above the first panel.
+        strengths: the ends of the axis, for charts that fill while a sweep runs; None takes them from the data.
+        dark: whether the page is dark.
     """
     drawn = [(measure, curves) for place, (measure, curves) in enumerate(panels) if curves or place == 0]
     names = [curve.name for curve in drawn[0][1]]
@@ -59,7 +59,7 @@ def dose_response(
         _value_axis(figure, measure, curves, row)
     for mark in published:
         figure.add_trace(published_trace(mark, mark.strength), row=1, col=1)
-    title = f"Refusal{' and what it costs' if len(drawn) > 1 else ''}, by strength"
+    title = f"Refusals{' and side effects' if len(drawn) > 1 else ''} by strength"
     margin = {"l": 56, "r": pixels_beside(names), "t": TOP_PIXELS, "b": BOTTOM_PIXELS}
     palette.frame(figure, title, TOP_PIXELS + plot_pixels + BOTTOM_PIXELS, dark, showlegend=False, margin=margin)
     _strength_axes(figure, strengths or _range_of(drawn), working_strength, len(drawn), dark)
@@ -73,7 +73,7 @@ def dose_response(
 def _strength_axes(
     figure: go.Figure, span: tuple[float, float], working_strength: float | None, rows: int, dark: bool
 ) -> None:
-    """The same strengths for every panel, with lines at baseline, ablation, and the working point."""
+    """Set the same strength axis for every panel, with lines at baseline, ablation and the working point."""
     low, high = span
     lines = [(place, {"color": palette.muted(dark), "width": 1, "dash": dash}) for place, dash in _GUIDES]
     if working_strength is not None:
@@ -123,7 +123,7 @@ def _add_curve(figure: go.Figure, measure: type[Measure], curve: Curve, row: int
 
 
 def _value_axis(figure: go.Figure, measure: type[Measure], curves: Sequence[Curve], row: int) -> None:
-    """Ranges that do not jump while a chart fills, and ticks that are written as the measure writes its numbers."""
+    """Set a range that does not jump while a chart fills, and ticks in the measure's number format."""
     most = 6 if row == 1 else 4
     axis: dict[str, object] = {"nticks": most}
     reached, shown = _reached(measure, curves), _shown_range(measure, curves)
@@ -137,10 +137,10 @@ def _value_axis(figure: go.Figure, measure: type[Measure], curves: Sequence[Curv
 
 
 def _title_panel(figure: go.Figure, title: str, row: int, dark: bool) -> None:
-    """Say above a panel what it shows: read faster than a title turned on its side, and short of nothing.
+    """Write a panel's title above it, which is easier to read than a rotated axis title.
 
-    Placed in the figure, not on the panel's axis: an axis without traces is not drawn, and what hangs on it lands
-    elsewhere.
+    The title is placed in the figure, not on the panel's axis: an axis without traces is not drawn, and its
+    annotations would be misplaced.
     """
     figure.add_annotation(
         text=title,
@@ -169,8 +169,7 @@ def _label_ends(figure: go.Figure, measure: type[Measure], curves: Sequence[Curv
 
 
 def _reached(measure: type[Measure], curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """From where to where a panel's values go, as its axis counts, and never less than the measure's floor to ceiling;
-    None for no data."""
+    """The range of a panel's values, in axis units, including the measure's floor and ceiling; None for no data."""
     ends = [part for curve in curves for part in (curve.values, curve.low, curve.high)]
     known = np.concatenate([*ends, [end for end in (measure.axis.floor, measure.axis.ceiling) if end is not None]])
     known = known[np.isfinite(known)]
@@ -182,7 +181,7 @@ def _reached(measure: type[Measure], curves: Sequence[Curve]) -> tuple[float, fl
 
 
 def _shown_range(measure: type[Measure], curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """What a panel's axis shows, as it counts."""
+    """The range that a panel's axis shows, in axis units."""
     reached = _reached(measure, curves)
     if reached is None:
         return None

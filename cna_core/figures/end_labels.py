@@ -1,6 +1,6 @@
-"""Names at the right ends of curves, in place of a legend, moved apart where they would overlap.
+"""Labels at the right ends of curves, instead of a legend, moved apart where they would overlap.
 
-Pure functions of numbers and words; knows nothing about what the curves mean.
+Pure functions of numbers and words that do not know what the curves mean.
 """
 
 import textwrap
@@ -12,20 +12,20 @@ import plotly.graph_objects as go
 from cna_core.figures import palette
 
 LINE_LETTERS, MOST_LINES = 20, 3
-"""A name stands in lines of so many letters."""
+"""A label has at most MOST_LINES lines of LINE_LETTERS characters."""
 LINE_PIXELS = 16.5
 LEADER_PIXELS = 16
-"""How far to the right of a curve's end its name begins, about."""
+"""The approximate distance from a curve's end to its label."""
 
 
 @dataclass(frozen=True)
 class EndLabel:
-    """A name for the right end of a curve.
+    """A label for the right end of a curve.
 
     Args:
-        name: what it says.
-        x, y: the curve's end, as the axes count (powers of ten on a logarithmic one).
-        colour: the curve's.
+        name: its text.
+        x, y: the curve's end in axis units (powers of ten on a logarithmic axis).
+        colour: the curve's colour.
     """
 
     name: str
@@ -37,12 +37,12 @@ class EndLabel:
 def label_ends(
     figure: go.Figure, labels: Sequence[EndLabel], shown: tuple[float, float], pixels: float, dark: bool = False
 ) -> None:
-    """Write the names beside the first panel of a figure.
+    """Write the labels beside the first panel of a figure.
 
     Args:
-        shown: the panel's vertical axis from and to.
-        pixels: its height.
-        dark: for a dark page.
+        shown: the ends of the panel's vertical axis.
+        pixels: the panel's height.
+        dark: whether the page is dark.
     """
     unit = (shown[1] - shown[0]) / pixels
     ends = sorted(labels, key=lambda label: label.y)
@@ -80,11 +80,14 @@ def label_ends(
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float], shown: tuple[float, float]) -> list[float]:
-    """Places for things of these heights, near where they are wanted, none over another: pushed up, then down from the
-    top; in the same order, and within `shown` where there is room.
+    """Positions for items of these heights, close to the wanted ones, so that none overlaps another.
+
+    Items are pushed up, then down from the top. They keep their order, and stay within `shown` if there is room.
 
     Args:
-        wanted: (n,) ascending.
+        wanted: (n,) wanted positions, ascending.
+        heights: (n,) heights of the items.
+        shown: the ends of the axis.
     """
     places = list(wanted)
     bottom = shown[0]
@@ -99,16 +102,16 @@ def spread(wanted: Sequence[float], heights: Sequence[float], shown: tuple[float
 
 
 def name_lines(name: str) -> list[str]:
-    """A name in short lines; of a very long one the middle is left out, as its end tells curves of a run apart."""
+    """A name split into short lines. A very long name loses its middle, since its end distinguishes a run's curves."""
     lines = textwrap.wrap(name, LINE_LETTERS) or [""]
     return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 2], f"{lines[MOST_LINES - 2]}…", lines[-1]]
 
 
 def pixels_of(names: Sequence[str]) -> int:
-    """How high a panel these names need."""
+    """The panel height that these labels need, in pixels."""
     return round(LINE_PIXELS * sum(len(name_lines(name)) for name in names))
 
 
 def pixels_beside(names: Sequence[str]) -> int:
-    """How wide a margin these names need."""
+    """The margin width that these labels need, in pixels."""
     return 28 + 7 * max((len(line) for name in names for line in name_lines(name)), default=6)

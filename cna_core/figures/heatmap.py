@@ -1,7 +1,6 @@
-"""The map of all neurons: layer by neuron, pooled so that every peak survives, the circuit marked on top.
+"""The map of all neurons: layer by neuron, pooled so that no peak is lost, with the circuit marked on top.
 
-Pure functions of arrays. Layer 0 is at the bottom, as the residual stream is read upwards, here and in every chart that
-shares the layer axis.
+Pure functions of arrays. Layer 0 is at the bottom here and in every chart that shares the layer axis.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ Quantity = Literal["delta", "magnitude", "effect-size"]
 Order = Literal["index", "value"]
 
 LARGEST_COLUMNS = 1024
-"""Cells side by side: about the pixels there are. Wider, the browser would drop neurons where pooling keeps peaks."""
+"""The most cells in a row: about the number of pixels. With more, the browser would drop cells, and peaks with them."""
 LARGEST_CLICKABLE_COLUMNS = 768
-"""Where every cell carries a mark to click: 80 layers then take 3 MB to send instead of 4."""
+"""The limit when every cell has a mark to click: 80 layers then take 3 MB to send instead of 4."""
 ROBUST_PERCENTILE = 99.5
-"""Colours end at this percentile of the cells' |value|, so that a few huge neurons do not wash out the rest."""
+"""The colour scale ends at this percentile of the cells' |value|, so that a few huge neurons do not hide the rest."""
 HEIGHT = 400
 MARGIN_TOP, MARGIN_BOTTOM = 62, 44
-"""Shared by the charts beside the map, so that their layers are level with its rows."""
+"""Shared by the charts beside the map, so that their layers line up with its rows."""
 
 _TITLES = {
     "delta": ("δ of every neuron", "δ"),
@@ -39,12 +38,12 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class NeuronStatistics:
-    """What is known of every neuron; arrays are (total,) float32 on the layout's flat axis.
+    """Statistics of every neuron; arrays are (total,) float32 on the layout's flat axis.
 
     Args:
         layout: layers and neurons.
         delta: δ, final or of the prompts so far.
-        positive_mean, negative_mean, effect_size: None while prompts are still going through.
+        positive_mean, negative_mean, effect_size: None while prompts are still being recorded.
     """
 
     layout: NeuronLayout
@@ -65,7 +64,7 @@ class NeuronStatistics:
         )
 
     def values(self, quantity: Quantity) -> NDArray[np.float32]:
-        """(total,) float32: what is drawn; δ where the effect size is not known yet."""
+        """(total,) float32: the values to draw; δ if the effect size is not known yet."""
         if quantity == "effect-size" and self.effect_size is not None:
             return self.effect_size
         return np.abs(self.delta) if quantity == "magnitude" else self.delta
@@ -73,15 +72,15 @@ class NeuronStatistics:
 
 @dataclass(frozen=True)
 class Cells:
-    """The map's cells, each showing the neuron of largest |value| in it.
+    """The map's cells. Each shows the neuron with the largest |value| in it.
 
     Args:
-        values: (rows, columns) float32; NaN where a layer is narrower.
-        neurons: (rows, columns) int32: the neuron shown; −1 where there is none.
+        values: (rows, columns) float32; NaN beyond the end of a narrower layer.
+        neurons: (rows, columns) int32: the neuron shown; −1 for none.
         first_layer: the layer of row 0.
-        first_position: the first neuron's place on the horizontal axis.
+        first_position: the first neuron's position on the horizontal axis.
         bin_width: neurons in a cell.
-        positions: (rows, widest) int32: where each neuron stands in its row, by neuron index; −1 where there is none.
+        positions: (rows, widest) int32: each neuron's position in its row, by neuron index; −1 for none.
     """
 
     values: NDArray[np.float32]
@@ -105,15 +104,15 @@ def pool(
     order: Order = "index",
     largest_columns: int = LARGEST_COLUMNS,
 ) -> Cells:
-    """Fold every layer into at most `largest_columns` cells, keeping the value of largest magnitude with its sign.
+    """Pool every layer into at most `largest_columns` cells, keeping the value of largest magnitude with its sign.
 
     Args:
-        values: (total,) one value a neuron.
+        values: (total,) one value for each neuron.
         layout: layers and neurons.
-        layers: first and last layer, both shown; None shows all.
-        neurons: first and last place on the horizontal axis, both shown; None shows all.
-        order: "index": by neuron index; "value": each layer from its largest value to its smallest.
-        largest_columns: at most so many cells in a row.
+        layers: first and last layer, both included; None shows all.
+        neurons: first and last position on the horizontal axis, both included; None shows all.
+        order: "index" sorts by neuron index; "value" sorts each layer from its largest value to its smallest.
+        largest_columns: the most cells in a row.
     """
     first_layer, last_layer = _clamped(layers, layout.layers)
     widest = max(layout.widths[first_layer : last_layer + 1])
@@ -156,23 +155,24 @@ def neuron_heatmap(
     height: int = HEIGHT,
     dark: bool = False,
 ) -> go.Figure:
-    """Layer by neuron: colour is the value, dots are the circuit, rings the universal neurons, gold the final layers.
+    """The map: colour is the value, dots are the circuit, rings are universal neurons, gold frames the final layers.
 
-    The traces' `meta` is "cells", "circuit", "universal", "picked" or "grid"; the customdata of dots, rings and grid
-    begins with (layer, neuron), so that a click says which neuron was meant.
+    The traces' `meta` is "cells", "circuit", "universal", "picked" or "grid". The customdata of dots, rings and grid
+    begins with (layer, neuron), so that a click identifies the neuron.
 
     Args:
-        statistics: what is known of every neuron.
+        statistics: statistics of every neuron.
         circuit: marked with dots.
         universal: (n,) flat positions, marked with rings.
-        selection_frequency: (circuit,) for hover.
-        quantity, order, layers, neurons: as in `pool`; what is drawn and which part of it.
+        selection_frequency: (circuit,) shown on hover.
+        quantity: the value that colours show.
+        order, layers, neurons: as in `pool`.
         picked: (layer, neuron) to put a ring around.
-        clickable_cells: lay an invisible mark on every cell: a heatmap alone sends no clicks.
-        colour_limit: where colours end; None takes the `ROBUST_PERCENTILE` of the cells.
+        clickable_cells: put an invisible mark on every cell, because a heatmap alone sends no clicks.
+        colour_limit: the end of the colour scale; None takes the `ROBUST_PERCENTILE` of the cells.
         final: the share of the layers that is framed.
         height: in pixels.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     layout = statistics.layout
     columns = LARGEST_CLICKABLE_COLUMNS if clickable_cells else LARGEST_COLUMNS
@@ -222,9 +222,9 @@ def neuron_heatmap(
         dark,
         margin={"l": 56, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
         clickmode="event+select",
-        dragmode=False,  # ranges are chosen beside the map, which then shows true resolution and keeps its place
+        dragmode=False,  # ranges are chosen beside the map, which is then pooled anew for them
     )
-    along = "neuron" if order == "index" else "place by value, largest first"
+    along = "neuron" if order == "index" else "rank by value, largest first"
     pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
     figure.update_xaxes(
         title_text=along + pooled, range=[cells.first_position - 0.5, end - 0.5], showgrid=False, constrain="domain"
@@ -235,7 +235,7 @@ def neuron_heatmap(
 
 
 def layer_axis(figure: go.Figure, first_layer: int, last_layer: int, title: str = "layer") -> None:
-    """The vertical axis that all charts of layers share: layer 0 at the bottom, half a row of air at either end."""
+    """Set the vertical axis that all layer charts share: layer 0 at the bottom, half a row of margin at each end."""
     figure.update_yaxes(
         range=[first_layer - 0.5, last_layer + 0.5],
         tickvals=layer_ticks(first_layer, last_layer),
@@ -245,7 +245,7 @@ def layer_axis(figure: go.Figure, first_layer: int, last_layer: int, title: str 
 
 
 def layer_ticks(first_layer: int, last_layer: int) -> list[int]:
-    """Which layers an axis names: round numbers, and always the last layer."""
+    """The layers that an axis labels: round numbers, and always the last layer."""
     shown = last_layer - first_layer + 1
     step = next((step for step in (1, 2, 5, 10, 20, 50) if shown / step <= 16), 100)
     rounds = [layer for layer in range(first_layer, last_layer + 1) if layer % step == 0]
@@ -253,7 +253,7 @@ def layer_ticks(first_layer: int, last_layer: int) -> list[int]:
 
 
 def robust_limit(values: NDArray[np.floating]) -> float:
-    """Where colours end: the `ROBUST_PERCENTILE` of |values|, NaN left out; 1 where all are zero."""
+    """The end of the colour scale: the `ROBUST_PERCENTILE` of |values| without NaN; 1 if all are zero."""
     finite = np.abs(values[np.isfinite(values)])
     limit = float(np.percentile(finite, ROBUST_PERCENTILE)) if len(finite) else 0.0
     return limit or float(finite.max(initial=0)) or 1.0
@@ -267,7 +267,7 @@ def _clamped(ends: tuple[int, int] | None, length: int) -> tuple[int, int]:
 
 
 def _colorbar(unit: str, limit: float, quantity: Quantity, dark: bool) -> dict:
-    """A thin bar whose ends say that everything beyond has the same colour."""
+    """A thin colour bar whose ends are labelled "≤" and "≥", since all values beyond them share a colour."""
     ends = {-limit: f"≤ −{limit:.2g}", 0.0: "0", limit: f"≥ {limit:.2g}"}
     if quantity == "magnitude":
         del ends[-limit]
@@ -294,7 +294,7 @@ def _detail_columns(statistics: NeuronStatistics) -> list[tuple[str, NDArray[np.
 
 
 def _cell_details(statistics: NeuronStatistics, cells: Cells) -> NDArray[np.float32]:
-    """(rows, columns, 2 + details) float32: layer, neuron, then each figure of the neuron shown."""
+    """(rows, columns, 2 + details) float32: layer, neuron, then each statistic of the neuron shown."""
     rows = np.arange(len(cells.values)) + cells.first_layer
     flat = statistics.layout.offsets[rows][:, None] + cells.neurons
     flat = np.where(cells.neurons < 0, 0, flat)
@@ -320,7 +320,7 @@ def _grid(
     statistics: NeuronStatistics, cells: Cells, details: NDArray[np.float32], marked: NDArray[np.int64]
 ) -> go.Scattergl:
     exists = cells.neurons >= 0
-    # The cells under a mark are left out: the nearest point takes the click, and a cell's is nearer than the mark's.
+    # Leave out the cells under a mark: the nearest point gets the click, and a cell's is nearer than the mark's.
     _, x, y = _shown(statistics, cells, marked)
     centre = (x - cells.first_position) // cells.bin_width
     reach = exists.shape[1] // 110  # a mark's radius, in cells, on a map about 600 pixels wide
@@ -343,12 +343,12 @@ def _grid(
 
 
 def _small(layers: NDArray) -> NDArray:
-    """Layer numbers in one byte where they fit, for the browser's sake."""
+    """Layer numbers in one byte if they fit, which is less to send to the browser."""
     return layers.astype(np.uint8 if layers.max(initial=0) < 256 else np.int32)
 
 
 def _shown(statistics: NeuronStatistics, cells: Cells, flat: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Which of the neurons at flat positions (n,) are within the map, as a mask (n,), and their (x, y)."""
+    """A mask (n,) of the neurons at flat positions (n,) that the map shows, and the (x, y) of those."""
     layers, neurons = statistics.layout.locate(flat)
     rows = layers - cells.first_layer
     inside = (rows >= 0) & (rows < len(cells.values))

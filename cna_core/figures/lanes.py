@@ -1,6 +1,6 @@
-"""Charts of the chat: how refusal answers to strength before a word is written, and what happened token by token.
+"""Charts of the Chat page: the gate meter (chance of a refusal by strength), and an answer token by token.
 
-Pure functions, numpy in, figure out. They know nothing of models; token texts are shown as text, whatever they hold.
+Pure functions from numpy arrays to figures. They do not know models. Token texts are always escaped.
 """
 
 import html
@@ -15,10 +15,10 @@ from cna_core.figures import palette
 from cna_core.figures.percents import percent, share_axis
 
 STRENGTH_MARKS = {-1.0: "amplified", 0.0: "baseline", 1.0: "ablated", 2.0: "inverted"}
-"""What strengths are called; the page writes them under its slider, right above the meter."""
+"""Names of strengths; the page writes them between its slider and the meter."""
 
 METER_MARGIN = 6
-"""Pixels beside the meter's axis: a Streamlit slider has the same beside its track, so that both axes line up."""
+"""Pixels beside the meter's axis, the same as beside a Streamlit slider's track, so that both axes line up."""
 
 
 STRIP_HEIGHT, LINE_HEIGHT, STRIP_GAP = 20, 80, 6
@@ -33,16 +33,16 @@ def gate_meter(
     height: int = 118,
     dark: bool = False,
 ) -> go.Figure:
-    """The chance that the answer opens as a refusal, over the strength, with a dot where the slider is.
+    """The chance that the answer opens as a refusal, by strength, with a dot at the slider's strength.
 
-    The strength axis says figures and no names: it stands under a slider whose marks have them.
+    The strength axis has numbers without names, because the slider above it has the names.
 
     Args:
         strengths: (n,) ascending.
         chances: (n,), 0 to 1.
         at: the slider's strength.
         height: in pixels.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     here = float(np.interp(at, strengths, chances))
     colour = palette.BASELINE if at == 0 else palette.STEERED
@@ -71,7 +71,7 @@ def gate_meter(
             marker={"size": 13, "color": colour, "line": {"color": palette.background(dark), "width": 2}},
             cliponaxis=False,
             meta="slider",
-            hovertext=[f"the slider, strength {at:.2f}: {percent(here)}"],
+            hovertext=[f"slider at strength {at:.2f}: {percent(here)}"],
             hoverinfo="text",
         )
     )
@@ -114,20 +114,20 @@ def token_trace(
     colour: str = palette.STEERED,
     dark: bool = False,
 ) -> go.Figure:
-    """One answer, token by token: the circuit's activity as a coloured strip, the divergence as a line under it.
+    """One answer token by token: the circuit's activity as a coloured strip, and the divergence as a line below it.
 
-    Traces' `meta` is "activity" or "divergence". Limits are given, so that two lanes' charts can be compared.
+    The traces' `meta` is "activity" or "divergence". The caller gives the limits, so that lanes can be compared.
 
     Args:
         tokens: the answer's tokens as text.
         activity: (tokens,) the circuit's signed mean activation (SteeringPlan).
-        divergence: (tokens,) nats from the untouched model; None for the baseline, which has none and gets no line.
-        activity_limit: the strip's colours reach from minus this to this.
-        divergence_limit: the line's axis reaches from 0 to this.
+        divergence: (tokens,) KL divergence from the unsteered model in nats; None (for the baseline) draws no line.
+        activity_limit: the strip's colour scale runs from minus this to this.
+        divergence_limit: the line's axis runs from 0 to this.
         shown_tokens: the length of the token axis.
-        parted_at: the first token that differs from the baseline's; marked where given.
-        colour: of the line.
-        dark: for a dark page.
+        parted_at: the first token that differs from the baseline's, marked if given.
+        colour: the line's colour.
+        dark: whether the page is dark.
     """
     heights = [STRIP_HEIGHT, LINE_HEIGHT] if divergence is not None else [STRIP_HEIGHT]
     figure = make_subplots(
@@ -189,7 +189,7 @@ def token_trace(
 
 
 def shown_token(token: str) -> str:
-    """A token as a hover text: markup stays text, line breaks and other control characters become visible signs."""
+    """A token as hover text: markup is escaped, line breaks and other control characters become visible symbols."""
     return html.escape("".join(_visible(letter) for letter in token), quote=False) or "·"
 
 

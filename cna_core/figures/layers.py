@@ -1,6 +1,6 @@
-"""What each layer holds, beside the map: neurons of the circuit, share of |δ| mass, causal effect, with their nulls.
+"""The layer panel beside the map: circuit neurons, share of |δ| mass and causal effect of each layer, with nulls.
 
-Pure functions of (layers,) arrays. The layer axis is the map's (heatmap.py), so that the charts can stand side by side.
+Pure functions of (layers,) arrays. The layer axis is that of the map (heatmap.py), so the charts line up.
 """
 
 import numpy as np
@@ -30,23 +30,23 @@ def layer_profile(
     height: int = HEIGHT,
     dark: bool = False,
 ) -> go.Figure:
-    """Panels side by side over the same layers: circuit neurons, |δ| mass, causal effect (those that are given).
+    """Panels side by side over the same layers: circuit neurons, |δ| mass and causal effect, as far as given.
 
-    Traces' `meta` is "null-counts", "counts", "null-counts-ends", "null-mass", "mass", "mass-normalised", "null-effect"
-    or "causal-effect".
+    The traces' `meta` is "null-counts", "counts", "null-counts-ends", "null-mass", "mass", "mass-normalised",
+    "null-effect" or "causal-effect".
 
     Args:
-        layer_counts: (layers,) neurons of the circuit in each layer.
-        null_counts: what shuffled labels give, drawn as a grey band behind.
+        layer_counts: (layers,) number of circuit neurons in each layer.
+        null_counts: the counts with shuffled labels, drawn as a grey band.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing each layer by its activation scale.
-        null_mass: what shuffled labels give for `mass`.
-        causal_effect: what ablating each layer's circuit neurons changes; NaN where it was not measured.
-        null_effect: what ablating as many random neurons of each layer changes, drawn as a grey band.
-        causal_name: the causal panel's axis title: what is changed by ablating the layer's circuit neurons.
+        null_mass: `mass` with shuffled labels.
+        causal_effect: the effect of ablating each layer's circuit neurons; NaN if it was not measured.
+        null_effect: the effect of ablating as many random neurons of each layer, drawn as a grey band.
+        causal_name: the causal panel's axis title, which names what the effect is measured on.
         layers: first and last layer shown; None shows all.
         final: the share of the layers that is framed.
         height: in pixels.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     count = len(layer_counts)
     panels = 1 + (mass is not None) + (causal_effect is not None)
@@ -79,7 +79,7 @@ def layer_profile(
         _add_effect(figure, numbers, causal_effect, null_effect, causal_name, panels, dark)
     palette.frame(
         figure,
-        "What each layer holds" if causal_effect is None else "What each layer holds, and does",
+        "Circuit by layer" if causal_effect is None else "Circuit and effect by layer",
         height,
         dark,
         margin={"l": 44, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
@@ -130,7 +130,7 @@ def _add_band(
 
 
 def _ends(numbers: NDArray, band: Band, dark: bool) -> go.Scatter:
-    """Both ends of a band as strokes that a bar does not hide."""
+    """Both ends of a band, as strokes that a bar does not hide."""
     low, _, high = band
     return go.Scatter(
         name="ends of the shuffled band",
@@ -214,7 +214,7 @@ def _add_effect(
 
 
 def _label(figure: go.Figure, column: int, entries: list[tuple[str, str, str]], dark: bool) -> None:
-    """Say above a panel what its marks mean; a legend of its own would push the panels out of line with the map."""
+    """Explain a panel's marks above it. A legend would push the panels out of line with the map."""
     words = "  ".join(f'<span style="color:{colour}">{symbol}</span> {name}' for symbol, colour, name in entries)
     axis = "" if column == 1 else str(column)
     figure.add_annotation(

@@ -1,7 +1,7 @@
-"""Distributions of neurons layer by layer, and the card of one neuron.
+"""Charts of neurons: distributions in each layer, and the charts of one neuron's card.
 
-Pure functions: arrays in, figures out; the coloured text is returned as markup in which everything of the user's is
-escaped. Layer 0 is at the bottom, as everywhere.
+Pure functions from arrays to figures. The coloured text is returned as HTML in which the user's text is escaped. Layer
+0 is at the bottom, as in all charts.
 """
 
 import html
@@ -31,19 +31,19 @@ def delta_ridgelines(
     final: float = 0.10,
     dark: bool = False,
 ) -> go.Figure:
-    """One ridge a layer: how many neurons have which value, counted on a logarithmic scale, the circuit's cut drawn in.
+    """One ridge for each layer: the number of neurons by value, on a logarithmic scale, with the circuit's cutoff.
 
-    The horizontal axis reaches to 2.5 times the cut; what lies beyond is counted in the outermost bins. Traces' `meta`
-    is the layer's number; their customdata are the counts.
+    The horizontal axis extends to 2.5 times the cutoff; values beyond are counted in the outermost bins. The traces'
+    `meta` is the layer's number, their customdata are the counts.
 
     Args:
         values: (total,) δ or effect size.
         layout: layers and neurons.
         cutoff: the circuit's smallest |value|.
-        name: of the value, for titles.
+        name: the value's name, for titles.
         layers: first and last layer shown; None shows all.
         final: the share of the layers whose ridges are gold.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     first, last = layers or (0, layout.layers - 1)
     edges = np.linspace(-1, 1, BINS + 1) * 2.5 * (cutoff or 1)
@@ -54,7 +54,7 @@ def delta_ridgelines(
     for cut in (-cutoff, cutoff):
         figure.add_vline(x=cut, line={"color": palette.STEERED, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
-        text=f"the circuit's cut, |{name}| ≥ {cutoff:.2g}",
+        text=f"circuit's cutoff, |{name}| ≥ {cutoff:.2g}",
         x=1,
         xref="paper",
         y=1,
@@ -64,7 +64,9 @@ def delta_ridgelines(
         showarrow=False,
         font={"color": palette.STEERED, "size": 12},
     )
-    _ridge_frame(figure, f"{name} in every layer", f"{name} (outermost bins: all beyond)", first, last, dark)
+    _ridge_frame(
+        figure, f"{name} in every layer", f"{name} (outermost bins include all values beyond)", first, last, dark
+    )
     return figure.update_xaxes(range=[edges[0], edges[-1]])
 
 
@@ -78,18 +80,18 @@ def activation_ridgelines(
     layers: tuple[int, int] | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """One pair of ridges a layer: activations on positive (orange) and negative (teal) prompts, logarithmic counts.
+    """A pair of ridges for each layer: activations on positive (orange) and negative (teal) prompts, logarithmic.
 
-    Traces' `meta` is "positive" or "negative" and the layer's number, as in "positive 23"; customdata are the counts.
+    The traces' `meta` is "positive" or "negative" and the layer's number, as in "positive 23"; customdata are counts.
 
     Args:
-        values: (prompts, n) activations of the chosen neurons, of the circuit's or of all.
+        values: (prompts, n) activations of the chosen neurons.
         is_positive: (prompts,) bool.
         layers_of_columns: (n,) the layer of each column.
         layout: layers and neurons.
-        directions: (n,), δ of each neuron: activations are turned so that every neuron's positive mean is the higher.
+        directions: (n,), δ of each neuron: signs are flipped so that every neuron's mean is higher on positive prompts.
         layers: first and last layer shown; None shows from the first layer that has a column to the last layer.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     first, last = layers or (int(layers_of_columns.min(initial=layout.layers - 1)), layout.layers - 1)
     if directions is not None:
@@ -109,9 +111,9 @@ def activation_ridgelines(
             ]
         )
         _add_ridges(figure, edges, counts, first, layout, 0, f"activations on {name} prompts", dark, colour, name)
-    words = "activation" if directions is None else "activation, turned so that δ > 0"
+    words = "activation" if directions is None else "activation, sign flipped if δ < 0"
     title = "Activations by layer and prompt set" + ("" if first == 0 else f", from layer {first} on")
-    _ridge_frame(figure, title, f"{words} (outermost bins: all beyond)", first, last, dark)
+    _ridge_frame(figure, title, f"{words} (outermost bins include all values beyond)", first, last, dark)
     _set_legend(figure, dark)
     return figure.update_xaxes(range=[edges[0], edges[-1]])
 
@@ -125,17 +127,17 @@ def final_layer_histograms(
     name: str = "δ",
     dark: bool = False,
 ) -> go.Figure:
-    """Small multiples of the last layers: neurons by value, logarithmic counts, coloured beyond the circuit's cut.
+    """Small multiples of the last layers: the number of neurons by value, coloured beyond the circuit's cutoff.
 
-    All panels share both axes. Traces' `meta` is the layer's number.
+    Counts are logarithmic and all panels share both axes. The traces' `meta` is the layer's number.
 
     Args:
         values: (total,) δ or effect size.
         layout: layers and neurons.
         cutoff: the circuit's smallest |value|.
-        count: how many of the last layers.
-        name: of the value, for titles.
-        dark: for a dark page.
+        count: the number of last layers to show.
+        name: the value's name, for titles.
+        dark: whether the page is dark.
     """
     chosen = list(range(max(0, layout.layers - count), layout.layers))[::-1]
     parts = layout.split(values)
@@ -171,7 +173,7 @@ def final_layer_histograms(
             row=place // columns + 1,
             col=place % columns + 1,
         )
-    title = f"{name} in the last {len(chosen)} layers, and neurons beyond the cut"
+    title = f"{name} in the last {len(chosen)} layers, with the number of neurons beyond the cutoff"
     palette.frame(figure, title, 210 * rows + 70, dark, showlegend=False, bargap=0)
     figure.update_layout(margin={"t": 72})
     figure.update_annotations(font={"size": 12, "color": palette.ink(dark)})
@@ -184,18 +186,18 @@ def final_layer_histograms(
 def prompt_strip(
     values: NDArray[np.floating], is_positive: NDArray[np.bool_], prompts: Sequence[str], *, dark: bool = False
 ) -> go.Figure:
-    """One neuron's activation on every prompt: a dot a prompt, the two sets apart, their means as bars.
+    """One neuron's activation on every prompt: one dot for each prompt, one row for each set, means as bars.
 
-    Traces' `meta` is "positive", "negative", "positive mean" or "negative mean".
+    The traces' `meta` is "positive", "negative", "positive mean" or "negative mean".
 
     Args:
         values: (prompts,) activations.
         is_positive: (prompts,) bool.
         prompts: shown on hover, escaped and cut to 200 characters.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     figure = go.Figure()
-    spread = np.random.default_rng(0).uniform(-0.28, 0.28, len(values))  # only so that dots do not hide each other
+    spread = np.random.default_rng(0).uniform(-0.28, 0.28, len(values))  # so that dots do not hide each other
     texts = np.array([wrapped_prompt(prompt) for prompt in prompts], dtype=object)
     for row, (name, colour, chosen) in enumerate(
         (("negative", palette.NEGATIVE, ~is_positive), ("positive", palette.POSITIVE, is_positive))
@@ -235,13 +237,13 @@ def prompt_strip(
 
 
 def token_bars(up: Sequence[tuple[str, float]], down: Sequence[tuple[str, float]], *, dark: bool = False) -> go.Figure:
-    """The tokens a neuron pushes up and down, strongest at the top, both on one scale.
+    """The tokens that a neuron promotes and suppresses most, strongest at the top, both on the same scale.
 
-    Traces' `meta` is "up" and "down"; white space in tokens is made visible.
+    The traces' `meta` is "up" and "down". White space in tokens is made visible.
 
     Args:
         up, down: (token, logits per unit of activation), strongest first.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.4)
     reach = max((abs(value) for _, value in (*up, *down)), default=1.0) * 1.05
@@ -271,7 +273,7 @@ def token_bars(up: Sequence[tuple[str, float]], down: Sequence[tuple[str, float]
         )
     palette.frame(
         figure,
-        "Tokens it pushes down and up",
+        "Tokens it suppresses and promotes",
         60 + 26 * max(len(up), len(down), 1) + 40,
         dark,
         showlegend=False,
@@ -279,21 +281,21 @@ def token_bars(up: Sequence[tuple[str, float]], down: Sequence[tuple[str, float]
         margin={"l": 112, "t": 40, "b": 44},
     )
     figure.update_yaxes(tickfont={"color": palette.ink(dark)})
-    figure.update_xaxes(title_text="logits per unit", nticks=3)
+    figure.update_xaxes(title_text="logits per unit of activation", nticks=3)
     figure.update_xaxes(range=[-reach, 0], col=1)
     figure.update_xaxes(range=[0, reach], col=2)
     return figure
 
 
 def token_strip(tokens: Sequence[str], values: NDArray[np.floating], *, dark: bool = False) -> str:
-    """Any text as coloured tokens, as HTML: vermilion where the neuron is positive, blue where it is negative.
+    """A text as HTML with coloured tokens: vermilion for positive activations, blue for negative ones.
 
-    Everything that came from the text is escaped. The scale is symmetric; full colour is the largest |value|.
+    The text is escaped. The scale is symmetric; full colour is the largest |value|.
 
     Args:
         tokens: the text's tokens.
         values: (tokens,) activations.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     limit = float(np.abs(values).max(initial=0)) or 1.0
     negative, positive = palette.diverging(dark)[1][1], palette.diverging(dark)[5][1]
@@ -310,7 +312,7 @@ def token_strip(tokens: Sequence[str], values: NDArray[np.floating], *, dark: bo
 
 
 def visible_token(token: str) -> str:
-    """A token as a label: white space and line breaks made visible, markup escaped, long ones cut."""
+    """A token as a label: white space made visible, markup escaped, long tokens cut."""
     shown = token.replace(" ", "␣").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
     return html.escape(shown if len(shown) <= 13 else shown[:12] + "…") or "∅"
 
@@ -327,7 +329,7 @@ def _add_ridges(
     colour: str | None = None,
     name: str = "",
 ) -> None:
-    """Ridges for layers first, first + 1, …; `counts` is (layers, bins). A ridge is at most 1.6 rows high."""
+    """Add ridges for layers first, first + 1, …; `counts` is (layers, bins). A ridge is at most 1.6 rows high."""
     centres = (edges[:-1] + edges[1:]) / 2
     heights = np.log10(1 + counts)
     heights = 1.6 * heights / max(float(heights.max(initial=0)), 1e-9)
@@ -388,6 +390,6 @@ def _set_legend(figure: go.Figure, dark: bool) -> None:
 
 
 def wrapped_prompt(prompt: str) -> str:
-    """A prompt for hover: escaped, in lines of 60 characters, cut to 200."""
+    """A prompt for hover text: escaped, in lines of 60 characters, cut to 200."""
     short = prompt if len(prompt) <= 200 else prompt[:199] + "…"
     return "<br>".join(html.escape(line) for line in textwrap.wrap(short, 60)) or "(empty)"

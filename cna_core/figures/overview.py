@@ -1,4 +1,4 @@
-"""The usual chart of each object, chosen by what it is: what `cna.plot` and the objects' `plot()` draw."""
+"""The default chart of each kind of object, drawn by `cna.plot` and by the objects' `plot()`."""
 
 from functools import singledispatch
 
@@ -17,17 +17,17 @@ from cna_core.figures.sweep_curves import curves_of
 
 @singledispatch
 def chart_of(thing: object, **_options: object) -> go.Figure:
-    """The chart that shows what the thing is about.
+    """The default chart of an object.
 
     Raises:
-        CnaError: there is none for such a thing.
+        CnaError: there is no chart for this kind of object.
     """
-    raise CnaError(f"There is no chart of a {type(thing).__name__}; give a circuit, activations or a run.")
+    raise CnaError(f"There is no chart for a {type(thing).__name__}. Pass a circuit, activations or a run.")
 
 
 @chart_of.register
 def _(circuit: Circuit, *, activations: Activations | None = None, dark: bool = False) -> go.Figure:
-    """The circuit's neurons in each layer, or on the map of all neurons where their activations are given."""
+    """The circuit's neurons in each layer, or, with activations, the circuit on the map of all neurons."""
     if activations is None:
         return layer_profile(circuit.layer_counts, dark=dark)
     circuit.check_model(activations.model)
@@ -42,10 +42,10 @@ def _(activations: Activations, *, dark: bool = False) -> go.Figure:
 
 @chart_of.register
 def _(run: Run, *, fraction: float | None = None, dark: bool = False) -> go.Figure:
-    """Refusal and what it costs, over strength."""
+    """Refusals and side effects by strength."""
     panels = [
         (measure, curves_of(run, measure.drawn_field(), fraction)) for measure in measures_of(run) if measure.shown
     ]
     if not panels:
-        raise CnaError("The run has measured nothing yet that is drawn over strength.")
+        raise CnaError("The run has no results yet that can be drawn. Resume it first.")
     return dose_response(panels, prompts=max((point.prompts for point in run.points), default=None), dark=dark)

@@ -1,7 +1,6 @@
-"""The project's colours and the frame that every chart shares: one meaning a colour, light and dark.
+"""The project's colours, one meaning for each, light and dark, and the layout that every chart shares.
 
-The categorical colours are Okabe and Ito's, which colour-blind people can tell apart (jfly.uni-koeln.de/color). Knows
-nothing about what is drawn.
+The categorical colours are by Okabe and Ito, and colour-blind people can distinguish them (jfly.uni-koeln.de/color).
 """
 
 from typing import Any
@@ -20,9 +19,9 @@ METHOD_COLOURS = {
     "affine": "#8F7A00",
     "other": "#6B6B6B",
 }
-"""What each method is drawn in, by the role that it says of itself."""
+"""The colour of each method, by the colour role that the method declares."""
 RUN_COLOURS = ("#3C82C8", "#C9820A", "#B8578F", "#3F9170")
-"""What each run of a comparison is drawn in; all can be told from the background, light and dark."""
+"""The colours of the runs of a comparison; all stand out from both backgrounds."""
 POSITIVE = "#E69F00"
 NEGATIVE = "#009E73"
 FINAL_FRAME = "#C9A227"
@@ -30,38 +29,38 @@ FINAL_FRAME = "#C9A227"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif"
 
 READABLE = 4.5
-"""The least contrast of words on what is behind them (WCAG 2, level AA)."""
+"""The minimum contrast of text with its background (WCAG 2, level AA)."""
 
 Colorscale = list[tuple[float, str]]
 
 
 def background(dark: bool = False) -> str:
-    """The page's background, which is also zero on the diverging scale (.streamlit/config.toml has the same)."""
+    """The page's background, as in .streamlit/config.toml; also the colour of zero on the diverging scale."""
     return "#14161A" if dark else "#FFFFFF"
 
 
 def ink(dark: bool = False) -> str:
-    """Text, outlines, and bars that stand for the circuit."""
+    """The colour of text, outlines, and the circuit's bars."""
     return "#E6E4DF" if dark else "#1F2328"
 
 
 def muted(dark: bool = False) -> str:
-    """Axis labels and second-rank text, readable on the background (contrast above 4.5)."""
+    """The colour of axis labels and secondary text (contrast with the background above 4.5)."""
     return "#A8ADB5" if dark else "#5B6068"
 
 
 def gold_ink(dark: bool = False) -> str:
-    """Words that go with the gold frame, dark enough to read on the background."""
+    """The colour of text beside the gold frame, dark enough to read on the background."""
     return FINAL_FRAME if dark else "#83670A"
 
 
 def grid(dark: bool = False) -> str:
-    """Grid lines and thin frames."""
+    """The colour of grid lines and thin frames."""
     return "#2B2F37" if dark else "#E6E3DC"
 
 
 def diverging(dark: bool = False) -> Colorscale:
-    """Negative blue, zero the page's background, positive vermilion."""
+    """A colour scale: blue for negative values, the page's background for zero, vermilion for positive values."""
     low = ["#9AD6FF", "#2E9BDC", "#1B5680"] if dark else ["#043A63", "#0072B2", "#A9D3EC"]
     high = ["#84401A", "#EA7325", "#FFCFA6"] if dark else ["#F8C7A5", "#D55E00", "#762F00"]
     colours = [*low, background(dark), *high]
@@ -69,12 +68,12 @@ def diverging(dark: bool = False) -> Colorscale:
 
 
 def sequential(dark: bool = False) -> Colorscale:
-    """Zero the page's background, large vermilion: the upper half of the diverging scale."""
+    """A colour scale from the page's background (zero) to vermilion: the upper half of the diverging scale."""
     return [(2 * place - 1, colour) for place, colour in diverging(dark) if place >= 0.5]
 
 
 def colour_at(scale: Colorscale, place: float) -> str:
-    """The "#RRGGBB" colour of a scale at `place`, 0 to 1, between its colours as Plotly mixes them."""
+    """The "#RRGGBB" colour of a scale at `place`, 0 to 1, interpolated as Plotly does."""
     place = min(1.0, max(0.0, place))
     upper = next(number for number, (end, _) in enumerate(scale) if number and place <= end)
     (start, first), (end, second) = scale[upper - 1], scale[upper]
@@ -96,7 +95,7 @@ def luminance(colour: str) -> float:
 
 
 def words_in(colour: str, dark: bool = False) -> str:
-    """The "#RRGGBB" colour nearest to this one, towards ink, in which words are readable on the background."""
+    """The "#RRGGBB" colour closest to this one, mixed with ink, in which text is readable on the background."""
     behind, ends = luminance(background(dark)), _parts(ink(dark))
     for share in range(0, 101, 5):
         mixed = [round(part + share / 100 * (end - part)) for part, end in zip(_parts(colour), ends, strict=True)]
@@ -122,14 +121,14 @@ def _shares(colour: str) -> list[float]:
 
 
 def frame(figure: go.Figure, title: str, height: int, dark: bool = False, **layout: Any) -> go.Figure:
-    """Give a chart the project's look: title that says what is seen, thin axes, fixed height, own background.
+    """Apply the project's layout to a chart: title, thin axes, fixed height and background.
 
     Args:
         figure: changed in place and returned.
-        title: plain words.
+        title: the chart's title.
         height: in pixels.
-        dark: for a dark page.
-        layout: further layout values, which win.
+        dark: whether the page is dark.
+        layout: further layout values, which take precedence.
     """
     figure.update_layout(
         template="none",

@@ -1,4 +1,4 @@
-"""Refusal against quality: what a setting buys, and what it costs. Pure functions of arrays."""
+"""Refusals against quality, or another side effect, for each setting. Pure functions of arrays."""
 
 import math
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ def refusal_against_quality(
     quality: type[Measure] = Quality,
     dark: bool = False,
 ) -> go.Figure:
-    """Each setting as a mark: how much is refused, and how good the text still is.
+    """One mark for each setting: its refusal rate against its quality.
 
-    Down is better; the horizontal axis says which way its measure is better.
+    Lower is better; the horizontal axis says in which direction its measure is better.
 
     Args:
-        pairs: for each curve the refusal rates and the qualities, over the same strengths.
-        published: the paper's figures that have both.
-        quality: what stands on the horizontal axis.
-        dark: for a dark page.
+        pairs: for each curve, the refusal rates and the qualities at the same strengths.
+        published: the paper's numbers that have both.
+        quality: the measure on the horizontal axis.
+        dark: whether the page is dark.
     """
     figure = go.Figure()
     for refusal, good in pairs:
@@ -67,7 +67,7 @@ def refusal_against_quality(
     rows = -(-len(pairs) // LEGEND_COLUMNS)
     top = 38 + LEGEND_ROW_PIXELS * max(1, rows)
     margin = {"l": 56, "r": 16, "t": top, "b": 48}
-    palette.frame(figure, "Refusal against quality, a mark for each strength", 374 + top, dark, margin=margin)
+    palette.frame(figure, "Refusals against quality, one mark for each strength", 374 + top, dark, margin=margin)
     figure.update_yaxes(title_text="refused", range=[-0.03, 1.03], **share_axis(-0.03, 1.03, 6))
     figure.update_xaxes(title_text=_BETTER[quality.better].format(quality.panel_title()))
     reached = [value for _, good in pairs for value in good.values.tolist() if value > 0]

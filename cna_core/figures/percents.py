@@ -1,6 +1,6 @@
-"""Axes of shares and their changes as people read them, "46 %" and "−4 pp": Plotly can only say "46%".
+"""Axis ticks for shares ("46 %") and changes of shares ("−4 pp"), which Plotly cannot format, and logarithmic ticks.
 
-Pure functions of numbers; knows nothing about charts' content.
+Pure functions of numbers.
 """
 
 import math
@@ -15,12 +15,12 @@ _ROUND = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), t
 
 
 def share_axis(low: float, high: float, most: int, change: bool = False) -> dict[str, Any]:
-    """Ticks at round shares for an axis that shows `low` to `high`; they go on outside, for when it is dragged.
+    """Ticks at round shares for an axis from `low` to `high`. They continue outside it, for when it is dragged.
 
     Args:
-        low, high: what is shown at first, as shares.
-        most: how many ticks that may hold.
-        change: whether the axis shows changes of shares, in points.
+        low, high: the ends of the axis, as shares.
+        most: the most ticks between them.
+        change: whether the axis shows changes of shares, in percentage points.
 
     Returns:
         `tickvals` and `ticktext`, for `update_xaxes` or `update_yaxes`.
@@ -34,9 +34,10 @@ def share_axis(low: float, high: float, most: int, change: bool = False) -> dict
 
 
 def logarithmic_axis(low: float, high: float, most: int) -> dict[str, Any]:
-    """Ticks in full, like 1, 2, 5, 10, 20, for a logarithmic axis over positive `low` to `high`, and its range.
+    """Ticks such as 1, 2, 5, 10, 20 for a logarithmic axis from positive `low` to `high`, and its range.
 
-    Plotly's own say only the first digit of 20. The finest of some round series is taken that gives `most` or fewer.
+    Plotly's own ticks show only the first digit of 20. This takes the finest of several round series that has at most
+    `most` ticks.
 
     Returns:
         `type`, `range` (powers of ten), `tickvals` and `ticktext`, for `update_xaxes` or `update_yaxes`.

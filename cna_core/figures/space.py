@@ -1,6 +1,6 @@
-"""Two views in space: the strongest neurons by layer, index and δ, and the prompts as the circuit sees them.
+"""Two scatter charts: the strongest neurons in 3D, and the prompts by the circuit's activations (prompt space).
 
-Pure functions of data that was computed elsewhere; nothing here is decoration.
+Pure functions of arrays.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from cna_core.figures.neurons import wrapped_prompt
 from cna_core.figures.percents import percent
 
 STRONGEST = 4000
-"""Neurons drawn beside the circuit: more would only hide each other."""
+"""The number of neurons drawn besides the circuit; more would hide each other."""
 
 
 def neuron_space(
@@ -30,16 +30,16 @@ def neuron_space(
     final: float = 0.10,
     dark: bool = False,
 ) -> go.Figure:
-    """Layer, neuron and δ in three dimensions: the neurons of largest |δ| as points, the circuit as larger ones.
+    """Layer, neuron and δ in 3D: the neurons with the largest |δ| as points, the circuit's as larger points.
 
-    Traces' `meta` is "strongest", "circuit" or "final"; customdata of the points is (layer, neuron).
+    The traces' `meta` is "strongest", "circuit" or "final"; the points' customdata is (layer, neuron).
 
     Args:
-        statistics: what is known of every neuron.
+        statistics: statistics of every neuron.
         circuit: drawn as larger points.
-        strongest: how many neurons are drawn.
+        strongest: the number of other neurons drawn.
         final: the share of the layers whose first layer is marked by a gold line.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     layout = statistics.layout
     chosen = top_neurons(np.abs(statistics.delta), min(strongest, layout.total))
@@ -98,14 +98,14 @@ def prompt_space(
 ) -> go.Figure:
     """The prompts on the first two principal components of the circuit's activations, coloured by set.
 
-    Traces' `meta` is "positive" or "negative".
+    The traces' `meta` is "positive" or "negative".
 
     Args:
         projection: points, explained variance and AUC.
         is_positive: (prompts,) bool.
         prompts: shown on hover, escaped.
-        held_out: the AUC on prompts that chose neither circuit nor axis, for the title.
-        dark: for a dark page.
+        held_out: the AUC on prompts that were used neither for the circuit nor for the axis, for the title.
+        dark: whether the page is dark.
     """
     figure = go.Figure()
     texts = np.array([wrapped_prompt(prompt) for prompt in prompts], dtype=object)

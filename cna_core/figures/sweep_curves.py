@@ -1,8 +1,8 @@
-"""What the charts of a run are made of: curves with their intervals and their look, and published marks.
+"""The parts of a run's charts: curves with their intervals and style, and marks of published results.
 
-`curves_of` takes the curves out of a run. In a chart of one run a method has its colour and a twin is grey, with a dash
-that says whose it is; in a comparison a run has its colour, and the dash says which method. Which measures there are,
-and how their numbers are written, is known by `Measure` alone.
+`curves_of` extracts the curves of a run. In a chart of one run, each method has a colour, and random twins are grey
+with a dash pattern that names their method. In a comparison, each run has a colour, and the dash pattern names the
+method. `Measure` alone knows the measures and their number formats.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Look:
     Args:
         colour: "#RRGGBB".
         dash, symbol: Plotly's names.
-        strong: whether it stands out; twins do not.
+        strong: whether it stands out; random twins do not.
     """
 
     colour: str
@@ -41,14 +41,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure over strengths; every array is (n,), strengths ascending.
+    """A measure by strength; every array is (n,), strengths ascending.
 
     Args:
-        name: its direct label.
-        treatment: the method or twin.
+        name: its label.
+        treatment: the method or random twin.
         strengths: float64.
-        values, low, high: the measure and its 95 % interval.
-        run: place of its run in a comparison; None: there is one run.
+        values, low, high: the measure and the ends of its 95 % interval.
+        run: its run's position in a comparison; None in a chart of one run.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Curve:
 
     @property
     def key(self) -> str:
-        """Names its traces: "scale/0", "random-scale/0"; the number is the run's place."""
+        """The key of its traces: "scale/0", "random-scale/0"; the number is the run's position."""
         return f"{self.treatment.key}/{self.run or 0}"
 
     @property
@@ -71,7 +71,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class PublishedMark:
-    """A figure of the paper for this model: hollow, at its strength."""
+    """A result of the paper for this model, drawn as a hollow mark at its strength."""
 
     strength: float
     refusal: float
@@ -83,13 +83,13 @@ class PublishedMark:
 def curves_of(
     run: Run, field: str, fraction: float | None = None, name: str | None = None, place: int | None = None
 ) -> list[Curve]:
-    """The curves of a run for one field of its points, in the order of its methods; those without values are left out.
+    """The curves of a run for one field of its points, in the order of its methods, without empty ones.
 
     Args:
-        field: as `Measure.drawn_field` says, as a rule.
-        fraction: circuit size; None: the run's largest.
-        name: the run's, for a comparison; None: curves are named by their method alone.
-        place: the run's place in a comparison.
+        field: the field's name, usually from `Measure.drawn_field`.
+        fraction: the circuit size; None takes the run's largest.
+        name: the run's name, for a comparison; None names the curves by method only.
+        place: the run's position in a comparison.
     """
     curves = []
     for treatment in run.treatments:
@@ -103,7 +103,7 @@ def curves_of(
 
 
 def look_of(treatment: Treatment, run: int | None = None) -> Look:
-    """How the curves of a method or a twin are drawn, in a chart of one run or of the run at that place of several."""
+    """The style of a method's or twin's curves, in a chart of one run (None) or for the run at this position."""
     keys = [method.key for method in methods()]
     number = keys.index(treatment.owner) if treatment.owner in keys else len(keys)
     dash = DASHES[number % len(DASHES)]
@@ -116,13 +116,13 @@ def look_of(treatment: Treatment, run: int | None = None) -> Look:
 
 
 def colour_of(treatment: Treatment) -> str:
-    """A method's colour; grey for a random twin, and for methods that are not registered here."""
+    """A method's colour; grey for random twins and for methods that are not registered."""
     roles = {method.key: method.colour for method in methods()}
     return palette.RANDOM if treatment.is_twin else palette.METHOD_COLOURS[roles.get(treatment.method, "other")]
 
 
 def hover_words(curve: Curve, measure: type[Measure]) -> list[str]:
-    """What is said at each mark of a curve."""
+    """The hover text of each mark of a curve."""
     return [
         f"{curve.name}, strength {strength:g}: {measure.panel_title()} {measure.say(value)} "
         f"(95 %: {measure.say(low)} to {measure.say(high)})"
@@ -131,7 +131,7 @@ def hover_words(curve: Curve, measure: type[Measure]) -> list[str]:
 
 
 def published_marks(model: str) -> list[PublishedMark]:
-    """The paper's figures for a model; none for most."""
+    """The paper's results for a model; empty for most models."""
     entry = published_model(model)
     if entry is None:
         return []
@@ -151,7 +151,7 @@ def published_marks(model: str) -> list[PublishedMark]:
 
 
 def published_trace(mark: PublishedMark, x: float) -> go.Scatter:
-    """A hollow mark at `x`, on the height of its refusal rate."""
+    """A hollow mark at `x` and its refusal rate."""
     return go.Scatter(
         name="published",
         meta=f"published/{mark.treatment.key}",

@@ -1,4 +1,4 @@
-"""A measure over circuit size and strength, as a grid. Pure functions of arrays."""
+"""A measure by circuit size and strength, as a grid. Pure functions of arrays."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,13 +18,15 @@ def grid_heatmap(
     chosen: tuple[float, float] | None = None,
     dark: bool = False,
 ) -> go.Figure:
-    """A measure over circuit size and strength, its number in each cell.
+    """A measure by circuit size and strength, with its value written in each cell.
 
     Args:
-        strengths: (s,), fractions: (f,) shares of all neurons, both ascending.
+        strengths: (s,) ascending.
+        fractions: (f,) shares of all neurons, ascending.
         values: (f, s); NaN where nothing was measured.
+        measure: the measure, which formats the values.
         chosen: (strength, fraction) of the working point, framed in gold.
-        dark: for a dark page.
+        dark: whether the page is dark.
     """
     values = np.asarray(values, dtype=np.float64)
     columns = [f"{strength:g}" for strength in strengths]
@@ -51,14 +53,14 @@ def grid_heatmap(
     height = 150 + 44 * max(2, len(rows))
     title = measure.panel_title()
     title = title[0].upper() + title[1:]
-    palette.frame(figure, f"{title}, by circuit size and strength", height, dark)
+    palette.frame(figure, f"{title} by circuit size and strength", height, dark)
     figure.update_layout(margin={"l": 108})
     figure.update_xaxes(type="category", title_text="strength", showgrid=False)
     figure.update_yaxes(type="category", title={"text": "share of all neurons", "standoff": 18}, showgrid=False)
     for row, column in np.argwhere(np.isfinite(values)).tolist():
         cell = palette.colour_at(scale, (values[row, column] - low) / (high - low))
         figure.add_annotation(
-            x=column,  # places, not names: Plotly would read the name "1" as a place
+            x=column,  # positions, not names: Plotly would read the name "1" as a position
             y=row,
             text=words[row][column],
             showarrow=False,
@@ -72,7 +74,7 @@ def grid_heatmap(
 
 
 def _colour_range(values: NDArray[np.floating], measure: type[Measure]) -> tuple[float, float]:
-    """What the first and last colour stand for."""
+    """The values of the first and the last colour."""
     known = values[np.isfinite(values)]
     least, largest = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     share = measure.numbers.is_share and not measure.drawn_as_change

@@ -1,1 +1,1 @@
-"""Parts of the chat page: the stream behind it, the gate meter above it, the answers in it."""
+"""Parts of the Chat page: the background decode, the gate meter, and the answers as HTML."""

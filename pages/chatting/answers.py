@@ -1,4 +1,4 @@
-"""Messages and answers as HTML: whatever a person or a model writes is shown as text and never run."""
+"""Messages and answers as HTML. Text from a person or a model is always escaped."""
 
 from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
@@ -10,7 +10,7 @@ from pages.chatting.prose import escaped, prose_markup
 _NAMES: dict[LaneKind, str] = {
     "baseline": "Baseline",
     "steered": "Steered",
-    "random": "Random control",
+    "random": "Random twin",
     "other": "Another strength",
     "method": "Another method",
 }
@@ -23,22 +23,22 @@ def name_of(answer: Answer) -> str:
 
 
 def colour_of(answer: Answer) -> str:
-    """The lane's colour: its method's, blue for the baseline and grey for a random control."""
+    """The lane's colour: its method's colour, blue for the baseline, grey for a random twin."""
     if answer.kind == "baseline":
         return palette.BASELINE
     return palette.RANDOM if answer.kind == "random" else palette.METHOD_COLOURS[method(answer.method).colour]
 
 
 def message_markup(turn: Turn) -> str:
-    """What the person wrote; a very long message scrolls in its own box."""
+    """The user's message; a very long one scrolls in its own box."""
     return f'<div class="chat-message" data-testid="message" dir="auto">{escaped(turn.message)}</div>'
 
 
 def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> str:
-    """One lane's answer under its name, with its badge and figures; the first differing token is marked.
+    """One lane's answer with its name, badge and numbers; the first differing token is marked.
 
     Args:
-        waits_for: while it is written: what it waits for, shown until there is a token. None once it has ended.
+        waits_for: the progress line shown until the first token is there. None once the answer has ended.
     """
     parted_at = None if answer is turn.answers[0] else answer.parts_from(turn.answers[0])
     theirs = [other.parts_from(answer) for other in turn.answers[1:]]
@@ -74,10 +74,13 @@ def _text(answer: Answer, parted_at: int | None) -> str:
     pieces = list(answer.pieces)
     if parted_at is None or parted_at > len(pieces):
         return prose_markup("".join(pieces))
-    # A token that only begins a character has no text yet; the mark goes to the piece that shows it.
+    # A token that only begins a character has no text yet; mark the piece that completes it.
     place = next((n for n in range(parted_at, len(pieces)) if pieces[n]), None)
     if place is None:
-        return prose_markup("".join(pieces)) + '<span class="parting ended" title="here the other one goes on">▏</span>'
+        return (
+            prose_markup("".join(pieces))
+            + '<span class="parting ended" title="the other answer continues here">▏</span>'
+        )
     start = len("".join(pieces[:place]))
     return prose_markup("".join(pieces), (start, start + len(pieces[place])), "the first token that differs")
 
@@ -91,7 +94,7 @@ def _figures(answer: Answer, turn: Turn, ended: bool) -> str:
     if answer.tokens_per_second is not None:
         words.append(f"{answer.tokens_per_second:.1f} tokens/s")
     if answer.finish_reason == "length":
-        words.append('<span title="Settings has the longest answer">cut short</span>')
+        words.append('<span title="The maximum answer length is in Settings">length limit</span>')
     elif turn.stopped and answer.finish_reason is None:
         words.append("stopped")
     return " · ".join(words)

@@ -1,7 +1,7 @@
-"""What a message asks for: the lanes that answer it, each with its method and strength, and how tokens are chosen.
+"""A chat request: the lanes that answer a message, each with its method and strength, and the sampling settings.
 
-Everything is read from the session here, before a background thread takes over; methods are fitted there, once the
-model is held (`fitted`).
+All settings are read from the browser session here, before a background thread takes over. That thread fits the
+methods once it holds the model (`Request.decoded_lanes`).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from pages.common import findings, jobs, session
 
 THIRD_LANES: dict[str, LaneKind | None] = {
     "none": None,
-    "random control": "random",
+    "random twin": "random",
     "another strength": "other",
     "another method": "method",
 }
@@ -34,7 +34,7 @@ THIRD_LANES: dict[str, LaneKind | None] = {
 
 @dataclass
 class AskedLane:
-    """One lane of a turn: what it is told, and its answer, which says how it is steered."""
+    """One lane of a turn: the messages it reads, and its answer, which holds its method and strength."""
 
     messages: list[Message]
     answer: Answer
@@ -42,14 +42,14 @@ class AskedLane:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be decoded, and on which model.
+    """What to decode, and on which model.
 
     Args:
         lanes: the baseline first.
-        circuit: everybody's; also the one whose activity is shown.
-        contrast, activations: what methods are fitted on.
-        measure: measure activity and divergence even where that costs time. In 16 bits a row more costs nothing, so
-            there it is always measured, and can be looked at later.
+        circuit: used by every lane; its activity is shown.
+        contrast, activations: what the methods are fitted on.
+        measure: measure activity and divergence even where that takes extra time. In 16-bit formats an extra row costs
+            nothing, so they are always measured there.
     """
 
     model_name: str
@@ -65,7 +65,7 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def decoded_lanes(self, model: LoadedModel, job: jobs.Job) -> list[Lane]:
-        """The lanes as the decode takes them; methods that were not fitted before are fitted now."""
+        """The lanes for the decode; methods that were not fitted before are fitted now."""
         lanes = []
         for lane in self.lanes:
             answer = lane.answer
@@ -80,10 +80,10 @@ class Request:
 
 
 def request(message: str, circuit: Circuit, conversation: Conversation) -> Request:
-    """What the session's settings ask for.
+    """The request that the session's settings describe.
 
     Raises:
-        StrengthError: a strength is not allowed here.
+        StrengthError: a strength is above this installation's limit.
         PromptError: a sampling setting is out of range.
     """
     strength, third = meter.strength(), THIRD_LANES[setting("chat-third", "none")]
@@ -140,6 +140,6 @@ def request(message: str, circuit: Circuit, conversation: Conversation) -> Reque
 
 
 def setting(key: str, default: Any) -> Any:
-    """What a widget of the chat says, or the default where it says nothing."""
+    """The value of a widget of the Chat page, or the default if it has none."""
     value = st.session_state.get(key, default)
     return default if value is None else value

@@ -1,8 +1,8 @@
-"""The strength slider and the gate meter under it: what the slider does is seen before anything is generated.
+"""The strength slider and the gate meter: see the effect of the slider before anything is generated.
 
-The meter shows the message that stands in the input, as it is typed; with an empty input, the last message sent. It is
-asked on its own, without the conversation before it, so that it stays fast however long the conversation is. What it
-has to say instead of a curve (it is learning, the model answers somebody) stands in the curve's own place.
+The meter shows the message in the input field while it is typed, or, if the field is empty, the last message sent. It
+reads that message without the conversation before it, so it stays fast in a long conversation. If there is no curve
+(calibration is running, or the model is busy), a message takes the curve's place.
 """
 
 import html
@@ -23,7 +23,7 @@ from cna_core.limits import allowed, strength_limit
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
-from pages.chatting import learning
+from pages.chatting import calibration
 from pages.chatting.methods import chosen_method, fitted_earlier
 from pages.chatting.prefixes import prefixes_of
 from pages.common import charts, keys, session, style
@@ -49,17 +49,17 @@ def highest() -> float:
 
 @st.fragment
 def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
-    """Slider, multiplier and meter; typing and sliding redraw these alone.
+    """Slider, multiplier and meter; typing and sliding redraw only these.
 
     Args:
         last_message: shown on the meter while the input is empty.
         system: the system prompt.
-        busy: an answer is being written: the meter waits for its end.
+        busy: whether an answer is being generated; the meter waits until it is finished.
     """
     left, right = st.columns([7, 1])
     with left.container(gap=None, key="chat-dial"):
         st.slider(
-            "Strength: how far refusal is turned down",
+            "Strength of steering",
             -1.0,
             highest(),
             min(1.0, highest()),
@@ -67,7 +67,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
             key=keys.STRENGTH,
             bind="query-params",
             persist_state="session",
-            help="0 leaves the model as it is, 1 takes the circuit out, 2 inverts it, −1 doubles it.",
+            help="0: the unchanged model. 1: the circuit is ablated. 2: its activations are inverted. −1: doubled.",
         )
         st.html(_marks_markup())
         meter = st.container(gap=None)
@@ -82,21 +82,21 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
 
 
 def place_markup(words: str, share: float | None = None) -> str:
-    """The meter's place without a curve, as high as with one: nothing jumps. `share`, 0 to 1, is drawn as progress."""
+    """A message in place of the curve, of the same height. `share`, from 0 to 1, is drawn as a progress bar."""
     bar = "" if share is None else f'<i style="width: {100 * min(1.0, share):.1f}%"></i>'
     return f'<div class="meter-place" data-testid="meter-place"><span>{html.escape(words)}</span>{bar}</div>'
 
 
 def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -> None:
     if cached_openings(circuit.model) is None:
-        learning.draw(circuit, busy, place_markup)
+        calibration.draw(circuit, busy, place_markup)
         return
     if not message.strip():
-        _say("Type a message: here you see how likely its answer is to open as a refusal, at every strength.")
+        _say("Type a message to see how likely its answer is to open as a refusal, at every strength.")
         return
     curve = _known_curve(circuit, message, system)
     if curve is None and busy:
-        _say("The meter for this message comes when the answer is written.")
+        _say("The meter updates when the answer is finished.")
         return
     if curve is None:
         curve = _asked(circuit, message, system)
@@ -107,17 +107,17 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
     charts.show(
         gate_meter(strengths, curve, at, height=METER_HEIGHT, dark=style.is_dark()),
         "gate-meter",
-        f"How likely “{_plain(shown)}”, asked on its own, is to be answered with words that open this model's "
-        "refusals; nothing is generated.",
+        f"The chance that the answer to “{_plain(shown)}”, asked without the conversation, opens as this model's "
+        "refusals do. Nothing is generated.",
         data=pd.DataFrame({"strength": strengths, "refusal_chance": curve}),
     )
 
 
 def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] | None:
-    """Ask the model; None where it cannot be asked now, and the reason is drawn."""
+    """The curve from the model; None if the model cannot be used now, and then the reason is drawn."""
     name, options = session.model_name(), session.load_options()
     if name not in host.loaded():
-        _say("The model is not in memory: the meter comes after your next message has loaded it.")
+        _say("The model is not in memory. Your next message loads it; then the meter appears.")
         return None
     stop = threading.Event()
 
@@ -128,20 +128,20 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     try:
         with host.acquire(name, **options, stop=stop, progress=leave_the_queue) as model:
             openings = cached_openings(model.identity)
-            if openings is None:  # another model than the circuit's was loaded under this name
-                _say("How this model's refusals open is not known; find its gate first.")
+            if openings is None:  # a model other than the circuit's was loaded under this name
+                _say("The meter is not calibrated for this model. Find its gate first.")
                 return None
             messages, prefixes = as_messages(message, system), prefixes_of(model)
             strengths = allowed(METER_STRENGTHS)
             method = fitted_earlier(model, chosen_method(), circuit, session.contrast())
             if method is None:
-                _say("The meter for this method comes after its first answer, for which it is fitted.")
+                _say("This method is fitted with its first answer. Send a message; then the meter appears.")
                 return None
             curve = refusal_chance(
                 model, circuit, messages, strengths, openings, method=method, prefixes=prefixes, stop=stop
             )
     except StoppedError:
-        _say("The model is answering somebody else; the meter comes with your next change.")
+        _say("Another session is using the model. The meter updates with your next change.")
         return None
     except PromptError as error:
         _say(str(error))
@@ -166,7 +166,7 @@ def _curve_key(circuit: Circuit, message: str, system: str) -> tuple[str, ...]:
 
 
 def _marks_markup() -> str:
-    """The slider's scale, which is the meter's too."""
+    """The scale shared by the slider and the meter."""
     width = highest() + 1
     marks = "".join(
         f'<span style="left: {100 * (mark + 1) / width:.3f}%"><b>{f"{mark:g}".replace("-", "−")}</b> {name}</span>'
@@ -181,9 +181,9 @@ def _say(words: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text in a caption without being taken for Markdown."""
+    """Text escaped for a Markdown caption."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>$~:" else letter for letter in " ".join(text.split()))
 
 
 def _nothing() -> None:
-    """A component tells its state only where somebody listens."""
+    """A component reports its state only if a callback is given."""

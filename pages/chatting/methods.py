@@ -1,4 +1,4 @@
-"""The methods of a chat: which one is chosen, and those that are fitted to the models in memory, for all sessions."""
+"""The methods of a chat: the chosen one, and a cache of methods fitted to the models in memory, for all sessions."""
 
 import hashlib
 from typing import Any
@@ -21,7 +21,7 @@ _fitted: Recent[Intervention] = Recent(METHODS_KEPT)
 
 
 def chosen_method() -> str:
-    """The key of the steered lane's method."""
+    """The key of the steered answer's method."""
     chosen = str(st.session_state.get(keys.METHOD) or registry.DEFAULT_METHOD)
     return chosen if chosen in {method.key for method in registry.methods()} else registry.DEFAULT_METHOD
 
@@ -34,7 +34,7 @@ def fitted(
     activations: Activations | None,
     job: jobs.Job | None = None,
 ) -> Intervention:
-    """The method on this model, fitted now or earlier by any session; the caller holds the model.
+    """The method fitted to this model, now or earlier by any session. The caller holds the model.
 
     Raises:
         CircuitError: the method cannot be fitted to this circuit or model.
@@ -50,7 +50,7 @@ def fitted(
 
 
 def fitted_earlier(model: LoadedModel, key: str, circuit: Circuit, contrast: ContrastSet) -> Intervention | None:
-    """The method on this model if it needs no fitting on prompts, or was fitted before; None otherwise."""
+    """The method fitted to this model, if it was fitted before or needs no prompts; otherwise None."""
     known = _fitted.get(_place(model, key, circuit, contrast))
     if known is None and not registry.method(key).uses_prompts:
         return fitted(model, key, circuit, contrast, None)

@@ -1,4 +1,4 @@
-"""What the models in memory have read: the prefix caches that chats and the gate meter share."""
+"""The prefix caches of the models in memory, shared by chats and the gate meter."""
 
 import threading
 import weakref
@@ -11,6 +11,6 @@ _lock = threading.Lock()
 
 
 def prefixes_of(model: LoadedModel) -> PrefixCaches:
-    """What a model in memory has read, for all sessions; to be used while holding the model."""
+    """The prefix caches of a model in memory, for all sessions. Use them only while holding the model."""
     with _lock:
         return _prefixes.setdefault(model, PrefixCaches(model))

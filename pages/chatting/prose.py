@@ -1,14 +1,14 @@
-"""A text as HTML that shows every character of it and runs nothing; what Markdown means there is shown by its look.
+"""Text as HTML that shows every character and runs nothing, with Markdown highlighted.
 
-Marks stay where they are: `**bold**` is bold with its stars, code is in a box with its fence. So a text reads well, and
-still is, letter for letter, what was written.
+Markdown marks stay visible: `**bold**` is set in bold with its stars, code is set in a box with its fence. So the text
+is easy to read and still shows exactly what was written.
 """
 
 import html
 import re
 
 _VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-# Characters that turn the direction of what follows could make a page say something that was not written.
+# Characters that change the writing direction could make a page show something that was not written.
 _VISIBLE |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
 
 _PARTS = re.compile(
@@ -20,16 +20,16 @@ _PARTS = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Text as HTML that shows it and nothing else; control characters become visible signs."""
+    """Text escaped for HTML; control characters become visible symbols."""
     return html.escape(text.translate(_VISIBLE), quote=True)
 
 
 def prose_markup(text: str, marked: tuple[int, int] | None = None, title: str = "") -> str:
-    """A text as HTML.
+    """Text as HTML.
 
     Args:
-        marked: first character and the one behind the last of what is marked; None: nothing is.
-        title: shown while the pointer rests on the mark.
+        marked: start and end (exclusive) of the marked characters; None marks nothing.
+        title: the mark's tooltip.
     """
     parts, at = [], 0
     for found in _PARTS.finditer(text):
@@ -42,7 +42,7 @@ def prose_markup(text: str, marked: tuple[int, int] | None = None, title: str = 
 
 
 def _marked(text: str, start: int, end: int, marked: tuple[int, int] | None, title: str) -> str:
-    """The characters from `start` to `end`, those of the mark in a <mark>."""
+    """The characters from `start` to `end`, with the marked ones in a <mark> element."""
     first, last = (min(max(place, start), end) for place in marked or (end, end))
     before, inside, after = (escaped(text[a:b]) for a, b in ((start, first), (first, last), (last, end)))
     mark = f'<mark class="parting" title="{escaped(title)}">{inside}</mark>' if inside else ""

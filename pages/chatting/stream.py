@@ -1,8 +1,7 @@
-"""The decode behind a turn of the chat: a background job that lives as long as its browser session does.
+"""The decode of a chat turn: a background job that lives as long as its browser session.
 
-A script that is rerun (a slider moves, another page opens) leaves its thread in the middle; here the decode goes on,
-and whatever run comes next looks again. When the session has gone, because the tab was closed, it ends and the model is
-free.
+A rerun (a slider moves, another page opens) interrupts the page's script, but not the decode; the next run shows its
+state. When the session ends, because the tab was closed, the decode stops and frees the model.
 """
 
 import contextlib
@@ -21,11 +20,11 @@ from pages.chatting.prefixes import prefixes_of
 from pages.common import jobs
 
 PATIENCE_SECONDS = 2.0
-"""How long an answer is written on when its page has gone."""
+"""How long an answer continues after its page has disconnected."""
 
 
 def start(turn: Turn, request: Request) -> jobs.Job:
-    """Begin to write the turn's answers; the turn knows how it ended before the job is seen finished."""
+    """Start generating the turn's answers. The turn's outcome is set before the job counts as finished."""
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}

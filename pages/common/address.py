@@ -1,4 +1,4 @@
-"""The address of the page: what no widget is bound to is taken from it once, and written to it; and the open neuron."""
+"""The page's address: reads and writes the choices that no widget is bound to, and holds the selected neuron."""
 
 import streamlit as st
 
@@ -18,7 +18,7 @@ def select_neuron(layer: int, neuron: int) -> None:
 
 
 def restore() -> None:
-    """Once in a session: take from the address what no widget is bound to. What does not fit is ignored."""
+    """Read from the address, once in a session, what no widget is bound to. Invalid values are ignored."""
     if st.session_state.get(keys.RESTORED):
         return
     st.session_state[keys.RESTORED] = True
@@ -32,13 +32,13 @@ def restore() -> None:
             st.toast(str(error))
     if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1" and findings.finding() is None:
         try:
-            findings.start()  # recorded before: the model loads and the activations come from the cache
+            findings.start()  # usually recorded before: then only the model loads and activations come from the cache
         except PromptError as error:
             st.toast(str(error))
 
 
 def write() -> None:
-    """Keep the address such that opening it elsewhere restores this view."""
+    """Write the address, so that opening it elsewhere restores this view."""
     selected, prompts = selected_neuron(), st.session_state.get(keys.PROMPTS)
     for name, value in {
         keys.MODEL: session.model_name(),

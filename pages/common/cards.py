@@ -1,4 +1,4 @@
-"""A row of figures, each with what it is held against: the first thing that a page says."""
+"""A row of cards at the top of a page: each shows a number and its control or interval."""
 
 import html
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import NamedTuple
 import streamlit as st
 
 LONG = 10
-"""Characters of a figure that would not fit on its line at full size."""
+"""Values of at least this many characters are set smaller, to fit on one line."""
 
 
 class Card(NamedTuple):
-    """One figure.
+    """One number.
 
     Args:
-        label: what it is.
-        value: the figure as it is read.
-        note: its control or uncertainty, in small print.
-        help: more, shown while the pointer rests on the card.
+        label: its name.
+        value: the number, formatted.
+        note: its control or interval, in small print.
+        help: the card's tooltip.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Card(NamedTuple):
 
 
 def row(cards: Sequence[Card]) -> None:
-    """Draw cards side by side; they wrap where the page is narrow. Everything in them is shown as text."""
+    """Draw cards side by side; they wrap on a narrow page. Their contents are shown as plain text."""
     st.html(f'<div class="cards">{"".join(map(_markup, cards))}</div>')
 
 

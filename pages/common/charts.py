@@ -1,4 +1,4 @@
-"""One way to show a chart: the figure, one line on how to read it, and its data to take away."""
+"""Draw a chart: the figure, one line on how to read it, and downloads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,14 @@ def show(
     file_name: str | None = None,
     data_name: str = "Data (CSV)",
 ) -> None:
-    """Draw `figure` with its reading line and downloads.
+    """Draw `figure` with its line on how to read it and its downloads.
 
     Args:
         key: the chart's widget key; a click's selection is at `st.session_state[key]`.
         how_to_read: one sentence, drawn in grey under the chart.
-        data: what the chart draws, for the CSV download; a callable is asked only on download.
-        data_name: what the CSV download is called.
-        on_select: called after a click on a mark. Store the pick there: a redrawn chart forgets its selection.
+        data: the chart's data for the CSV download; a callable is called only on download.
+        data_name: the label of the CSV download.
+        on_select: called after a click on a mark. Store the selection there: a redrawn chart forgets it.
     """
     name = file_name or key
     selection: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
@@ -40,7 +40,7 @@ def show(
     )
     words, take = st.columns([14, 1], vertical_alignment="top")
     words.caption(f"**How to read this.** {how_to_read}")
-    with take.popover("", icon=":material/download:", help="Take this chart away", type="tertiary"):
+    with take.popover("", icon=":material/download:", help="Download this chart", type="tertiary"):
         _offer_downloads(figure, key, name, data, data_name)
 
 
@@ -52,9 +52,9 @@ def _offer_downloads(
     data_name: str,
 ) -> None:
     before = _camera_format()
-    control = f"{key}-camera-{before}"  # named by what it shows, so that a choice at one chart shows at all
+    control = f"{key}-camera-{before}"  # the key names the format, so that a choice at one chart shows at all charts
     st.segmented_control(
-        "The camera on the chart saves",
+        "The chart's camera button saves",
         ["svg", "png"],
         default=before,
         required=True,
@@ -63,7 +63,7 @@ def _offer_downloads(
         on_change=lambda: st.session_state.update({keys.CAMERA_FORMAT: st.session_state[control]}),
     )
     st.download_button(
-        "Chart as a page (HTML)",
+        "Chart (HTML)",
         lambda: figure.to_html(),
         f"{name}.html",
         "text/html",

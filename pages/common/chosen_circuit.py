@@ -1,4 +1,4 @@
-"""The circuit that this session looks at: opened from a file or the library, else selected from the activations."""
+"""The session's circuit: opened from a file or from the saved circuits, or else selected from the activations."""
 
 import streamlit as st
 
@@ -8,7 +8,7 @@ from pages.common import findings, keys
 
 
 def settings() -> CircuitSettings:
-    """How the sidebar says a circuit is to be selected."""
+    """The sidebar's settings for selecting a circuit."""
     state = st.session_state
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,
@@ -20,21 +20,21 @@ def settings() -> CircuitSettings:
 
 
 def opened() -> Circuit | None:
-    """The circuit opened from a file or the library, if one is; it stands in front of the selected one."""
+    """The circuit opened from a file or from the saved circuits, or None. It takes precedence over the selected one."""
     return st.session_state.get(keys.OPENED_CIRCUIT)
 
 
 def open_circuit(circuit: Circuit | None, name: str | None = None) -> None:
-    """Put a circuit from a file or the library (then with its name) in front, or (None) go back to the selected one."""
+    """Show a circuit from a file, or a saved one with its name; None goes back to the selected circuit."""
     st.session_state[keys.OPENED_CIRCUIT] = circuit
     st.session_state[keys.OPENED_CIRCUIT_NAME] = name
 
 
 def from_upload(content: bytes, name: str) -> Circuit:
-    """The circuit in an uploaded file; a neural-steering file is taken to belong to the model whose gate was found.
+    """The circuit in an uploaded file. A neural-steering file is assumed to belong to the model whose gate was found.
 
     Raises:
-        CircuitError: the file is not a circuit, or belongs to another model than the one whose gate was found.
+        CircuitError: the file is not a circuit, or belongs to a model other than the one whose gate was found.
     """
     recorded = findings.activations()
     identity = recorded.model if recorded else None

@@ -1,6 +1,6 @@
-"""What pressing *Find the gate* gives: activations of the chosen model on the chosen prompts.
+"""The result of *Find the gate*: activations of the chosen model on the chosen prompts.
 
-They are shared by the process, as they are never changed: sessions with the same choices find the same.
+Results are never changed, so all sessions of the process share them: the same choices give the same result.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ FINDINGS_KEPT = 6
 
 @dataclass(frozen=True)
 class Finding:
-    """What pressing *Find the gate* gave: activations of one model on one contrast set.
+    """The result of *Find the gate*: activations of one model on one contrast set.
 
     Args:
-        activations: what was recorded.
-        seconds: how long recording took; None where it was done earlier and only read again.
-        note: what the page has to say of it.
+        activations: the recorded activations.
+        seconds: how long recording took; None if it was done earlier and only read from the cache.
+        note: a remark that the page shows.
     """
 
     activations: Activations
@@ -43,13 +43,13 @@ class Finding:
 
     @property
     def when(self) -> str:
-        """ "in 38 s", or "earlier" where it was only read again."""
+        """ "in 38 s", or "earlier" if it was read from the cache."""
         return "earlier" if self.seconds is None else f"in {duration_in_words(self.seconds)}"
 
 
 @dataclass(frozen=True)
 class Preview:
-    """δ while prompts go through: `delta` is (neurons,) float32, or None before the first batch."""
+    """δ while prompts are being recorded: `delta` is (neurons,) float32, or None before the first batch."""
 
     layout: NeuronLayout
     delta: NDArray[np.float32] | None
@@ -62,7 +62,7 @@ def _findings() -> Recent[Finding]:
 
 
 def finding_key() -> str:
-    """Names the finding of the present choices, and the job that makes it."""
+    """The key of the current choices' finding, and of the job that records it."""
     said = json.dumps(
         [session.model_name(), session.load_options(), session.contrast().sha256, session.only_triggered()],
         sort_keys=True,
@@ -72,18 +72,18 @@ def finding_key() -> str:
 
 
 def finding() -> Finding | None:
-    """The finding of the present choices, or None while there is none."""
+    """The finding of the current choices, or None if there is none yet."""
     return _findings().get(finding_key())
 
 
 def activations() -> Activations | None:
-    """Activations of the chosen model on the chosen contrast set, or None while they are not recorded."""
+    """Activations of the chosen model on the chosen contrast set, or None if they are not recorded yet."""
     found = finding()
     return found.activations if found else None
 
 
 def start() -> None:
-    """Start recording activations for the present choices in the background, or join it where it already runs."""
+    """Start recording activations for the current choices in the background, or join it if it is running."""
     key, name, options, prompts = finding_key(), session.model_name(), session.load_options(), session.contrast()
     leave_others_out, findings = session.only_triggered(), _findings()
 
@@ -106,7 +106,7 @@ def start() -> None:
             if leave_others_out:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at if now.is_set() else None
-            note = None if loaded.has_chat_template else "This model has no chat template: prompts go in as plain text."
+            note = None if loaded.has_chat_template else "This model has no chat template, so it reads prompts as text."
         findings.put(key, Finding(recorded, seconds, note))
 
     jobs.start(key, "Finding the gate", work)

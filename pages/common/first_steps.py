@@ -1,4 +1,4 @@
-"""What a page shows before there is a finding: the work under way, or the button for it and what will happen."""
+"""What a page shows before the gate is found: the progress of finding it, or the button that starts it."""
 
 from collections.abc import Callable
 
@@ -13,12 +13,12 @@ from pages.common.cards import Card
 
 
 def under_way() -> jobs.Job | None:
-    """The job that finds the gate for the present choices, until it has ended or stopped."""
+    """The job that finds the gate for the current choices, while it runs."""
     return jobs.running(findings.finding_key())
 
 
 def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
-    """The finding's progress while it runs, `draw` drawing its preview; else how it ended, and the button for it."""
+    """Draw the job's progress, with `draw` for its preview, or else the last outcome and the button to start it."""
     job = under_way()
     if job is not None:
         jobs.watch(job.key, draw)
@@ -36,23 +36,23 @@ def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
 
 
 def time_it_takes(name: str) -> str:
-    """How long the chosen model takes, and what it fetches first, in one sentence."""
+    """How long the chosen model takes, and what is downloaded first, in one sentence."""
     entry = catalog().get(name)
     if is_ready(name):
-        return "About 10 s for a small model on a laptop; recorded once, and kept."
+        return "Takes about 10 s for a small model on a laptop. The result is saved."
     if entry is not None and entry.embedded is not None:
         size = size_in_words(entry.embedded.size_bytes)
-        return f"The first time its file is fetched ({size}) and converted; the prompts then take about 10 s."
-    return "The first time its files come from the Hub; then the prompts go through."
+        return f"The first time, the model is downloaded ({size}) and converted. The prompts then take about 10 s."
+    return "The first time, the model is downloaded from the Hub. Then the prompts run."
 
 
 def steps(name: str, contrast: ContrastSet) -> list[Card]:
     """The three steps from prompts to a circuit, as cards."""
     prompts = f"{len(contrast.positive.prompts)} + {len(contrast.negative.prompts)} prompts"
     return [
-        Card("1 · Record", prompts, "refused ones, and matched ones that are not"),
-        Card("2 · Compare", _neurons(catalog().get(name)), "each one's mean on the two sets: the difference is δ"),
-        Card("3 · Hold against chance", "Shuffled labels", "the same selection, beside every figure"),
+        Card("1 · Record", prompts, "refused prompts and matched benign ones"),
+        Card("2 · Select", _neurons(catalog().get(name)), "ranked by δ, the difference of their means on the two sets"),
+        Card("3 · Compare with chance", "Shuffled labels", "the same selection after shuffling the prompts' labels"),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Background work of the pages: threads that write plain records, and a fragment that draws them.
+"""Background jobs of the pages: threads that write their state to plain objects, and a fragment that draws it.
 
-The threads call no Streamlit. Jobs are process-wide and named by what they compute, so two sessions that ask for the
-same thing wait for one computation, and a reloaded page finds its job again. Errors of all jobs are caught here.
+The threads do not call Streamlit. Jobs belong to the process and are keyed by what they compute, so two sessions that
+ask for the same thing share one job, and a reloaded page finds its job again. Errors of all jobs are caught here.
 """
 
 import threading
@@ -17,24 +17,24 @@ from cna_core.progress_words import progress_in_words
 from pages.common.watching import Watched, this_session
 
 PATIENCE_SECONDS = 60.0
-"""How long a job goes on after the last page that watched it has gone; a reload comes back sooner."""
+"""How long a job continues after the last page that watched it has disconnected. A reload reconnects sooner."""
 FINISHED_KEPT = 64
-"""How many finished jobs are kept, to tell how they ended."""
+"""How many finished jobs are kept, so that pages can show how they ended."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One piece of background work: how far it is, and how it ended. Its thread writes, pages read.
+    """A background job: its progress and its outcome. The job's thread writes it, pages read it.
 
     Args:
-        key: what it computes; one job of a key runs at a time.
-        title: what it is called on a page.
-        stop: set to stop it; the work checks it.
+        key: identifies what it computes; only one job with a key runs at a time.
+        title: its name on a page.
+        stop: set this to stop it; the work checks it.
         latest: the last progress it reported.
-        preview: what there is to see before it ends.
+        preview: an intermediate result for a page to show.
         result: what the work returned.
         error: why it failed, in one sentence.
-        stopped: it ended because it was stopped.
+        stopped: whether it ended because it was stopped.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.progress: Report = with_seconds_left(self._keep)
-        """What to hand to the library."""
+        """The progress callback to pass to the library."""
         self._ended = threading.Event()
 
     def _keep(self, progress: Progress) -> None:
@@ -64,15 +64,15 @@ class Job:
 
     @property
     def line(self) -> str:
-        """What is being done, how far, and how long it will take."""
+        """The progress line: the stage, how much is done, and the time left."""
         return progress_in_words(Progress(Stage.STOPPING) if self.stop.is_set() else self.latest)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it has ended; False where it has not by then."""
+        """Wait until the job has ended; returns False if it has not ended within `seconds`."""
         return self._ended.wait(seconds)
 
     def run(self, work: Callable[["Job"], Any], ended: Callable[["Job"], None]) -> None:
-        """Do the work; whatever happens is noted here, and `ended` is called before anyone sees the job finished."""
+        """Run the work and store its outcome; `ended` is called before the job counts as finished."""
         try:
             self.result = work(self)
         except StoppedError:
@@ -81,7 +81,7 @@ class Job:
             self.error = str(error)
         except Exception as error:  # the thread's outermost frame: show it on the page, keep the traceback in the log
             name = type(error).__name__
-            self.error = f"Something went wrong that should not ({name}: {error}); the log has the details."
+            self.error = f"Unexpected error ({name}: {error}). The log has the details; please report it."
             raise
         finally:
             ended(self)
@@ -93,7 +93,7 @@ def _nothing_more(_job: Job) -> None:
 
 
 class Registry:
-    """Every running job of this process by key, and the last finished ones; a new job replaces a finished one."""
+    """The running jobs of this process by key, and the latest finished ones. A new job replaces a finished one."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
@@ -114,12 +114,12 @@ class Registry:
         patience_seconds: float = PATIENCE_SECONDS,
         ended: Callable[[Job], None] = _nothing_more,
     ) -> Job:
-        """Start `work(job)` in a thread unless the same job runs already; `work`'s value becomes `job.result`.
+        """Start `work(job)` in a thread, or join a job with the same key. `work`'s return value becomes `job.result`.
 
         Args:
             session: the id of the session that asks for it.
-            patience_seconds: how long it goes on when no page watches it any more.
-            ended: called by the thread with the ended job, before anyone sees it finished.
+            patience_seconds: how long it continues when no page watches it any more.
+            ended: called by the thread with the ended job, before the job counts as finished.
         """
         with self._lock:
             running = self._jobs.get(key)
@@ -127,7 +127,7 @@ class Registry:
                 running.stop.ask(session)
                 return running
             job = Job(key, title, Watched(session, patience_seconds))
-            self._jobs.pop(key, None)  # so that the new one is the youngest
+            self._jobs.pop(key, None)  # so that the new job comes last in the dictionary
             self._jobs[key] = job
             finished = [old for old in self._jobs.values() if old.finished]
             for old in finished[: max(0, len(finished) - FINISHED_KEPT)]:
@@ -160,17 +160,17 @@ def get(key: str) -> Job | None:
 
 
 def running(key: str) -> Job | None:
-    """The job with this key while it runs, else None."""
+    """The job with this key if it is running, else None."""
     job = get(key)
     return job if job is not None and not job.finished else None
 
 
 def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: float = 0.5) -> None:
-    """Draw a running job: progress line, bar and Stop, redrawn alone until it ends, then the page once.
+    """Draw a running job: its progress line, bar and Stop button. Redraws only these, and the page once at the end.
 
     Args:
         key: the job's key.
-        draw: draws the job's preview under the bar, if there is something to see before it ends.
+        draw: draws the job's preview under the bar.
     """
 
     @st.fragment(run_every=every_seconds)
@@ -187,7 +187,7 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
             key=f"stop-{key}",
             icon=":material/stop:",
             disabled=left or job.stop.is_set(),
-            help="Another session waits for this too, so it goes on." if left else None,
+            help="Another session is waiting for this too, so it continues." if left else None,
             on_click=job.stop.leave,
             args=(here,),
         )
@@ -198,10 +198,10 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
 
 
 def tell_outcome(job: Job | None) -> None:
-    """Say in one line that a job ended with an error or was stopped, to the sessions that watched it."""
+    """Show in one line that a job failed or was stopped, to the sessions that watched it."""
     if job is None or not job.finished or not job.stop.knows(this_session()):
         return
     if job.error:
         st.error(job.error, icon=":material/error:")
     elif job.stopped:
-        st.info(f"{job.title}: stopped. Finished work is saved; start again to go on.", icon=":material/pause:")
+        st.info(f"{job.title}: stopped. Finished work is saved. Start it again to resume.", icon=":material/pause:")

@@ -1,7 +1,7 @@
-"""Names in the session's state and in the address that more than one place uses, each written once.
+"""Keys of the session state and of the page's address that are used in more than one place.
 
-Widgets keep their value under their key; a name that only its own widget needs stands at the widget. A leading
-underscore marks what no widget holds.
+A widget stores its value under its key. A key that only its own widget needs is written at the widget. A leading
+underscore marks keys that belong to no widget.
 """
 
 # --- the sidebar: widgets, and in the address under the same name ---
@@ -25,7 +25,7 @@ OPENED_CIRCUIT = "opened_circuit"
 OPENED_CIRCUIT_NAME = "opened_circuit_name"
 SELECTED_NEURON = "selected_neuron"
 SELECTED_CIRCUIT = "_circuit"
-"""The circuit that was selected last, and what it was selected from: (key, circuit)."""
+"""The circuit selected last, and a key of what it was selected from: (key, circuit)."""
 RESTORED = "_restored"
 DRAWN_AS_FOUND = "_drawn_as_found"
 PROMPTS_REFUSED = "_prompts_refused"
@@ -51,10 +51,10 @@ CAMERA_FORMAT = "camera_format"
 STRENGTH = "strength"
 """The slider; in the address too."""
 METHOD = "method"
-"""Of the steered lane; in the address too."""
+"""The steered answer's method; in the address too."""
 METER_CURVES = "meter_curves"
-LEARNING_JOB = "openings-learning"
-LEARNING_PAUSED = "openings-paused"
+CALIBRATION_JOB = "openings-calibration"
+CALIBRATION_PAUSED = "openings-paused"
 
 # --- Evaluate and Compare ---
 

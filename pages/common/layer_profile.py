@@ -1,6 +1,6 @@
-"""The layer profile: which layers' neurons change the refusal chance, measured once and shown on Gate and Evaluate.
+"""The layer profile: how much ablating each layer's neurons changes the chance of a refusal; on Gate and Evaluate.
 
-It is measured in the background and shared by the process: both pages, and all sessions, see one result.
+It is measured in the background once and shared by both pages and all sessions of the process.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pages.common import jobs, session
 from pages.common.recent import Recent
 
 PROMPTS = 24
-"""Harmful evaluation prompts that are asked, evenly spread over the built-in ones."""
+"""The number of harmful evaluation prompts used, spread evenly over the built-in ones."""
 PROFILES_KEPT = 32
 DRAW_SECONDS = 1.5
 
@@ -28,16 +28,16 @@ def _profiles() -> Recent[CausalProfile]:
 
 
 def known(circuit: Circuit) -> CausalProfile | None:
-    """The profile of this circuit, finished or as far as it is; None before the first prompt."""
+    """The profile of this circuit, complete or so far; None before the first prompt."""
     job = jobs.get(_key(circuit))
     return _profiles().get(_key(circuit)) or (job.preview if job is not None else None)
 
 
 def offer(circuit: Circuit, draw: Callable[[CausalProfile], None] | None = None) -> None:
-    """The measurement's progress while it runs, else how it ended, and the button for it until all is known.
+    """Draw the measurement's progress while it runs; otherwise its outcome, and the button until it is complete.
 
     Args:
-        draw: draws the profile as far as it is known, below.
+        draw: draws the profile so far, below.
     """
     key = _key(circuit)
 
@@ -63,13 +63,13 @@ def _button(circuit: Circuit) -> None:
         on_click=start,
         args=(circuit,),
         help=f"Ablates the circuit's neurons one layer at a time on {PROMPTS} harmful prompts that were not used to "
-        "find it, beside random neurons of the same layer, and reads the refusal chance off the first token. The first "
-        "time, it also learns how this model's refusals open. Takes some minutes on a laptop.",
+        "find it, and random neurons of the same layer for comparison. Reads the chance of a refusal from the first "
+        "token. The first time, it also calibrates the gate meter. Takes a few minutes on a laptop.",
     )
 
 
 def start(circuit: Circuit) -> None:
-    """Measure it in the background, or join where it is measured."""
+    """Measure it in the background, or join a measurement that is running."""
     key, name, options, profiles = _key(circuit), session.model_name(), session.load_options(), _profiles()
 
     def work(job: jobs.Job) -> None:

@@ -1,4 +1,4 @@
-"""Contrast sets that were pasted or uploaded: kept in the cache folder under a name that an address can hold."""
+"""Contrast sets pasted or uploaded by users, saved in the cache folder under a name that an address can hold."""
 
 import json
 
@@ -10,7 +10,7 @@ PREFIX = "own"
 
 
 def keep(positive: PromptSet, negative: PromptSet) -> str:
-    """Keep a pasted or uploaded contrast set in the cache folder; its name, for the address, comes back.
+    """Save a pasted or uploaded contrast set in the cache folder, and return its name.
 
     Raises:
         PromptError: the two sets do not make a contrast set.
@@ -24,7 +24,7 @@ def keep(positive: PromptSet, negative: PromptSet) -> str:
 
 
 def names() -> list[str]:
-    """Names of the contrast sets that were brought to this machine, newest first."""
+    """Names of the users' contrast sets on this machine, newest first."""
     files = sorted(cache_folder("prompts").glob(f"{PREFIX}-*.json"), key=lambda file: -file.stat().st_mtime)
     return [file.stem for file in files]
 
@@ -33,11 +33,11 @@ def contrast(name: str) -> ContrastSet:
     """The contrast set with this name.
 
     Raises:
-        PromptError: it is not there (any more).
+        PromptError: it is not on this machine.
     """
     if name not in names():
         raise PromptError(
-            "The prompts of this link are not on this machine; choose the built-in ones or upload them again."
+            "The prompts of this link are not on this machine. Choose the built-in prompts or upload them again."
         )
     kept = json.loads((cache_folder("prompts") / f"{name}.json").read_text(encoding="utf-8"))
     positive, negative = (PromptSet(f"own {side}", tuple(kept[side])) for side in ("positive", "negative"))

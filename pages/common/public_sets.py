@@ -1,4 +1,4 @@
-"""Choosing between the built-in prompts and public sets: one widget, with the license of what is chosen below it."""
+"""A widget that chooses between the built-in prompts and public sets, with the license of the chosen set below it."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ BUILT_IN = "built-in"
 
 
 def choose(place: Any, label: str, role: Role, builtin: str, key: str) -> PromptSet:
-    """Draw the choice of a prompt set in `place`, with the license of a public one below it.
+    """Draw the choice of a prompt set in `place`, with the license of a public set below it.
 
     Args:
         role: which public sets are offered.
-        builtin: the built-in set of this role.
-        key: of the widget, kept for the session.
+        builtin: the name of the built-in set for this role.
+        key: the widget's key.
 
     Raises:
-        PromptError: the chosen set is not here and cannot be fetched.
-        StoppedError: fetching was stopped.
+        PromptError: the chosen set is not on this machine and cannot be downloaded.
+        StoppedError: the download was stopped.
     """
     known = {each.id: each.title for each in sets_of(role)}
     chosen = place.selectbox(
         label,
         [BUILT_IN, *known],
         key=key,
-        format_func=lambda name: known.get(name, "built-in: written for this project"),
+        format_func=lambda name: known.get(name, "built-in (written for this project)"),
         persist_state="session",
     )
     if chosen == BUILT_IN:
@@ -39,23 +39,23 @@ def choose(place: Any, label: str, role: Role, builtin: str, key: str) -> Prompt
 
 
 def fetched(name: str) -> PromptSet:
-    """A public set; while it is fetched the page says so. Errors as in `choose`."""
+    """A public set; the page shows a spinner while it is downloaded. Raises as `choose` does."""
     if is_public_here(name):
         return PromptSet.public(name)
-    with st.spinner(f"Fetching {public_set(name).title} …"):
+    with st.spinner(f"Downloading {public_set(name).title} …"):
         return PromptSet.public(name)
 
 
 def contrast_titles() -> dict[str, str]:
-    """The ready-made public contrast sets: what an address and the session call them → their titles."""
+    """The ready-made public contrast sets: their keys in the address and the session → their titles."""
     return {f"{PREFIX}{name}": known.title for name, known in public_contrasts().items()}
 
 
 def show_contrast(name: str) -> None:
-    """Fetch a public contrast set where it is not here, and show its licenses and origins.
+    """Download a public contrast set if needed, and show its licenses and sources.
 
     Raises:
-        PromptError: a side is not here and cannot be fetched.
+        PromptError: one of its two sets is not on this machine and cannot be downloaded.
     """
     known = public_contrast(name)
     sides = [known.positive, known.negative]

@@ -1,4 +1,4 @@
-"""The values used most recently, by key: bounded, and safe to share between threads and sessions."""
+"""A bounded cache of the most recently used values, safe to share between threads and sessions."""
 
 import threading
 from collections import OrderedDict
@@ -8,10 +8,10 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """Keeps the values that were put or asked for last; the one not asked for longest goes when there are too many.
+    """A least-recently-used cache.
 
     Args:
-        limit: how many are kept.
+        limit: the number of values it holds.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,7 +27,7 @@ class Recent(Generic[Value]):
             return self._values.get(key)
 
     def put(self, key: object, value: Value) -> None:
-        """Keep a value, in place of the key's earlier one."""
+        """Store a value under a key, replacing an earlier one."""
         with self._lock:
             self._values[key] = value
             self._values.move_to_end(key)

@@ -1,7 +1,7 @@
-"""What this browser session has chosen in the sidebar: the model and how it is loaded, and the prompts.
+"""The choices of this browser session: the model, how it is loaded, and the prompts.
 
-The choices live in the sidebar's widgets, which are bound to the address: a shared link restores them. Everything else
-is looked up from them, so nothing has to be kept in step.
+They are stored in the sidebar's widgets, which are bound to the address, so a shared link restores them. Everything
+else is derived from them.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def model_name() -> str:
 
 
 def load_options() -> dict[str, Any]:
-    """How the chosen model is to be loaded, as keyword arguments of `load_model`."""
+    """The options for loading the chosen model, as keyword arguments of `load_model`."""
     quantization = st.session_state.get(keys.QUANTIZATION, "none")
     return {
         "dtype": st.session_state.get(keys.DTYPE, "auto"),
@@ -31,7 +31,7 @@ def load_options() -> dict[str, Any]:
 
 
 def only_triggered() -> bool:
-    """Whether prompts are left out that do not do what their set says."""
+    """Whether to leave out positive prompts that the model answers, and negative ones that it refuses."""
     return bool(st.session_state.get(keys.TRIGGERED, False))
 
 
@@ -39,7 +39,7 @@ def contrast() -> ContrastSet:
     """The chosen contrast set.
 
     Raises:
-        PromptError: the session's own prompts are not there (any more), or a public set cannot be fetched.
+        PromptError: the user's own prompts are not on this machine, or a public set cannot be downloaded.
     """
     chosen = str(st.session_state.get(keys.PROMPTS, BUILT_IN))
     if chosen.startswith(PREFIX):

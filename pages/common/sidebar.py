@@ -1,6 +1,6 @@
-"""The sidebar of every page: which model, which prompts, the one primary button, and how the circuit is cut.
+"""The sidebar of every page: the model, the prompts, the button that finds the gate, and the circuit's settings.
 
-Its widgets are bound to the address, so a link or a reload restores what was chosen.
+Its widgets are bound to the address, so a link or a reload restores the choices.
 """
 
 from typing import Any
@@ -18,17 +18,17 @@ from cna_core.prompts.sets import PromptSet
 from pages.common import address, chosen_circuit, findings, jobs, keys, own_prompts, public_sets, session
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
-"""Circuit sizes that the slider offers, in per cent of all neurons."""
+"""Circuit sizes that the slider offers, in percent of all neurons."""
 
 
 def draw() -> None:
-    """Draw the sidebar; what is chosen in it is read through `session`."""
+    """Draw the sidebar. Read its choices through `session`."""
     with st.sidebar:
         _model()
         problem = _prompts()
     if problem is not None:
         st.error(problem, icon=":material/error:")
-        st.stop()  # without prompts there is nothing to find or to show
+        st.stop()  # without prompts there is nothing to show
     with st.sidebar:
         address.restore()
         _find()
@@ -39,18 +39,18 @@ def draw() -> None:
 
 
 def catch_up() -> None:
-    """Draw again if the gate was found after the sidebar was drawn, while the page was."""
+    """Rerun if the gate was found after the sidebar was drawn, while the page was being drawn."""
     if findings.finding() is not None and not st.session_state.get(keys.DRAWN_AS_FOUND):
         st.rerun()
 
 
 def _model() -> None:
-    """Bound to the address by hand: `bind` would put the title there that is shown, where links hold the id."""
+    """The model's widget, bound to the address by hand: `bind` would write the title there, and links need the id."""
     entries = catalog()
     chosen = st.session_state.setdefault(keys.MODEL, st.query_params.get(keys.MODEL) or DEFAULT_MODEL)
     options = list(entries)
     if chosen not in entries:
-        options.append(chosen)  # a Hub id, folder or file: typed here, or brought by a link
+        options.append(chosen)  # a Hub id, folder or file, typed here or given by a link
     st.selectbox(
         "Model",
         options,
@@ -58,14 +58,14 @@ def _model() -> None:
         format_func=_short_title,
         accept_new_options=True,
         persist_state="session",
-        help="From the catalog, or type a Hub id, a folder, or a .gguf file.",
+        help="Choose a model of the catalog, or type a Hub id, a folder or a .gguf file.",
     )
     entry = entries.get(session.model_name())
-    st.caption(_facts(entry) if entry else "Not in the catalog: it is looked for as a folder, a file, or on the Hub.")
+    st.caption(_facts(entry) if entry else "Not in the catalog: read as a folder, a file or a Hub id.")
 
 
 def _short_title(name: str) -> str:
-    """A model's title without the word that most of them end in; base models say that they are."""
+    """A model's title without "Instruct"; base models are marked "(base)"."""
     entry = catalog().get(name)
     if entry is None:
         return name
@@ -81,7 +81,7 @@ def _facts(entry: CatalogEntry) -> str:
 
 
 def _prompts() -> str | None:
-    """Draw the choice of prompts, bound to the address by hand like the model; what is wrong with it, or None."""
+    """The prompts' widget, bound to the address by hand like the model's. Returns an error message, or None."""
     public = public_sets.contrast_titles()
     options = [session.BUILT_IN, *public, *own_prompts.names()]
     chosen = st.session_state.setdefault(keys.PROMPTS, st.query_params.get(keys.PROMPTS) or session.BUILT_IN)
@@ -93,7 +93,8 @@ def _prompts() -> str | None:
         key=keys.PROMPTS,
         format_func=lambda name: public.get(name, name),
         persist_state="session",
-        help="What δ is measured on: positive prompts, which the model refuses, against matched negative ones.",
+        help="δ is measured on these: positive prompts, which the model refuses, and matched negative ones, which it "
+        "answers.",
     )
     problem = None
     try:
@@ -103,27 +104,26 @@ def _prompts() -> str | None:
     except CnaError as error:
         problem = str(error)
     st.checkbox(
-        "Only prompts that trigger",
+        "Only prompts that behave as labelled",
         key=keys.TRIGGERED,
         bind="query-params",
-        help="Leaves out positive prompts that this model answers and negative ones that it refuses: they dilute δ. "
-        "Takes a minute more the first time.",
+        help="Leaves out positive prompts that this model answers and negative prompts that it refuses, because they "
+        "dilute δ. Takes about a minute longer the first time.",
     )
-    with st.popover("Bring your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
+    with st.popover("Use your own prompts", width="stretch", icon=":material/edit_note:", type="tertiary"):
         _own_prompts()
     return problem
 
 
 def _own_prompts() -> None:
     st.caption(
-        "Two sets: prompts that trigger the behaviour, and prompts that do not; one a line, or .txt, .csv, .jsonl."
+        "Two sets: prompts that the model refuses and prompts that it answers. Type one prompt per line, or upload a "
+        ".txt, .csv or .jsonl file."
     )
     sides = {}
-    for side, hint in (("positive", "requests the model refuses"), ("negative", "benign requests")):
+    for side, hint in (("positive", "requests that the model refuses"), ("negative", "benign requests")):
         text = st.text_area(f"{side.capitalize()}: {hint}", key=f"own-{side}", height=110, persist_state="session")
-        upload = st.file_uploader(
-            f"or a file with {side} prompts", type=["txt", "csv", "jsonl"], key=f"own-{side}-file"
-        )
+        upload = st.file_uploader(f"Or a file of {side} prompts", type=["txt", "csv", "jsonl"], key=f"own-{side}-file")
         sides[side] = (text, upload)
     st.button("Use these prompts", width="stretch", on_click=_use_own_prompts, args=(sides,))
     if refused := st.session_state.pop(keys.PROMPTS_REFUSED, None):
@@ -158,7 +158,8 @@ def _find() -> None:
         disabled=running or found is not None,
         on_click=findings.start,
         key="find",
-        help="Runs the prompts once and records every layer's neurons: about 10 s for the default model on a laptop.",
+        help="Runs the prompts once and records the neurons of every layer. Takes about 10 s for the default model on "
+        "a laptop.",
     )
 
 
@@ -176,15 +177,16 @@ def _circuit() -> None:
         key=keys.SIZE,
         bind="query-params",
         disabled=opened is not None,
-        help="The paper uses 0.1 %. Small models often need more, or a strength past 1: try 0.4 %.",
+        help="The paper uses 0.1 %. Small models often need more, such as 0.4 %, or a strength above 1.",
     )
     st.checkbox(
-        "Leave universal neurons out",
+        "Leave out universal neurons",
         value=True,
         key=keys.LEAVE_OUT,
         bind="query-params",
         disabled=opened is not None,
-        help="Neurons among the largest 0.1 % on at least this share of all prompts fire whatever is asked.",
+        help="Universal neurons are among the most active 0.1 % on most prompts, whatever the prompt asks. The share "
+        "of prompts is under More settings.",
     )
     with st.expander("More settings", icon=":material/tune:"):
         st.segmented_control(
@@ -195,17 +197,17 @@ def _circuit() -> None:
             bind="query-params",
             required=True,
         )
-        st.number_input("First layers left out", 0, 100, 0, key=keys.SKIP, bind="query-params")
+        st.number_input("Leave out the first layers", 0, 100, 0, key=keys.SKIP, bind="query-params")
         st.slider(
-            "Universal: fires on this share of prompts", 0.5, 1.0, 0.8, 0.05, key=keys.THRESHOLD, bind="query-params"
+            "Universal: active on this share of prompts", 0.5, 1.0, 0.8, 0.05, key=keys.THRESHOLD, bind="query-params"
         )
         st.selectbox("Number format", ["auto", "bfloat16", "float32"], key=keys.DTYPE, bind="query-params")
         st.selectbox("Quantization", ["none", "8bit", "4bit"], key=keys.QUANTIZATION, bind="query-params")
         st.checkbox(
-            "Run code that comes with the model",
+            "Run the model's own code",
             key=keys.TRUST_REMOTE_CODE,
             disabled=not remote_code_allowed(),
-            help="Some models bring Python code of their own (trust_remote_code); only for sources you trust.",
+            help="Some models come with Python code (trust_remote_code). Allow it only for sources that you trust.",
         )
 
 
@@ -213,14 +215,14 @@ def _files() -> None:
     try:
         circuit = chosen_circuit.current()
     except CnaError:
-        circuit = None  # these settings leave none to keep; the page says why
-    with st.popover("Keep, open or download a circuit", icon=":material/save:", width="stretch"):
+        circuit = None  # these settings select no circuit; the page says why
+    with st.popover("Save, open or download a circuit", icon=":material/save:", width="stretch"):
         if refused := st.session_state.pop(keys.CIRCUIT_REFUSED, None):
             st.error(refused)
         if circuit is not None:
-            name = st.text_input("Keep this circuit as", placeholder="refusal 0.1 %", key="save_name")
-            keep, download = st.columns(2)
-            keep.button("Keep", on_click=_save, args=(circuit, name), disabled=not name.strip(), width="stretch")
+            name = st.text_input("Save this circuit as", placeholder="refusal 0.1 %", key="save_name")
+            save, download = st.columns(2)
+            save.button("Save", on_click=_save, args=(circuit, name), disabled=not name.strip(), width="stretch")
             download.download_button(
                 "Download",
                 data=circuit.to_json,
@@ -238,7 +240,7 @@ def _save(circuit: Circuit, name: str) -> None:
     try:
         there = name.strip() in (saved.name for saved in library.saved_circuits())
         library.save_circuit(circuit, name, replace=True)
-        st.session_state[keys.FILES_SAY] = f"Kept as “{name}”" + (", in place of what was there." if there else ".")
+        st.session_state[keys.FILES_SAY] = f"Saved as “{name}”" + (", replacing the old one." if there else ".")
     except CnaError as error:
         st.session_state[keys.FILES_SAY] = str(error)
 
@@ -247,7 +249,7 @@ def _delete(name: str) -> None:
     library.delete_circuit(name)
     if st.session_state.get(keys.OPENED_CIRCUIT_NAME) == name:
         chosen_circuit.open_circuit(None)
-    st.session_state[keys.FILES_SAY] = f"“{name}” is deleted."
+    st.session_state[keys.FILES_SAY] = f"Deleted “{name}”."
 
 
 def _open() -> None:

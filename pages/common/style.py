@@ -1,4 +1,4 @@
-"""The stylesheet, and which theme is on."""
+"""The stylesheet, and whether the theme is dark."""
 
 import streamlit as st
 

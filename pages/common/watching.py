@@ -1,4 +1,4 @@
-"""Who waits for a piece of background work: it is stopped when they ask, or when all of them have gone for a while."""
+"""A stop event that knows which sessions wait for a job: set on request, or once all of them have disconnected."""
 
 import threading
 import time
@@ -15,20 +15,20 @@ def this_session() -> str:
 
 
 def is_open(session: str) -> bool:
-    """Whether the browser session is connected; without a server (in tests) every one is."""
+    """Whether the browser session is connected. Without a server (in tests) every session counts as connected."""
     return not runtime.exists() or runtime.get_instance().is_active_session(session)
 
 
 class Watched(threading.Event):
-    """A stop event that also counts as set once no session that watches has been connected for a while.
+    """A stop event that also counts as set once no watching session has been connected for a while.
 
-    A session that asked for the work, or that only looks at it, keeps it alive; asking to stop ends it as soon as no
-    other session that asked for it is open.
+    The job continues while a session that asked for it, or that shows it, is connected. A request to stop takes effect
+    once no other connected session has asked for the job.
 
     Args:
-        session: the id of the session that asked for the work.
-        patience_seconds: a connection that breaks and comes back within this time has not gone.
-        clock: seconds that only grow; tests bring their own.
+        session: the id of the session that asked for the job.
+        patience_seconds: how long a session may be disconnected before it no longer counts.
+        clock: a monotonic clock in seconds; tests pass their own.
     """
 
     def __init__(self, session: str, patience_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,20 +42,20 @@ class Watched(threading.Event):
         self._alone_since: float | None = None
 
     def ask(self, session: str) -> None:
-        """This session wants the work too."""
+        """Register a session that asks for the job."""
         with self._lock:
             self._asked.add(session)
             self._looking.add(session)
             self._left.discard(session)
 
     def look(self, session: str) -> None:
-        """This session shows the work, unless it asked to stop."""
+        """Register a session that shows the job, unless it asked to stop."""
         with self._lock:
             if session not in self._left:
                 self._looking.add(session)
 
     def leave(self, session: str) -> None:
-        """This session wants the work no more: stop it, unless another open session asked for it."""
+        """A session asks to stop: stop the job, unless another connected session has asked for it."""
         with self._lock:
             self._asked.discard(session)
             self._looking.discard(session)
@@ -65,12 +65,12 @@ class Watched(threading.Event):
             self.set()
 
     def has_left(self, session: str) -> bool:
-        """Whether the session asked to stop, and others did not."""
+        """Whether the session asked to stop."""
         with self._lock:
             return session in self._left
 
     def knows(self, session: str) -> bool:
-        """Whether the session watches, or did."""
+        """Whether the session watches the job, or did."""
         with self._lock:
             return session in self._looking or session in self._left
 

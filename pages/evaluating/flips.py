@@ -1,4 +1,4 @@
-"""Answers that flipped: the baseline's beside those of one setting, prompt by prompt."""
+"""Answers that flipped: the baseline's answers beside those of one setting, prompt by prompt."""
 
 from typing import cast, get_args
 
@@ -14,29 +14,31 @@ def draw(run: Run, fraction: float | None) -> None:
     """Draw the choices, the table, the chosen row in full, and the download.
 
     Args:
-        fraction: the circuit size that is looked at.
+        fraction: the circuit size that is shown.
     """
     first, second, third = panes.side_by_side("flips", [2, 3, 2])
     every: tuple[SetName, ...] = ("harmful", "benign", "borderline")
     sets = [kind for kind in every if steered_settings(run, kind)]
     if not sets:
-        st.caption("This run wrote no answers.")
+        st.caption("This run generated no answers.")
         return
     kind: SetName = first.selectbox("Prompts", sets, key="evaluate-flips-set")
     settings = list(steered_settings(run, kind))
     wanted = Setting(DEFAULT_TREATMENT.method, 1.0, fraction)
     ablated = settings.index(wanted) if wanted in settings else 0
-    setting = second.selectbox("Baseline against", settings, index=ablated, format_func=_named, key="evaluate-flips-of")
+    setting = second.selectbox(
+        "Compare the baseline with", settings, index=ablated, format_func=_named, key="evaluate-flips-of"
+    )
     shown = third.selectbox(
         "Show", ["answered now", "refused now", "all that flipped", "every answer"], index=2, key="evaluate-flips-show"
     )
     direction: Direction = cast(Direction, shown) if shown in get_args(Direction) else "all"
     table = answers_beside(run, setting, kind, direction, only_flipped=shown != "every answer")
-    words = st.text_input("Only rows with these words", key="evaluate-flips-words", placeholder="filter")
+    words = st.text_input("Only rows that contain", key="evaluate-flips-words", placeholder="words")
     if words:
         text = table[["request", "baseline", "steered"]].agg(" ".join, axis=1) if len(table) else table["request"]
         table = table[text.str.contains(words, case=False, regex=False)]
-    st.caption(f"{len(table)} of {run.settings.prompts[kind].count} prompts; choose a row to read it whole.")
+    st.caption(f"{len(table)} of {run.settings.prompts[kind].count} prompts. Select a row to read the full answers.")
     medium, small = st.column_config.TextColumn(width="medium"), st.column_config.TextColumn(width="small")
     picked = st.dataframe(
         table,

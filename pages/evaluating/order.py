@@ -1,6 +1,6 @@
-"""The form in which a sweep is ordered: widgets that fill in `SweepSettings`, whose defaults they start from.
+"""The form for a new evaluation: widgets that fill in `SweepSettings` and start from its defaults.
 
-Methods and measures are what their registries hold. Knows no model in memory.
+Methods and measures come from their registries. The form does not use a model in memory.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ STRENGTHS = {
     "beyond": (0.0, 0.5, 1.0, 1.5, 2.0),
     "fine": FINE_STRENGTHS,
 }
-STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2", "fine": "−1 … 2", "own": "own"}
+STRENGTH_WORDS = {"few": "0, 0.5, 1", "beyond": "0 … 2", "fine": "−1 … 2", "own": "custom"}
 OTHER_SIZES = (0.001, 0.002, 0.004, 0.01)
 NO_QUESTIONS, OWN_QUESTIONS, PUBLIC_QUESTIONS = "none", "file or folder", f"{PREFIX}{MMLU}"
 QUESTIONS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_QUESTIONS: "MMLU", OWN_QUESTIONS: "MMLU (folder)"}
@@ -42,11 +42,11 @@ _KEEP: dict[str, Any] = {"persist_state": "session"}
 
 
 def ask(circuit: Circuit, activations: Activations | None) -> SweepSettings | None:
-    """Draw the widgets; what was ordered, or None where something in it cannot be used (which is said in place).
+    """Draw the form. Returns the settings, or None if one of them is invalid; then an error is shown.
 
     Args:
-        circuit: what is to be evaluated.
-        activations: from which larger circuits can be selected; None: only smaller ones are offered.
+        circuit: the circuit to evaluate.
+        activations: used to select larger circuits; without them only smaller ones are offered.
     """
     try:
         ordered = _ask_methods() | _ask_dials(circuit, activations) | _ask_prompts(circuit, activations)
@@ -74,8 +74,8 @@ def _ask_methods() -> dict[str, Any]:
         "Random twins",
         True,
         key="evaluate-controls",
-        help="The control of each method: the same done with other neurons of the same layers, or with a random "
-        "direction or vectors of the same length.",
+        help="The control of each method: the same change with other neurons of the same layers, or with a random "
+        "direction or random vectors of the same length.",
         **_KEEP,
     )
     in_order = tuple(one.key for one in methods() if one.key in chosen)
@@ -92,7 +92,7 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
             key="evaluate-strengths",
             required=True,
             format_func=STRENGTH_WORDS.__getitem__,
-            help="0 … 2 in steps of 0.5, −1 … 2 in steps of 0.25.",
+            help="0 … 2 is in steps of 0.5, −1 … 2 in steps of 0.25.",
             **_KEEP,
         )
         named = STRENGTHS.get(chosen or "few")
@@ -106,7 +106,7 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
             default=[own],
             key=f"evaluate-sizes-{own}",
             format_func=lambda size: f"{100 * size:g} %",
-            help="Several sizes make a grid of size by strength.",
+            help="With several sizes, every size is combined with every strength.",
         )
     if not fractions:
         raise RunError("Choose at least one circuit size.")
@@ -118,7 +118,7 @@ def _own_strengths() -> tuple[float, ...]:
     try:
         strengths = tuple(float(part) for part in text.replace(";", ",").split(",") if part.strip())
     except ValueError as error:
-        raise RunError("Strengths are numbers separated by commas, like 0, 0.5, 1.") from error
+        raise RunError("Strengths must be numbers separated by commas, such as 0, 0.5, 1.") from error
     require_allowed(strengths)
     return strengths
 
@@ -137,19 +137,20 @@ def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str,
         len(harmful),
         len(harmful),
         key=f"evaluate-count-{len(harmful)}",
-        help="More prompts, narrower intervals: with 32, a rate of 50 % is known to ±17 points, with 64 to ±12.",
+        help="More prompts give narrower intervals. At a rate of 50 %, the interval is ±17 points with 32 prompts and "
+        "±12 points with 64.",
         **_KEEP,
     )
     name = left.text_input("Name of the run", key="evaluate-name", placeholder="optional", **_KEEP)
     costs = right.pills(
-        "Costs measured beside it",
+        "Side effects to measure",
         ["benign", "borderline"],
         default=["benign", "borderline"],
         selection_mode="multi",
         key="evaluate-costs",
         format_func={"benign": "benign prompts", "borderline": "over-refusal"}.__getitem__,
-        help="Benign prompts (refusals, KL), and prompts that only look unsafe (over-refusal): as many as harmful "
-        "ones, or all, where all harmful ones are taken.",
+        help="Benign prompts (refusals, KL) and benign prompts that only look unsafe (over-refusal). As many as there "
+        "are harmful prompts, or all of them if all harmful prompts are used.",
         **_KEEP,
     )
     few = count if count < len(harmful) else None
@@ -169,7 +170,7 @@ def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str,
 def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     first, second, third = panes.side_by_side("order-more", [1, 1, 1])
     tokens = first.number_input(
-        "Longest answer, tokens", 1, 2048, DEFAULTS["max_new_tokens"].default, 8, key="evaluate-tokens", **_KEEP
+        "Maximum answer length, tokens", 1, 2048, DEFAULTS["max_new_tokens"].default, 8, key="evaluate-tokens", **_KEEP
     )
     seed = second.number_input(
         "Seed of the random twins", 0, 2**31 - 1, DEFAULTS["seed"].default, key="evaluate-seed", **_KEEP
@@ -180,7 +181,7 @@ def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     parts += [part for part in ("knowledge", "problems") if known[part]]
     taken = _ask_measures(parts)
     st.file_uploader(
-        "Own harmful prompts instead", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One a line."
+        "Your own harmful prompts", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One per line."
     )
     return {"max_new_tokens": int(tokens), "seed": int(seed)} | known | taken
 
@@ -200,9 +201,9 @@ def _ask_questions(place: Any) -> dict[str, Any]:
     if source == OWN_QUESTIONS:
         source = place.text_input("Folder with MMLU's CSV files", key="evaluate-mmlu", **_KEEP)
         if not source:
-            raise RunError("Name the folder with the questions, or leave them out.")
+            raise RunError("Enter the folder that holds the questions, or choose no questions.")
     count = place.number_input(
-        "How many questions", 1, MOST_QUESTIONS, USUAL_QUESTIONS, 20, key="evaluate-questions", **_KEEP
+        "Number of questions", 1, MOST_QUESTIONS, USUAL_QUESTIONS, 20, key="evaluate-questions", **_KEEP
     )
     return {"knowledge": source, "questions": int(count)}
 
@@ -213,7 +214,7 @@ def _ask_problems(place: Any) -> dict[str, Any]:
         list(PROBLEMS_FROM),
         key="evaluate-problems",
         format_func=PROBLEMS_FROM.__getitem__,
-        help=f"The model writes its way to one number: up to {ENOUGH_TOKENS} tokens an answer, so this takes long.",
+        help=f"The model computes a number step by step, in up to {ENOUGH_TOKENS} tokens an answer, which is slow.",
         **_KEEP,
     )
     if source == NO_QUESTIONS:
@@ -221,7 +222,7 @@ def _ask_problems(place: Any) -> dict[str, Any]:
     if source == PUBLIC_PROBLEMS:
         place.caption(public_set(GSM8K).credit)
     count = place.number_input(
-        "How many word problems",
+        "Number of word problems",
         1,
         public_set(GSM8K).rows if source == PUBLIC_PROBLEMS else len(builtin_problems()),
         DEFAULTS["problem_count"].default,
@@ -233,7 +234,7 @@ def _ask_problems(place: Any) -> dict[str, Any]:
 
 
 def _ask_measures(parts: Sequence[SetName]) -> dict[str, Any]:
-    """What is taken, of the measures that these prompt sets allow, and what those measures ask for."""
+    """Choose from the measures that these prompt sets allow, and ask for the settings that they need."""
     offered = [one.key for one in measures() if one.prompt_set in parts]
     chosen = st.multiselect(
         "Measures",
@@ -251,12 +252,14 @@ def _ask_measures(parts: Sequence[SetName]) -> dict[str, Any]:
             asked.setdefault(key, {})[option] = given.strip()
     if missing := [key for key, given in asked.items() if not all(given.values())]:
         kind = measure(missing[0])
-        raise RunError(f"“{kind.column_title()}” needs {' and '.join(kind.options)}; give them, or leave it out.")
+        raise RunError(
+            f"“{kind.column_title()}” needs {' and '.join(kind.options)}. Enter them, or remove the measure."
+        )
     return {"measures": tuple(chosen), "measure_settings": asked}
 
 
 def _uploaded(upload: Any) -> PromptSet:
     kind = upload.name.rsplit(".", 1)[-1].lower()
     if kind not in ("txt", "csv", "jsonl"):
-        raise PromptError("Prompts come as .txt, .csv or .jsonl.")
+        raise PromptError("Prompts must be a .txt, .csv or .jsonl file.")
     return PromptSet.from_bytes(upload.getvalue(), kind=kind, name=upload.name)

@@ -1,4 +1,4 @@
-"""What a run found: cards, dose-response, Pareto view, grid, table, answers that flipped, and the working point."""
+"""The results of a run: cards, dose-response, Pareto view, grid, table, answers that flipped, and the working point."""
 
 from collections.abc import Callable
 
@@ -25,9 +25,9 @@ from pages.evaluating import flips, summary, work
 
 
 def draw(run: Run, identity: str | None) -> None:
-    """Everything about a whole run, or one that was stopped (then of what it has)."""
+    """Draw all results of a run; of a stopped run, the results so far."""
     if not run.points:
-        st.info("Nothing is measured yet.")
+        st.info("This run has no results yet. Resume it.")
         return
     point = summary.working_point(run)
     fraction = _asked_fraction(run, point)
@@ -53,7 +53,7 @@ def draw(run: Run, identity: str | None) -> None:
 
 
 def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPoint | None = None) -> None:
-    """The main chart, also of a run that is still running: its ranges are those of the whole run from the start."""
+    """Draw the main chart. While a run continues, its axis ranges are already those of the whole run."""
     settings = run.settings
     panels = [
         (measure, curves_of(run, measure.drawn_field(), fraction)) for measure in measures_of(run) if measure.shown
@@ -72,20 +72,24 @@ def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPo
         strengths=(min(strengths), max(strengths)),
         dark=style.is_dark(),
     )
-    twins = " Grey curves are random twins, which should stay level." if settings.controls else ""
+    twins = " Grey curves are random twins, which should stay flat." if settings.controls else ""
     paper = " Hollow circles are the paper's figures for this model." if marks else ""
     charts.show(
         figure,
         "evaluate-dose" if run.finished else "evaluate-dose-so-far",
-        "At strength 0 nothing is changed, at 1 a method acts in full, below 0 the other way round. A method that "
-        f"works lowers the refusals and leaves the rest.{twins} Bands are 95 % intervals.{paper}",
+        "At strength 0 the model is unchanged, at 1 a method has its full effect, below 0 the opposite effect. A "
+        f"good method lowers refusals and changes little else.{twins} Bands are 95 % intervals.{paper}",
         data=lambda: points_table(run),
         file_name="sweep",
     )
 
 
 def use_in_chat(circuit: Circuit, setting: Setting) -> None:
-    """Open the setting's circuit, and the Chat page at its strength; raises `CircuitError` where it cannot be had."""
+    """Open the setting's circuit, and the Chat page at its strength.
+
+    Raises:
+        CircuitError: a circuit of that size cannot be selected.
+    """
     size = setting.fraction
     chosen = circuits_by_fraction(circuit, [size] if size else None, findings.activations())
     chosen_circuit.open_circuit(next(iter(chosen.values())))
@@ -118,7 +122,7 @@ def _pareto(run: Run, fraction: float | None) -> None:
     refusals = {curve.treatment: curve for curve in curves_of(run, RefusalRate.key, fraction)}
     others = _measured(run, lambda measure: measure.better is not None)
     if not refusals or not others:
-        st.caption("This run did not measure refusals and what they cost.")
+        st.caption("This run did not measure both refusals and side effects.")
         return
     keys = [measure.key for measure in others]
     key = st.segmented_control(
@@ -140,8 +144,8 @@ def _pareto(run: Run, fraction: float | None) -> None:
             dark=style.is_dark(),
         ),
         f"evaluate-pareto-{key}",
-        "Each mark is a strength. A good setting is low (little is refused) and on the other axis stays near the "
-        "baseline, the mark at 0.",
+        "Each mark is a strength. A good setting is low (few refusals), and on the other axis close to the baseline, "
+        "the mark at 0.",
         data=lambda: points_table(run),
     )
 
@@ -160,7 +164,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
     key = left.selectbox("Measure", list(taken), key="evaluate-grid", format_func=lambda one: taken[one].panel_title())
     sized = {one.treatment.key: one.treatment for one in run.points if one.fraction is not None}
     if not sized:
-        st.caption("No method of this run uses a circuit, so there are no sizes.")
+        st.caption("No method of this run uses a circuit, so there are no circuit sizes.")
         return
     treatment = sized[
         right.segmented_control(
@@ -182,7 +186,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
     charts.show(
         grid_heatmap(np.array(strengths), np.array(fractions), values, taken[key], chosen=chosen, dark=style.is_dark()),
         "evaluate-grid-chart",
-        "Each cell is a circuit size at a strength; the gold frame is the working point.",
+        "Each cell is one circuit size at one strength. The gold frame marks the working point.",
         data=lambda: points_table(run),
     )
 
@@ -190,7 +194,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
 def _table(run: Run) -> None:
     table = points_table(run)
     st.dataframe(table, hide_index=True, key="evaluate-table")
-    with st.expander("Settings of this run"):
+    with st.expander("This run's settings"):
         st.json(run.settings.model_dump(exclude={"prompts": {"__all__": {"texts"}}}) | {"versions": run.versions})
 
 

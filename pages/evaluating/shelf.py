@@ -1,4 +1,4 @@
-"""The left column: all runs, newest first; choose, name, go on, delete, open a file."""
+"""The left column: the list of all runs, newest first, to open, rename, compare or delete, and to upload run files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RUNS_COMPARED = 4
 
 
 def chosen() -> str | None:
-    """The identity of the run that is looked at; None: a new one is being set up. A link may name it."""
+    """The identity of the run that is shown, which a link may name; None while a new run is set up."""
     if keys.RUN_CHOSEN not in st.session_state:
         linked = st.query_params.get(keys.IN_ADDRESS_RUN)
         st.session_state[keys.RUN_CHOSEN] = linked if linked in {run.identity for run in stored_runs()} else None
@@ -24,7 +24,7 @@ def chosen() -> str | None:
 
 
 def choose(identity: str | None) -> None:
-    """Look at this run from now on."""
+    """Show this run; None shows the form for a new run."""
     st.session_state[keys.RUN_CHOSEN] = identity
 
 
@@ -41,14 +41,14 @@ def draw() -> None:
         key="evaluate-new",
     )
     runs = stored_runs()
-    with st.container(key="run-list"):  # the stylesheet keeps it short where it stands above the run
+    with st.container(key="run-list"):  # the stylesheet limits its height where it stands above the run
         for run in runs[:SHOWN_AT_FIRST]:
             _entry(run)
         if len(runs) > SHOWN_AT_FIRST:
             with st.expander(f"{len(runs) - SHOWN_AT_FIRST} older"):
                 for run in runs[SHOWN_AT_FIRST:]:
                     _entry(run)
-    st.file_uploader("Open a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
+    st.file_uploader("Upload a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
     if refused := st.session_state.pop(keys.RUN_REFUSED, None):
         st.error(refused)
 
@@ -66,7 +66,7 @@ def _entry(run: StoredRun) -> None:
         )
         words, menu = st.columns([5, 1], vertical_alignment="top", gap="small")
         words.caption("  \n".join(_facts(run)))
-        with menu.popover("", icon=":material/more_vert:", help="Name, compare, delete", type="tertiary"):
+        with menu.popover("", icon=":material/more_vert:", help="Rename, compare, delete", type="tertiary"):
             name = st.text_input("Name", run.name, key=f"name-{run.identity}")
             st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, name))
             if st.button("Compare", key=f"compare-{run.identity}", icon=":material/compare_arrows:"):
@@ -75,13 +75,13 @@ def _entry(run: StoredRun) -> None:
 
 
 def _title(run: StoredRun) -> str:
-    """What a person called it, else when it was started: the model's name stands below and is the same for most."""
+    """The run's name, or else its start time. The model's name, the same for most runs, is in the line below."""
     started = run.about.created[:16].replace("T", " ")
     return run.about.name or (f"Run of {started[5:]}" if started else "Run")
 
 
 def _facts(run: StoredRun) -> list[str]:
-    """Short lines: which model and circuit, what is measured, how far it is."""
+    """Short lines: the model and circuit size, the number of prompts and strengths, the methods, and the state."""
     settings = run.about.settings
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
     curves = [label_of(key) for key in settings.methods] + ["twins"] * bool(settings.controls)
@@ -102,7 +102,7 @@ def _state(run: StoredRun) -> str:
 
 
 def _compare(identity: str) -> None:
-    """Put the run, and the one that is looked at, on the Compare page."""
+    """Open the Compare page with this run and the one that is shown."""
     picked = dict.fromkeys([*st.session_state.get(keys.RUNS_COMPARED, []), chosen(), identity])
     st.session_state[keys.RUNS_COMPARED] = [run for run in picked if run][-RUNS_COMPARED:]
     st.switch_page("pages/compare.py")
@@ -117,7 +117,7 @@ def _rename(identity: str, name: str) -> None:
 
 def _delete(run: StoredRun) -> None:
     if work.is_running(run.identity):
-        st.toast("This run is running; stop it first.")
+        st.toast("This run is in progress. Stop it first.")
         return
     delete_run(run.identity)
     if chosen() == run.identity:

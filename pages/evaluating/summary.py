@@ -1,4 +1,4 @@
-"""The first figures of a run: a card for the baseline, each method with its control, the working point, and changes."""
+"""The cards of a run: the baseline, each method with its random twin, the working point, and changes."""
 
 import streamlit as st
 
@@ -13,17 +13,17 @@ from cna_core.evaluation.working_point import WorkingPoint, working_point_of
 from pages.common import cards
 
 CARDS_IN_A_ROW = 5
-"""As many as fit beside the list of runs on a laptop; more stand in two rows, none alone."""
+"""As many as fit beside the list of runs on a laptop; more are split into two even rows."""
 FULL = 1.0
-"""The strength that cards tell of."""
+"""The strength that the cards report."""
 
 
 def draw(run: Run, fraction: float | None, point: WorkingPoint | None) -> None:
-    """Draw the cards, and what a reader must know of the baseline.
+    """Draw the cards, and cautions about the baseline.
 
     Args:
-        fraction: the circuit size that is looked at; None: the run's largest.
-        point: the working point, where there is one.
+        fraction: the circuit size that is shown; None shows the run's largest.
+        point: the working point, or None.
     """
     taken = measures_of(run)
     main = RefusalRate if RefusalRate in taken else next(iter(taken), None)
@@ -43,7 +43,7 @@ def draw(run: Run, fraction: float | None, point: WorkingPoint | None) -> None:
 
 
 def working_point(run: Run) -> WorkingPoint | None:
-    """The run's working point, or None where it has none or did not measure enough."""
+    """The run's working point, or None if it has none or did not measure what that needs."""
     try:
         return working_point_of(run)
     except CnaError:
@@ -55,21 +55,21 @@ def describe(point: WorkingPoint) -> str:
     setting = point.setting
     size = f"{100 * setting.fraction:g} % of all neurons" if setting.fraction else "the circuit"
     return (
-        f"Strength {setting.strength:g} with {size}: refusals fall from {percent(point.baseline_rate)} to "
+        f"At strength {setting.strength:g} with {size}, the refusal rate falls from {percent(point.baseline_rate)} to "
         f"{percent(point.refusal_rate)} (95 %: {RefusalRate.numbers.interval(*point.refusal_interval)}, "
-        f"{point.prompts} prompts) at {point.benign_kl:.3f} nats of KL on benign prompts, the least of all settings "
-        "that at least halve them."
+        f"{point.prompts} prompts). The KL divergence on benign prompts is {point.benign_kl:.3f} nats, the lowest of "
+        "all settings that at least halve the refusal rate."
     )
 
 
 def rests_on(run: Run) -> str:
-    """How many prompts the figures of a run that is not whole rest on."""
+    """A note for an incomplete run: how many prompts its numbers are based on."""
     counts = sorted({point.prompts for point in run.points if point.prompts})
     wanted = run.settings.prompts["harmful"].count
     if not counts or counts[0] >= wanted:
-        return "Not whole yet: refusals rest on all prompts; costs are still being measured."
+        return "This run is incomplete: refusals are measured on all prompts, side effects are not."
     span = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    return f"Not whole yet: the figures rest on {span} of {wanted} harmful prompts."
+    return f"This run is incomplete: the numbers are based on {span} of {wanted} harmful prompts."
 
 
 def _baseline(run: Run, main: type[Measure]) -> list[cards.Card]:
@@ -81,7 +81,7 @@ def _baseline(run: Run, main: type[Measure]) -> list[cards.Card]:
 
 
 def _methods(run: Run, main: type[Measure], fraction: float | None) -> list[cards.Card]:
-    """Each method at full strength, with its random twin in small print; a twin whose method was not measured alone."""
+    """Each method at full strength, with its random twin in small print. A twin without its method gets a card."""
     shown = []
     for treatment in run.treatments:
         if treatment.is_twin and Treatment(treatment.owner) in run.treatments:
@@ -105,7 +105,7 @@ def _working_point(point: WorkingPoint | None) -> list[cards.Card]:
 
 
 def _change(run: Run, measure: type[Measure], fraction: float | None) -> list[cards.Card]:
-    """The change that the first method makes at full strength."""
+    """The change that the first method causes at full strength."""
     full = _at_full(run, run.treatments[0], fraction)
     change = full.estimate(measure.drawn_field()) if full else None
     if change is None:

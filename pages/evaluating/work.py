@@ -1,7 +1,7 @@
-"""The long work behind the Evaluate page: sweeps, this machine's pace, the working point.
+"""Background jobs of the Evaluate page: sweeps, timing this machine, and the search for the working point.
 
-Threads call no Streamlit. Runs are known by their identity, jobs by their key; which job works on which run is kept for
-the process, so that a reloaded page, and another session, find it.
+The threads do not call Streamlit. Runs have an identity, jobs a key. The process remembers which job works on which
+run, so a reloaded page and other sessions find it.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from pages.common import jobs, session
 from pages.common.recent import Recent
 
 PATIENCE_SECONDS = 600.0
-"""How long a sweep goes on when no page shows it any more: it takes long, and a laptop may sleep meanwhile."""
+"""How long a sweep continues when no page shows it any more. A sweep takes long, and a laptop may sleep meanwhile."""
 RUNS_KEPT, PACES_KEPT, SEARCHES_KEPT = 256, 32, 32
 
 
 @dataclass(frozen=True)
 class SoFar:
-    """A running sweep: which run it is, and what is measured of it."""
+    """A running sweep: its run's identity and the results so far."""
 
     identity: str
     run: Run
@@ -53,7 +53,7 @@ def _found() -> "Recent[Found]":
 
 
 def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | None) -> jobs.Job:
-    """Start the ordered sweep in the background, or join it where it runs."""
+    """Start a sweep in the background, or join it if it is running."""
     name, options, of_run = session.model_name(), session.load_options(), _job_of_run()
     key = _key("evaluate", ordered, name, options, circuit.sha256)
 
@@ -67,8 +67,8 @@ def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | N
     return jobs.start(key, "Evaluation", work, patience_seconds=PATIENCE_SECONDS)
 
 
-def go_on(identity: str, about: Run) -> jobs.Job:
-    """Go on with a stored run in the background."""
+def resume_run(identity: str, about: Run) -> jobs.Job:
+    """Resume a stored run in the background."""
     key = f"evaluate-{identity}"
     _job_of_run().put(identity, key)
     options = session.load_options() | {"dtype": about.model.dtype}
@@ -84,19 +84,19 @@ def go_on(identity: str, about: Run) -> jobs.Job:
 
 
 def job_of(identity: str) -> jobs.Job | None:
-    """The job that works, or worked last, on a run in this process."""
+    """The job of this process that works on a run, or was the last to do so."""
     key = _job_of_run().get(identity)
     return jobs.get(key) if key else None
 
 
 def is_running(identity: str) -> bool:
-    """Whether a job works on a run now."""
+    """Whether a job is working on a run."""
     job = job_of(identity)
     return job is not None and not job.finished
 
 
 def pace(circuit: Circuit) -> Pace | None:
-    """This machine's pace with the chosen model; measured in the background once the model is in memory."""
+    """This machine's speed with the chosen model, measured in the background once the model is in memory."""
     name, options, paces = session.model_name(), session.load_options(), _paces()
     key = _key("pace", name, options)
     known = paces.get(key)
@@ -113,7 +113,7 @@ def pace(circuit: Circuit) -> Pace | None:
 
 
 def pace_job() -> jobs.Job | None:
-    """The job that measures the pace, while it runs."""
+    """The job that measures the speed, while it runs."""
     return jobs.running(_key("pace", session.model_name(), session.load_options()))
 
 
@@ -123,18 +123,18 @@ def search_key(circuit: Circuit) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search for the working point came to: it, or None where no setting of the grid halves refusal."""
+    """The result of a search for the working point; `point` is None if no setting of the grid halves refusal."""
 
     point: WorkingPoint | None
 
 
 def found_by_search(circuit: Circuit) -> Found | None:
-    """What the last search for this circuit's working point came to; None where none has ended."""
+    """The result of the last search for this circuit's working point; None if none has ended."""
     return _found().get(search_key(circuit))
 
 
 def start_search(circuit: Circuit, activations: Activations | None, fractions: tuple[float, ...]) -> None:
-    """Search the working point in the background."""
+    """Search for the working point in the background."""
     key, name, options, found = search_key(circuit), session.model_name(), session.load_options(), _found()
 
     def work(job: jobs.Job) -> None:
@@ -151,7 +151,7 @@ def stored_circuit(identity: str) -> Circuit:
     """The largest circuit of a stored run.
 
     Raises:
-        RunError: the run came as a file, without its circuit.
+        RunError: the run was opened from a file, which does not hold its circuit.
     """
     return Journal(identity).inputs()[0]
 

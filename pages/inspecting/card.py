@@ -1,4 +1,4 @@
-"""The card of one neuron: what it does on every prompt, what it writes, and where it fires in any text."""
+"""The card of one neuron: its activation on every prompt, the tokens it promotes, and its activation on any text."""
 
 import html
 from contextlib import AbstractContextManager
@@ -26,7 +26,7 @@ from pages.common import charts, keys, session, style
 from pages.common.recent import Recent
 
 KEPT = 256
-"""How many neurons' tokens, and texts, a session keeps."""
+"""How many neurons' tokens, and texts, a session caches."""
 EXAMPLE_TEXT = "I'm sorry, but I can't assist with that. Here is how to bake bread:"
 
 
@@ -39,8 +39,8 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence | None, 
     charts.show(
         prompt_strip(facts.values, activations.is_positive, activations.prompts, dark=style.is_dark()),
         "neuron-strip",
-        "A dot is a prompt (rest on it to read it); the further the two bars lie apart against the spread of the dots, "
-        "the more this neuron tells the sets apart.",
+        "Each dot is a prompt; hover to read it. The bars are the means of the two sets. The further apart they are, "
+        "relative to the spread of the dots, the better this neuron separates the sets.",
         data=pd.DataFrame(
             {"prompt": activations.prompts, "positive": activations.is_positive, "activation": facts.values}
         ),
@@ -49,7 +49,7 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence | None, 
 
 
 def draw_words(activations: Activations, place: tuple[int, int]) -> None:
-    """The tokens it writes and any text as it sees it: these ask the model."""
+    """Draw the tokens that it promotes and its activation on a text; both run the model."""
     said = st.empty()
     try:
         pushes = _pushes(activations.model.model_dump_json(), *place, said)
@@ -59,12 +59,12 @@ def draw_words(activations: Activations, place: tuple[int, int]) -> None:
         charts.show(
             token_bars(pushes.up, pushes.down, dark=style.is_dark()),
             "neuron-tokens",
-            "The neuron's output direction through the final norm's scale and the unembedding: what the next token's "
-            "logits gain or lose directly when it fires; what later layers make of it is left out.",
+            "The neuron's output direction, multiplied by the final norm's scale and the unembedding: how much each "
+            "token's logit rises or falls for one unit of activation. Effects through later layers are not included.",
             data=pd.DataFrame([*pushes.up, *pushes.down], columns=["token", "logits_per_unit"]),
         )
     text = st.text_area(
-        "Where does it fire in your own text?",
+        "Show its activation on your own text",
         EXAMPLE_TEXT,
         key="neuron_text",
         persist_state="session",
@@ -79,16 +79,16 @@ def draw_words(activations: Activations, place: tuple[int, int]) -> None:
     else:
         st.html(token_strip(tokens, values, dark=style.is_dark()))
         st.caption(
-            "**How to read this.** Orange: positive activation, blue: negative; full colour is the strongest here. "
-            "Rest on a token for its value. The text is read as it is, without a chat template."
+            "**How to read this.** Orange: positive activation. Blue: negative. Full colour is the strongest in this "
+            "text. Hover over a token for its value. The text is read without a chat template."
         )
 
 
 def draw_keepers(activations: Activations, place: tuple[int, int]) -> None:
-    """Which saved circuits contain it."""
+    """Draw which saved circuits contain the neuron."""
     found = circuits_containing(activations.model, *place)
     words = ", ".join(f"{name} (rank {rank})" for name, rank in found)
-    st.caption(f"In saved circuits: {words}." if found else "In none of the saved circuits of this model.")
+    st.caption(f"In saved circuits: {words}." if found else "Not in any saved circuit of this model.")
 
 
 def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
@@ -97,8 +97,8 @@ def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
         often = "" if chosen is None else f"; {percent(chosen)} of random halves of the prompts select it"
         return f"Rank {facts.rank} of {len(circuit):,} in the circuit{often}."
     if facts.is_universal:
-        return "Universal: it fires whatever is asked, and is left out of the circuit."
-    return f"Not in the circuit: number {facts.strength_rank:,} of all neurons by size of δ."
+        return "A universal neuron: active whatever the prompt asks, so it is left out of the circuit."
+    return f"Not in the circuit. Rank {facts.strength_rank:,} of all neurons by |δ|."
 
 
 def _numbers(facts: NeuronFacts) -> str:
@@ -147,7 +147,7 @@ def _on_text(
 
 
 def _model(said: DeltaGenerator) -> AbstractContextManager[LoadedModel]:
-    """The chosen model, for this request alone; waiting for it, and its loading, are told where `said` is."""
+    """The chosen model, for this request. `said` shows the progress of waiting for it and loading it."""
 
     def progress(told: Progress) -> None:
         said.caption(progress_in_words(told))

@@ -1,4 +1,4 @@
-"""What the Gate page shows of a finding: which view, which quantity, which part of the map. In the address."""
+"""The Gate page's choices: the view, the quantity that colours show, and the visible part of the map."""
 
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -10,14 +10,14 @@ from cna_core.models.layout import NeuronLayout
 from pages.inspecting import linked
 
 View = Literal["map", "space", "prompts"]
-VIEWS = {"map": "Map", "space": "In 3D", "prompts": "Prompt space"}
+VIEWS = {"map": "Map", "space": "3D", "prompts": "Prompt space"}
 QUANTITIES = {"delta": "δ", "magnitude": "|δ|", "effect-size": "effect size"}
 ORDERS = {"index": "by index", "value": "by value"}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The choices: ranges are first and last, both shown."""
+    """The choices. Ranges are (first, last), both included."""
 
     view: View
     quantity: Quantity
@@ -27,13 +27,13 @@ class Shown:
 
 
 def restore() -> None:
-    """Take the choices from the address, before there is anything to choose from."""
+    """Read the choices from the address, before the widgets are drawn."""
     for key, options in (("view", VIEWS), ("quantity", QUANTITIES), ("order", ORDERS)):
         linked.restore(key, options)
 
 
 def draw(layout: NeuronLayout) -> Shown:
-    """Draw the controls and return what they say."""
+    """Draw the controls and return the choices."""
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     with row:
         view = linked.choose("View", VIEWS, "view")
@@ -45,7 +45,7 @@ def draw(layout: NeuronLayout) -> Shown:
         with row.popover("Zoom", icon=":material/zoom_in:").container(width=320):
             layers = linked.choose_range("layer", layers, "layers")
             neurons = linked.choose_range("neuron", neurons, "neurons")
-            st.caption("Up to 768 neurons are shown one to a cell; of more that share a cell, the strongest is shown.")
-            st.button("The whole map", key="zoom-out", on_click=linked.whole_ranges, args=(("layers", "neurons"),))
+            st.caption("Up to 768 neurons have a cell each. If more share a cell, it shows the strongest.")
+            st.button("Show the whole map", key="zoom-out", on_click=linked.whole_ranges, args=(("layers", "neurons"),))
     quantity, order = linked.shown(QUANTITIES, "quantity"), linked.shown(ORDERS, "order")
     return Shown(cast(View, view), cast(Quantity, quantity), cast(Order, order), layers, neurons)

@@ -1,4 +1,4 @@
-"""How neurons are distributed layer by layer: pictures of the same activations."""
+"""Charts of how activations and δ are distributed in each layer."""
 
 import pandas as pd
 import torch
@@ -15,7 +15,7 @@ PICTURES = {"ridges": "All neurons by δ", "sets": "The circuit by prompt set"}
 
 
 def draw(activations: Activations, circuit: Circuit, known: Evidence) -> None:
-    """Every layer in one of two pictures, and the final layers larger."""
+    """Draw all layers in the chosen chart, and the final layers enlarged."""
     chosen = linked.choose("Distributions", PICTURES, "distribution")
     {"ridges": _ridges, "sets": _sets}[chosen](activations, circuit, known)
     _final(activations, circuit, known)
@@ -44,8 +44,8 @@ def _ridges(activations: Activations, circuit: Circuit, known: Evidence) -> None
             dark=style.is_dark(),
         ),
         "ridges",
-        "A ridge counts a layer's neurons by value, on a logarithmic scale so that single ones in the tails are seen. "
-        "Beyond the dashed lines δ is as large as in the circuit; gold: the final 10 % of layers.",
+        "Each ridge counts a layer's neurons by value, on a logarithmic scale so that single neurons in the tails are "
+        "visible. Beyond the dashed lines, values are as large as in the circuit. Gold: the final 10 % of layers.",
         data=lambda: _table(activations, circuit),
     )
 
@@ -60,8 +60,8 @@ def _final(activations: Activations, circuit: Circuit, known: Evidence) -> None:
             dark=style.is_dark(),
         ),
         "final-layers",
-        "Neurons by value, logarithmic counts, the same axes in every panel; orange is at least as large as the "
-        "circuit's smallest, in the circuit or (as universal neurons) left out of it.",
+        "The number of neurons by value, on a logarithmic scale and the same axes in every panel. Orange: as large as "
+        "the circuit's smallest or larger. These neurons are in the circuit or, if universal, left out of it.",
         data=lambda: _table(activations, circuit),
     )
 
@@ -77,7 +77,7 @@ def _sets(activations: Activations, circuit: Circuit, known: Evidence) -> None:
             dark=style.is_dark(),
         ),
         "sets",
-        "The circuit's neurons only, each turned so that its mean on positive prompts is the higher: the further "
-        "orange lies to the right of teal, the better the layer's neurons tell refused from answered requests.",
+        "Only the circuit's neurons, with signs flipped so that each one's mean is higher on positive prompts. The "
+        "further orange lies to the right of teal, the better the layer separates refused from answered requests.",
         data=lambda: circuit.table(known.auc, known.selection_frequency),
     )

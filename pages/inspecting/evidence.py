@@ -1,4 +1,4 @@
-"""The evidence beside the session's circuit, remembered by the process: it takes a second or two, then is at hand."""
+"""The statistical evidence for the session's circuit. It takes a second or two to compute; the process caches it."""
 
 import streamlit as st
 
@@ -24,7 +24,7 @@ def known(activations: Activations, circuit: Circuit) -> Evidence | None:
 
 
 def compute(activations: Activations, circuit: Circuit) -> Evidence:
-    """The evidence, computed now and remembered.
+    """Compute the evidence and cache it.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -35,7 +35,7 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
 
 
 def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
-    """AUC of prompt space on held-out prompts, remembered by the session."""
+    """AUC of prompt space on held-out prompts, cached in the session."""
     kept: Recent[tuple[Interval | None]] = st.session_state.setdefault(keys.HELD_OUT, Recent(KEPT))
     key = _key(activations, circuit)
     found = kept.get(key)

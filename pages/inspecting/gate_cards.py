@@ -1,4 +1,4 @@
-"""The figures at the top of the Gate page, each with the chance it is held against."""
+"""The cards at the top of the Gate page: each number with its value under shuffled labels."""
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
@@ -12,13 +12,13 @@ PENDING = "comparing …"
 
 
 def draw(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> None:
-    """Draw the cards; those that need evidence say so while it is being computed."""
+    """Draw the cards. Those that need evidence say "comparing …" until it is computed."""
     held_against = [*_concentration(circuit, evidence), _stability(evidence)]
     cards.row([_size(finding, circuit, evidence), *held_against, _universal(finding, circuit), _effort(finding)])
 
 
 def _size(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> Card:
-    found = f"Of {circuit.model.layout.total:,} neurons, found {finding.when}."
+    found = f"Out of {circuit.model.layout.total:,} neurons, found {finding.when}."
     if evidence is None:
         return Card("Neurons in the circuit", f"{len(circuit):,}", PENDING, found)
     chance = evidence.null.chance()
@@ -26,7 +26,8 @@ def _size(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None
         "Neurons in the circuit",
         f"{len(circuit):,}",
         f"by chance {chance.mean:.0f} ({chance.low:.0f}–{chance.high:.0f})",
-        f"{found} With the labels of the prompts shuffled, so many reach the smallest |score| that was selected.",
+        f"{found} By chance: the number of neurons that reach the circuit's smallest |score| when the prompts' labels "
+        "are shuffled.",
     )
 
 
@@ -40,14 +41,15 @@ def _concentration(circuit: Circuit, evidence: Evidence | None) -> list[Card]:
             "In the final 10 %",
             tenth,
             f"shuffled {_interval(by_chance[0])}" if by_chance else PENDING,
-            "Of layers. Shuffled: the same selection with the labels of the prompts shuffled; it shows what activation "
-            "scale alone puts there.",
+            "The share of the circuit in the final 10 % of layers. Shuffled: the same selection with the prompts' "
+            "labels shuffled, which shows the share that activation scale alone produces.",
         ),
         Card(
             "Last 3 · quarter",
             f"{three.removesuffix(' %')} · {quarter}",
             f"shuffled {100 * by_chance[1].mean:.0f} · {percent(by_chance[2].mean)}" if by_chance else PENDING,
-            f"Of layers. Shuffled labels: {_interval(by_chance[1])} and {_interval(by_chance[2])}."
+            "The share of the circuit in the last 3 layers and in the last quarter of layers. Shuffled labels: "
+            f"{_interval(by_chance[1])} and {_interval(by_chance[2])}."
             if by_chance
             else "",
         ),
@@ -64,25 +66,31 @@ def _stability(evidence: Evidence | None) -> Card:
         "Stability",
         percent(halves.mean),
         "shared by two halves",
-        f"Jaccard index of what two random halves of the prompts select: {_interval(halves)}.",
+        f"Jaccard index of the circuits that two random halves of the prompts select: {_interval(halves)}.",
     )
 
 
 def _universal(finding: findings.Finding, circuit: Circuit) -> Card:
     threshold = circuit.settings.universal_threshold
     if not circuit.prompts.positive:
-        return Card("Universal neurons", "unknown", "the circuit's file does not say")
+        return Card("Universal neurons", "unknown", "not in the circuit's file")
     if threshold is None:
-        return Card("Universal neurons", "kept", "the filter is off")
+        return Card("Universal neurons", "included", "the filter is off")
     count = len(left_out(finding.activations, circuit))
-    return Card("Universal, left out", f"{count:,}", f"on {percent(threshold)} of prompts")
+    return Card(
+        "Universal, left out",
+        f"{count:,}",
+        f"on {percent(threshold)} of prompts",
+        f"Neurons among the most active on at least {percent(threshold)} of all prompts, whatever the prompt asks.",
+    )
 
 
 def _effort(finding: findings.Finding) -> Card:
     used = finding.activations
     prompts = f"{len(used.positive)} + {len(used.negative)}"
     took = "earlier" if finding.seconds is None else duration_in_words(finding.seconds)
-    return Card("Recorded", took, f"{prompts} prompts", f"Positive and negative prompts, in {used.model.dtype}.")
+    about = f"The time it took to run the positive and negative prompts, in {used.model.dtype}."
+    return Card("Recorded", took, f"{prompts} prompts", about)
 
 
 def _interval(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""The charts of the Gate page: the map with what each layer holds, the view in 3D, and prompt space."""
+"""The charts of the Gate page: the map and the layer panel, the 3D view, and prompt space."""
 
 from typing import Any
 
@@ -23,15 +23,15 @@ HEATMAP = "gate-heatmap"
 
 
 def draw_first(activations: Activations, circuit: Circuit, shown: Shown) -> None:
-    """What can be drawn at once, before the evidence is there: the map alone."""
+    """Draw the map, which does not need the evidence."""
     wide, _ = panes.side_by_side("first", [7, 4])
     with wide:
         st.plotly_chart(neuron_heatmap(**_map_of(activations, circuit, shown)), key=f"{HEATMAP}-first")
-        st.caption("Shuffling labels and halving prompts, to see what chance alone would show …")
+        st.caption("Comparing with shuffled labels and with halves of the prompts …")
 
 
 def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
-    """The chosen view."""
+    """Draw the chosen view."""
     if shown.view == "space":
         _draw_space(activations, circuit)
     elif shown.view == "prompts":
@@ -67,8 +67,8 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     charts.show(
         figure,
         HEATMAP,
-        f"{_colours(shown)} Dots are the circuit{_rings(evidence)}; colours end at the 99.5th percentile. Click a mark "
-        "or a cell: its card opens below.",
+        f"{_colours(shown)} Dots are the circuit's neurons.{_rings(evidence)} The colour scale ends at the 99.5th "
+        "percentile. Click a mark or a cell to see the neuron below.",
         data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
         data_name="The circuit's neurons (CSV)",
         on_select=lambda: picking.from_chart(HEATMAP),
@@ -78,20 +78,20 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
 def _rings(evidence: Evidence) -> str:
     if not len(evidence.left_out):
         return ""
-    return "; rings are universal neurons, which fire on nearly every prompt and are left out"
+    return " Rings are universal neurons, which are active on most prompts and are left out."
 
 
 def _colours(shown: Shown) -> str:
-    """What the map's colours say of the quantity that is shown."""
+    """How to read the map's rows and colours for the chosen order and quantity."""
     row = (
         "Each row is a layer, each column a slice of its neurons"
         if shown.order == "index"
-        else ("Each row is a layer, its neurons from the largest value to the smallest")
+        else "Each row is a layer, with its neurons sorted from the largest value to the smallest"
     )
     if shown.quantity == "magnitude":
-        return f"{row}; the stronger the colour, the further its means on the two prompt sets lie apart."
-    strong = ", measured in its own spread over prompts" if shown.quantity == "effect-size" else ""
-    return f"{row}; orange fires more on prompts that are refused, blue less{strong}."
+        return f"{row}. The stronger the colour, the larger the difference between the means on the two prompt sets."
+    scale = ", in units of the neuron's standard deviation" if shown.quantity == "effect-size" else ""
+    return f"{row}. Orange neurons are more active on refused prompts, blue neurons less active{scale}."
 
 
 def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
@@ -114,8 +114,8 @@ def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
             "null_mass": evidence.null_mass,
         }
         words = (
-            "On the right the grey is for raw mass; hollow: after dividing each layer by its activation scale, which "
-            "tells late from large."
+            "On the right, grey belongs to the raw mass. Hollow marks: the mass divided by the layer's activation "
+            "scale, so that a layer with large activations does not stand out for that reason."
         )
     else:
         alone, random = profile.bands()
@@ -129,7 +129,7 @@ def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
     charts.show(
         figure,
         "gate-layers",
-        f"Grey: what shuffled labels give (95 %); a bar that ends within it holds what chance would. {words}",
+        f"Grey: 95 % interval with shuffled labels. A bar that ends inside it is no more than chance. {words}",
         data=lambda: pd.DataFrame(table),
     )
     acting.offer(circuit)
@@ -139,8 +139,8 @@ def _draw_space(activations: Activations, circuit: Circuit) -> None:
     charts.show(
         neuron_space(NeuronStatistics.of(activations), circuit, dark=style.is_dark()),
         "gate-space",
-        "Height is δ, large points are the circuit, the gold line is where the final 10 % of layers begin; drag to "
-        "turn. Where a layer has no points, none of its neurons is among the strongest.",
+        "Height is δ, large points are the circuit, and the gold line marks the start of the final 10 % of layers. "
+        "Drag to rotate. A layer without points has no neurons among the strongest.",
         data=circuit.table,
     )
 
@@ -160,8 +160,9 @@ def _draw_prompts(activations: Activations, circuit: Circuit) -> None:
             dark=style.is_dark(),
         ),
         "gate-prompts",
-        f"A dot is a prompt, placed by the circuit's {len(circuit):,} activations. AUC 1: the first axis alone "
-        "separates the sets; 0.5: it does not. Held out: circuit and axis from half of the prompts, AUC of the others.",
+        f"Each dot is a prompt, placed by the activations of the circuit's {len(circuit):,} neurons. AUC says how well "
+        "the first axis separates the sets: 1 is perfect, 0.5 is chance. Held out: the circuit and the axis come from "
+        "half of the prompts, the AUC from the other half.",
         data=lambda: pd.DataFrame(
             {
                 "prompt": activations.prompts,

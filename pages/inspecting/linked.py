@@ -1,7 +1,7 @@
-"""Choices of a page that its address holds, and that survive a page switch and a reload.
+"""Choices that are stored in the page's address, and survive a page switch and a reload.
 
-A widget bound to the address would lose its value on a run that does not draw it, as while a link's finding is still
-being restored; so the address is read when the page is first drawn, and written whenever the choice is.
+A widget bound to the address loses its value in a run that does not draw it, for example while the finding of a link is
+being restored. So the address is read when the page is first drawn, and written whenever the choice changes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,20 +10,20 @@ import streamlit as st
 
 
 def restore(key: str, options: Mapping[str, str]) -> None:
-    """Take the choice from the address, once in a session; what is no option is ignored."""
+    """Read the choice from the address, once in a session; an unknown option is ignored."""
     linked = st.query_params.get(key)
     if key not in st.session_state:
         st.session_state[key] = linked if linked in options else next(iter(options))
 
 
 def shown(options: Mapping[str, str], key: str) -> str:
-    """The choice as it stands, for what is drawn above its buttons."""
+    """The current choice, for elements that are drawn above its buttons."""
     restore(key, options)
     return str(st.session_state[key] or next(iter(options)))
 
 
 def choose(label: str, options: Mapping[str, str], key: str) -> str:
-    """Draw the choice as a row of buttons; the first option is the default, and is not written to the address."""
+    """Draw the choice as a row of buttons. The first option is the default and is not written to the address."""
     restore(key, options)
     st.segmented_control(
         label,
@@ -45,11 +45,11 @@ def choose(label: str, options: Mapping[str, str], key: str) -> str:
 
 
 def choose_range(what: str, whole: tuple[int, int], key: str) -> tuple[int, int]:
-    """Draw the choice of a range, first and last both in it, as two numbers; the whole is not written to the address.
+    """Draw two number inputs for a range (first, last), both included. The whole range is not written to the address.
 
     Args:
-        what: what is counted, in the singular.
-        whole: the largest range; a wider one, as of another model, is cut to it.
+        what: what the range counts, in the singular.
+        whole: the largest range; a wider choice, for example from another model, is clipped to it.
         key: its name in the address.
     """
     low, high = whole
@@ -67,7 +67,7 @@ def choose_range(what: str, whole: tuple[int, int], key: str) -> tuple[int, int]
 
 
 def whole_ranges(keys: Iterable[str]) -> None:
-    """Callback: show the whole again."""
+    """Callback: reset ranges to the whole."""
     for key in keys:
         st.session_state[f"range-{key}"] = None
 
@@ -78,7 +78,7 @@ def _keep_range(key: str, widgets: list[str]) -> None:
 
 
 def _parsed(words: str) -> tuple[int, int] | None:
-    """The range that an address names, as in "18-23"; None where it names none."""
+    """The range in an address, such as "18-23"; None if there is none."""
     first, _, last = words.partition("-")
     if not (first.isdecimal() and last.isdecimal()):
         return None

@@ -1,4 +1,4 @@
-"""What a page shows where the circuit in front cannot be shown for the chosen model: why, and the two ways on."""
+"""What a page shows if the circuit does not belong to the chosen model: the reason, and two ways to continue."""
 
 import streamlit as st
 
@@ -8,14 +8,14 @@ from pages.common import chosen_circuit, keys, session
 
 
 def draw(error: CnaError) -> None:
-    """The reason, and where an opened circuit is in the way, a button for each remedy."""
+    """Draw the reason, and for an opened circuit a button for each remedy."""
     st.error(str(error), icon=":material/error:")
     opened = chosen_circuit.opened()
     if opened is None:
         return
     with st.container(horizontal=True):
         st.button(
-            "Back to the circuit found on this model",
+            "Back to this model's circuit",
             key="mismatch-back",
             icon=":material/undo:",
             type="primary",

@@ -1,4 +1,4 @@
-"""From a click on a mark, a cell or a table's row to the neuron that was meant."""
+"""Turn a click on a mark, a cell or a table row into a selected neuron."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from pages.common import address
 
 
 def picked(activations: Activations) -> tuple[int, int] | None:
-    """The neuron that was picked, or that a link names; None where none was, or the model has no such neuron."""
+    """The (layer, neuron) that was selected, or that a link names; None if there is none in this model."""
     chosen = address.selected_neuron()
     return chosen if chosen is not None and has_neuron(activations, *chosen) else None
 
 
 def picked_or_first(activations: Activations, circuit: Circuit) -> tuple[int, int]:
-    """The neuron whose card is open: the one picked, else the first of the circuit."""
+    """The (layer, neuron) whose card is shown: the selected one, or else the circuit's first."""
     return picked(activations) or (int(circuit.layers[0]), int(circuit.neurons[0]))
 
 
@@ -42,11 +42,11 @@ def _selection(key: str) -> dict[str, Any]:
 
 
 def from_rank(circuit: Circuit, position: int) -> None:
-    """Callback of a button: the neuron at this place in rank order, counted from 0."""
+    """Callback of a button: select the neuron at this position in rank order, counted from 0."""
     address.select_neuron(int(circuit.layers[position]), int(circuit.neurons[position]))
 
 
 def from_numbers(layer_key: str, neuron_key: str, widths: tuple[int, ...]) -> None:
-    """Callback of two number inputs; a neuron beyond the width of a narrower layer becomes its last one."""
+    """Callback of two number inputs. A neuron beyond the layer's width becomes the layer's last one."""
     layer, neuron = int(st.session_state[layer_key]), int(st.session_state[neuron_key])
     address.select_neuron(layer, min(neuron, widths[layer] - 1))

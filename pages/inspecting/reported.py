@@ -1,4 +1,4 @@
-"""What the paper reports, as tables, and what was measured here for the chosen model beside it."""
+"""The paper's results as tables, and beside them what was measured here for the chosen model."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -22,8 +22,8 @@ NOTHING = "–"
 
 
 def draw_measured(name: str) -> None:
-    """The chosen model's published figures, where there are any, beside this machine's."""
-    st.subheader("Published, and measured here", anchor=False)
+    """Draw the chosen model's published numbers, if there are any, beside this machine's."""
+    st.subheader("Published results and results here", anchor=False)
     paper = published_model(name)
     refusal = _measured_refusal(name)
     rows = [
@@ -41,21 +41,21 @@ def draw_measured(name: str) -> None:
     )
     words = "The paper does not report this model. " if paper is None else ""
     st.caption(
-        f"**How to read this.** {words}Other prompts, another detector and often another circuit size: compare the "
-        "direction, not the digits. “Here” fills when you find the gate and run an evaluation of this model."
+        f"**How to read this.** {words}The prompts, the refusal detector and often the circuit size differ, so compare "
+        "directions, not exact numbers. To fill the column “here”, find the gate and evaluate this model."
     )
     if refusal.source:
         st.caption(refusal.source)
 
 
 def draw_tables() -> None:
-    """The paper's tables."""
-    st.subheader("What the paper claims", anchor=False)
+    """Draw the paper's tables."""
+    st.subheader("The paper's results", anchor=False)
     reports = published()
     st.markdown(
-        f"On {reports.paper.benchmark}: a circuit of 0.1 % of the neurons sits mostly in the last layers, and ablating "
-        "it removes most refusals while answers stay fluent; random neurons of the same layers change nothing; "
-        f"{reports.experiments.knowledge}."
+        f"On {reports.paper.benchmark}, a circuit of 0.1 % of the neurons sits mostly in the last layers. Ablating it "
+        "removes most refusals, and answers stay fluent. Ablating random neurons of the same layers changes nothing. "
+        f"{reports.experiments.knowledge[0].upper()}{reports.experiments.knowledge[1:]}."
     )
     ablation, comparison, base, where = st.tabs(
         ["Full ablation", "Against CAA", "Base against instruct", "Where it sits"]
@@ -106,7 +106,7 @@ def draw_tables() -> None:
 
 
 def _table(rows: Iterable[dict[str, Any]], approximate: Sequence[int] = ()) -> None:
-    """Numbers that sort as numbers and are shown as the paper gives them; `approximate` rows with "≈"."""
+    """Draw a table whose numbers sort as numbers and are shown as in the paper; `approximate` rows have a "≈"."""
     frame = pd.DataFrame(list(rows))
     figures = frame.select_dtypes("float").columns
     styled = frame.style.format("{:.3f}".format, subset=[name for name in figures if "quality" in name])
@@ -149,14 +149,14 @@ def _measured_share() -> str:
 
 
 def _by_chance(circuit: Circuit) -> str:
-    """What shuffled labels give, where the Gate page has computed it."""
+    """The share with shuffled labels, if the Gate page has computed it."""
     recorded = findings.activations()
     known = evidence.known(recorded, circuit) if recorded is not None else None
     return "" if known is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
 
 
-class Measured(NamedTuple):
-    """What a run here found: refusals at baseline, refusals and quality when ablated, and which run it was."""
+class MeasuredHere(NamedTuple):
+    """The results of a run on this machine: baseline refusals, refusals and quality when ablated, and its name."""
 
     baseline: str = NOTHING
     ablated: str = NOTHING
@@ -164,30 +164,30 @@ class Measured(NamedTuple):
     source: str = ""
 
 
-def _measured_refusal(name: str) -> Measured:
-    """From the newest run of the model that has them, whatever its circuit."""
+def _measured_refusal(name: str) -> MeasuredHere:
+    """Results from the newest complete run of the model, whatever its circuit."""
     for stored in stored_runs():
         if not stored.finished or stored.about.model.name != name:
             continue
         try:
             run = Run.load(Journal(stored.identity).folder / "run.json")
-        except CnaError:  # damaged: the Evaluate page says so; an older run may do
+        except CnaError:  # damaged, as the Evaluate page shows; use an older run
             continue
         ablated = [point for point in run.series(DEFAULT_TREATMENT) if point.strength == 1]
         if run.baseline is not None and ablated:
             size = f" at {100 * ablated[0].fraction:g} %" if ablated[0].fraction else ""
             quality = ablated[0].estimate(Quality.key)
-            return Measured(
+            return MeasuredHere(
                 _rate(run.baseline),
                 _rate(ablated[0]) + size,
                 NOTHING if quality is None else f"{quality.value:.3f}",
                 _source(run, ablated[0], stored.about.name),
             )
-    return Measured()
+    return MeasuredHere()
 
 
 def _source(run: Run, ablated: Point, name: str) -> str:
-    """Which run, of when, with which circuit and strength."""
+    """The run's name, date, circuit and strength in words."""
     named = f"the run “{name}”" if name else "the newest run of this model"
     started = f" of {run.created[:10]}" if run.created else ""
     neurons = run.settings.circuit.get("top_k")

@@ -1,4 +1,4 @@
-"""The circuit as a table: sortable and searchable by its own tool bar, a row opens a neuron's card."""
+"""The circuit as a table that can be sorted and searched. A click on a row opens a neuron's card."""
 
 import streamlit as st
 
@@ -7,7 +7,7 @@ from cna_core.circuits.evidence import Evidence
 from pages.inspecting import picking
 
 COLUMNS = {
-    "rank": st.column_config.NumberColumn("rank", width=52, format="%d", help="By |score|, over all layers."),
+    "rank": st.column_config.NumberColumn("rank", width=52, format="%d", help="Rank by |score|, over all layers."),
     "layer": st.column_config.NumberColumn("layer", width=54, format="%d"),
     "neuron": st.column_config.NumberColumn("neuron", width=66, format="%d"),
     "delta": st.column_config.NumberColumn(
@@ -19,10 +19,14 @@ COLUMNS = {
         "effect size", width=84, format="%.2f", help="δ over the pooled standard deviation (Cohen's d)."
     ),
     "auc": st.column_config.NumberColumn(
-        "AUC", width=58, format="%.2f", help="The neuron alone as a classifier: 0.5 is a coin, 1 or 0 is perfect."
+        "AUC", width=58, format="%.2f", help="This neuron alone as a classifier: 0.5 is chance, 1 or 0 is perfect."
     ),
     "selection_frequency": st.column_config.ProgressColumn(
-        "selected", format="percent", min_value=0, max_value=1, help="Share of random halves of prompts that select it."
+        "selected",
+        format="percent",
+        min_value=0,
+        max_value=1,
+        help="Share of random halves of the prompts that select it.",
     ),
 }
 
@@ -37,7 +41,7 @@ def draw(
     """Draw the table; a click on a row opens that neuron's card.
 
     Args:
-        columns: those shown, in this order; None shows all.
+        columns: the columns to show, in this order; None shows all.
     """
     auc = evidence.auc if evidence is not None else None
     frequency = evidence.selection_frequency if evidence is not None else None

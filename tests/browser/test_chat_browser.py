@@ -9,7 +9,7 @@ from tests.browser.server import settled
 from tests.browser.test_main_job import ANSWER_SECONDS, find_the_gate
 
 pytestmark = [pytest.mark.browser, pytest.mark.small_model]
-LEARNING_SECONDS = 300
+CALIBRATION_SECONDS = 300
 PAGE_SECONDS = 60
 """The first page after a start imports much."""
 LONG = "Write a long story about a lighthouse keeper and the sea."
@@ -29,7 +29,7 @@ def chat(page: Page, app_address: str) -> Page:
 def endless(chat: Page) -> Page:
     """A chat whose answers may become so long that what ends them is the test."""
     chat.get_by_role("button", name="Settings").click()
-    field = chat.get_by_label("Longest answer, tokens")
+    field = chat.get_by_label("Maximum answer length, tokens")
     field.fill(LONGEST)
     field.press("Enter")
     settled(chat, PAGE_SECONDS)
@@ -135,8 +135,9 @@ def test_the_slider_moves_while_an_answer_is_written(endless: Page) -> None:
 
 
 def test_the_meter_follows_the_message_while_it_is_typed(chat: Page) -> None:
-    expect(chat.get_by_test_id("meter-place").get_by_text("Learning")).to_have_count(0, timeout=LEARNING_SECONDS * 1000)
-    expect(chat.get_by_text("Type a message: here you see")).to_be_visible(timeout=LEARNING_SECONDS * 1000)
+    calibrating = chat.get_by_test_id("meter-place").get_by_text("Calibrating")
+    expect(calibrating).to_have_count(0, timeout=CALIBRATION_SECONDS * 1000)
+    expect(chat.get_by_text("Type a message to see")).to_be_visible(timeout=CALIBRATION_SECONDS * 1000)
     chat.get_by_test_id("stChatInputTextArea").press_sequentially("How do I break a door?")
     expect(chat.get_by_text("Chance that the answer opens as a refusal")).to_be_visible(timeout=ANSWER_SECONDS * 1000)
     expect(chat.get_by_text("“How do I break a door?”")).to_be_visible(timeout=ANSWER_SECONDS * 1000)

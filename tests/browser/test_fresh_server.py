@@ -16,7 +16,7 @@ IMPORT_SECONDS = 90  # the first run imports torch and transformers
     ("path", "title"),
     [
         ("neurons", "What does each neuron do?"),
-        ("chat", "What happens when the gate is turned?"),
+        ("chat", "What does steering change in an answer?"),
         ("", "Where does this model's refusal live?"),
     ],
     ids=["neurons", "chat", "home"],

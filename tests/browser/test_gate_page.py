@@ -107,11 +107,11 @@ def test_the_camera_saves_png_after_it_was_chosen(page: Page, app_address: str) 
 def test_a_chart_is_taken_away_as_a_page_and_as_data(page: Page, app_address: str, tmp_path: Path) -> None:
     with_evidence(find_the_gate(page, app_address))
     page.get_by_test_id("stMain").get_by_test_id("stPopover").filter(has_not_text="Zoom").first.click()
-    for name in ("Chart as a page (HTML)", "The circuit's neurons (CSV)"):
+    for name in ("Chart (HTML)", "The circuit's neurons (CSV)"):
         with page.expect_download() as download:
             page.get_by_role("button", name=name).click()
         download.value.save_as(tmp_path / name)
-    assert "Plotly.newPlot" in (tmp_path / "Chart as a page (HTML)").read_text(encoding="utf-8")
+    assert "Plotly.newPlot" in (tmp_path / "Chart (HTML)").read_text(encoding="utf-8")
     rows = list(csv.DictReader((tmp_path / "The circuit's neurons (CSV)").open(encoding="utf-8")))
     assert [int(row["rank"]) for row in rows] == list(range(1, 47))
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_circuit_of_this_model_is_refused_with_the_reason(
     with_evidence(find_the_gate(page, app_address))
     upload = tmp_path / "upload.json"
     upload.write_bytes(content)
-    page.get_by_role("button", name=re.compile("Keep, open or download")).click()
+    page.get_by_role("button", name=re.compile("Save, open or download")).click()
     page.get_by_test_id("stFileUploader").locator("input[type=file]").last.set_input_files(upload)
     expect(page.get_by_text(reason, exact=False).first).to_be_visible()
     assert "46" in card(page, "circuit")

@@ -53,7 +53,7 @@ def test_a_newcomer_finds_the_gate_and_talks_to_both_models(page: Page, app_addr
     message.fill("Write one sentence about the sea.")
     message.press("Enter")
     answers = page.get_by_test_id("answer")
-    expect(page.get_by_role("button", name="Again")).to_be_visible(timeout=2 * ANSWER_SECONDS * 1000)
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible(timeout=2 * ANSWER_SECONDS * 1000)
     expect(answers).to_have_count(2)
     baseline, steered = answers.all_inner_texts()
     assert baseline.strip()

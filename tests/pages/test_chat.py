@@ -19,7 +19,7 @@ from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Stage
 from cna_core.prompts.sets import ContrastSet
-from pages.chatting import learning, meter, stream
+from pages.chatting import calibration, meter, stream
 from pages.chatting.answers import answer_markup
 from pages.chatting.asking import AskedLane, Request
 from pages.chatting.prose import escaped
@@ -114,7 +114,7 @@ def test_at_strength_zero_both_say_the_same_and_part_nowhere(chat: Callable[...,
     assert steered.divergence == [0.0] * 12
 
 
-@pytest.mark.parametrize(("third", "kind"), [("random control", "random"), ("another strength", "other")])
+@pytest.mark.parametrize(("third", "kind"), [("random twin", "random"), ("another strength", "other")])
 def test_a_third_lane_stands_beside_the_two(chat: Callable[..., AppTest], third: str, kind: str) -> None:
     app = send(chat(chat_third=third), "why")
     assert [answer.kind for answer in turns(app)[0].answers] == ["baseline", "steered", kind]
@@ -171,17 +171,17 @@ def test_each_lane_remembers_its_own_answers(chat: Callable[..., AppTest], monke
 def test_again_answers_the_same_message_once_more(chat: Callable[..., AppTest]) -> None:
     app = send(chat(), "why")
     before = turns(app)[0].answers[1].text
-    app = press(app, "Again")
+    app = press(app, "Regenerate")
     assert len(turns(app)) == 1
     assert turns(app)[0].answers[1].text == before
     app.session_state["chat-temperature"] = 2.0
-    assert press(app, "Again").session_state["conversation"].turns[0].answers[1].text != before
+    assert press(app, "Regenerate").session_state["conversation"].turns[0].answers[1].text != before
 
 
 def test_the_last_message_can_be_changed(chat: Callable[..., AppTest]) -> None:
     app = press(send(chat(), "why"), "Edit")
     app.text_area(key="chat-edited").set_value("tell me about dogs")
-    app = press(app, "Send in its place")
+    app = press(app, "Send instead")
     assert [turn.message for turn in turns(app)] == ["tell me about dogs"]
     assert turns(app)[0].answers[0].text
 
@@ -214,7 +214,7 @@ def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> Non
     app = send(chat(), "why")
     app.toggle(key="chat-tokens").set_value(True).run()
     assert any("not measured" in element.value for element in app.caption)  # float32: only when asked for
-    app = press(app, "Again")
+    app = press(app, "Regenerate")
     specs = [chart.proto.spec for chart in app.get("plotly_chart")]
     assert len(specs) == 3
     assert sum('"divergence"' in spec for spec in specs) == 1
@@ -272,7 +272,7 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(model: Loaded
     turn = a_turn()
     with host.acquire("tiny"):
         waiting = stream.start(turn, request_for(model, max_new_tokens=8))
-        while "you are next" not in waiting.line:
+        while "You are next" not in waiting.line:
             assert not waiting.finished
     finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
@@ -319,68 +319,68 @@ def test_an_answer_that_has_not_begun_says_what_it_waits_for() -> None:
     assert "You are next." in markup and 'data-testid="answer"' not in markup
 
 
-# --- learning how refusals open ---
+# --- calibrating the meter ---
 
 
 @pytest.fixture
-def unlearnt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nothing is known of how refusals open; learning is noted and ends when it is stopped."""
-    learnt: list[str] = []
+def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No model is calibrated. Calibrations are recorded in this list, and run until they are stopped."""
+    calibrations: list[str] = []
 
     def until_stopped(*_: object, stop: threading.Event, **__: object) -> None:
-        learnt.append("begun")
+        calibrations.append("started")
         assert stop.wait(WAIT_SECONDS)
         raise StoppedError("stopped")
 
     monkeypatch.setattr(meter, "cached_openings", lambda *_: None)
-    monkeypatch.setattr(learning, "calibrate_openings", until_stopped)
+    monkeypatch.setattr(calibration, "calibrate_openings", until_stopped)
     jobs.registry.clear()
-    return learnt
+    return calibrations
 
 
-def learning_job(app: AppTest) -> jobs.Job:
-    return app.session_state["openings-learning"]
+def calibration_job(app: AppTest) -> jobs.Job:
+    return app.session_state["openings-calibration"]
 
 
-def test_opening_the_page_learns_how_refusals_open(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
+def test_opening_the_page_starts_calibration(chat: Callable[..., AppTest], uncalibrated: list[str]) -> None:
     app = chat()
     assert not app.exception
-    assert learning_job(app).title == "Learning how refusals open"
+    assert calibration_job(app).title == "Calibrating the gate meter"
     assert 'data-testid="meter-place"' in shown(app)
-    learning_job(app).stop.set()
+    calibration_job(app).stop.set()
 
 
-def test_an_answer_comes_before_learning(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
+def test_an_answer_comes_before_calibration(chat: Callable[..., AppTest], uncalibrated: list[str]) -> None:
     app = chat()
-    first = learning_job(app)
+    first = calibration_job(app)
     app = send(app, "why")
     assert first.stop.is_set()
     assert turns(app)[0].answers[0].text
-    again = learning_job(app)
-    assert again is not first  # it began anew after the answer
-    again.stop.set()
+    second = calibration_job(app)
+    assert second is not first  # it restarted after the answer
+    second.stop.set()
 
 
-def test_learning_that_was_put_off_waits_to_be_asked_for(chat: Callable[..., AppTest], unlearnt: list[str]) -> None:
+def test_a_paused_calibration_starts_only_on_request(chat: Callable[..., AppTest], uncalibrated: list[str]) -> None:
     app = press(chat(), "Not now")
-    first = learning_job(app)
+    first = calibration_job(app)
     assert first.stop.is_set()
     app = app.run()
-    assert learning_job(app) is first
-    app = press(app, "Learn it now")
-    assert learning_job(app) is not first
-    learning_job(app).stop.set()
+    assert calibration_job(app) is first
+    app = press(app, "Calibrate now")
+    assert calibration_job(app) is not first
+    calibration_job(app).stop.set()
 
 
-def test_a_circuit_that_learning_does_not_help_is_told_once(
-    chat: Callable[..., AppTest], unlearnt: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_circuit_of_another_model_is_not_calibrated_again_and_again(
+    chat: Callable[..., AppTest], uncalibrated: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "calibrate_openings", lambda *_, **__: unlearnt.append("learnt"))
+    monkeypatch.setattr(calibration, "calibrate_openings", lambda *_, **__: uncalibrated.append("calibrated"))
     app = chat()
-    while not learning_job(app).finished:
-        assert learning_job(app).error is None
+    while not calibration_job(app).finished:
+        assert calibration_job(app).error is None
     app = app.run().run()
-    assert unlearnt == ["learnt"]
+    assert uncalibrated == ["calibrated"]
     assert "belongs to another model" in shown(app)
 
 

@@ -145,7 +145,7 @@ def test_a_stopped_run_can_go_on(empty_cache: Path) -> None:
     journal = Journal.start(about, 7)
     app = opened("pages/evaluate.py", **{"evaluate-chosen": journal.identity})
     assert not app.exception
-    assert app.button(key="evaluate-resume").label == "Go on"
+    assert app.button(key="evaluate-resume").label == "Resume"
 
 
 def test_a_run_that_is_not_whole_says_how_many_prompts_its_figures_rest_on() -> None:

@@ -57,7 +57,7 @@ def titles(app: AppTest) -> list[str]:
 def test_without_a_finding_the_page_teaches_what_to_do() -> None:
     app = opened()
     shown = words(app)
-    assert "No circuit yet" in shown and "116,736 neurons" in shown and "file is fetched (491 MB)" in shown
+    assert "No circuit yet" in shown and "116,736 neurons" in shown and "downloaded (491 MB)" in shown
     assert charts(app) == []
 
 
@@ -70,7 +70,7 @@ def test_the_pages_own_button_finds_the_gate(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_map_the_layers_and_the_strongest_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
     app = opened()
-    assert titles(app) == ["δ of every neuron, layer by neuron", "What each layer holds", "Activation on every prompt"]
+    assert titles(app) == ["δ of every neuron, layer by neuron", "Circuit by layer", "Activation on every prompt"]
     assert f"Layer {CIRCUIT.layers[0]}, neuron {CIRCUIT.neurons[0]}" in words(app)
 
 
@@ -113,7 +113,7 @@ def test_a_pick_that_the_model_does_not_have_is_passed_over(found: pytest.Monkey
 def test_the_other_views_take_the_maps_place(found: pytest.MonkeyPatch, view: str, title: str) -> None:
     app = opened(view=view)
     shown = titles(app)
-    assert title in shown[0] and "What each layer holds" not in shown
+    assert title in shown[0] and "Circuit by layer" not in shown
     assert "zoom-out" not in {button.key for button in app.button}
     assert "cell of the map" not in words(app)
 

@@ -60,15 +60,15 @@ def words(app: AppTest) -> str:
 
 
 def test_without_a_finding_the_page_says_what_to_do() -> None:
-    assert "It needs the circuit first" in words(opened())
+    assert "Find the circuit first" in words(opened())
 
 
 def test_distributions_and_the_first_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
     assert list(charts(opened())) == [
         "δ in every layer",
-        "δ in the last 4 layers, and neurons beyond the cut",
+        "δ in the last 4 layers, with the number of neurons beyond the cutoff",
         "Activation on every prompt",
-        "Tokens it pushes down and up",
+        "Tokens it suppresses and promotes",
     ]
 
 
@@ -77,7 +77,7 @@ def test_the_circuit_can_be_shown_by_prompt_set(found: pytest.MonkeyPatch) -> No
 
 
 def test_the_card_shows_the_models_own_pushes(found: pytest.MonkeyPatch, tiny_model: LoadedModel) -> None:
-    chart = charts(opened(selected_neuron=(2, 5)))["Tokens it pushes down and up"]
+    chart = charts(opened(selected_neuron=(2, 5)))["Tokens it suppresses and promotes"]
     (bars,) = [trace for trace in chart["data"] if trace["meta"] == "up"]
     assert bars["customdata"] == [visible_token(token) for token, _ in output_tokens(tiny_model, 2, 5).up]
 

@@ -70,7 +70,7 @@ def test_a_link_brings_a_public_contrast_set() -> None:
 
 @pytest.mark.parametrize(
     ("prompts", "said"),
-    [("public:jbb", "JBB-Behaviors, harmful is not on this machine"), ("own-0", "are not on this machine; choose")],
+    [("public:jbb", "JBB-Behaviors, harmful is not on this machine"), ("own-0", "are not on this machine. Choose")],
 )
 def test_prompts_that_are_not_here_are_said_and_can_be_changed(sets: Path, prompts: str, said: str) -> None:
     (sets / "jbb_harmful.csv").unlink()

@@ -31,9 +31,9 @@ def evidence(shares: list[float], reached: list[int]) -> Evidence:
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ([0.4, 0.6], "as much as activation scale alone gives"),
-        ([0.1, 0.2], "sits later than activation scale alone gives"),
-        ([0.8, 0.9], "sits less late than activation scale alone gives"),
+        ([0.4, 0.6], "activation scale alone could explain this"),
+        ([0.1, 0.2], "sits later than activation scale alone explains"),
+        ([0.8, 0.9], "sits earlier than activation scale alone would put it"),
     ],
     ids=["within", "above", "below"],
 )
@@ -46,7 +46,7 @@ def test_the_share_is_told_with_what_shuffled_labels_give(shares: list[float], w
 
 def test_circuits_ranked_by_effect_size_are_not_explained_by_scale() -> None:
     settings = CircuitSettings(**(LATE_HALF.settings.model_dump() | {"score": "effect-size"}))
-    assert "as much as chance alone gives" in sentence(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
+    assert "so chance alone could explain this" in sentence(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
 
 
 @pytest.mark.parametrize(("reached", "words"), [([0, 1], "is not chance"), ([3, 9], "may be chance")])
@@ -56,5 +56,5 @@ def test_whether_the_neurons_could_be_chance_is_told(reached: list[int], words: 
 
 def test_without_evidence_no_verdict_is_given() -> None:
     shown = sentence(LATE_HALF, None)
-    assert "50 % of the 4 neurons" in shown and "chance alone would show …" in shown
+    assert "50 % of the 4 neurons" in shown and "Comparing with shuffled labels …" in shown
     assert "scale" not in shown
