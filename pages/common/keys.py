@@ -14,6 +14,7 @@ LEAVE_OUT = "leave_out"
 SCORE = "score"
 SKIP = "skip"
 THRESHOLD = "threshold"
+EFFECT_IN_ALL_LAYERS = "effect_in_all_layers"
 DTYPE = "dtype"
 QUANTIZATION = "quantization"
 
