@@ -20,6 +20,7 @@ from pages.common import (
     style,
 )
 from pages.inspecting import (
+    acting_panels,
     card,
     choices,
     evidence,
@@ -99,6 +100,7 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known, shown)
+        acting_panels.draw(activations, circuit)
     address.write()
 
 

@@ -42,6 +42,9 @@ IN_ADDRESS_RUN = "run"
 
 # --- Gate and Neurons ---
 
+WHY_PROMPT = "why_prompt"
+WHY_SHOWN = "_why_shown"
+"""The prompt whose explanation is shown."""
 NEURON_TOKENS = "_neuron_tokens"
 NEURON_TEXT_VALUES = "_neuron_text_values"
 HELD_OUT = "_held_out"
@@ -53,6 +56,8 @@ STRENGTH = "strength"
 """The slider; in the address too."""
 METHOD = "method"
 """The steered answer's method; in the address too."""
+CHAT_MESSAGE = "_chat_message"
+"""A message that another page asks Chat to send, once."""
 METER_CURVES = "meter_curves"
 CALIBRATION_JOB = "openings-calibration"
 CALIBRATION_PAUSED = "openings-paused"
