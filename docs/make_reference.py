@@ -1,11 +1,13 @@
-"""Writes the API reference into docs/reference, from docstrings: `make docs`."""
+"""Write the API reference from docstrings to docs/reference: `make docs`."""
 
 import importlib
 import pkgutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # so that it runs from anywhere without an installed package
 
 import pdoc
 import pdoc.render
@@ -16,8 +18,8 @@ OUTPUT = Path(__file__).resolve().parent / "reference"
 
 
 def main() -> None:
-    """Import everything and render it."""
-    for name in cna_core.__all__:  # public names are imported on first use; pdoc looks for them in the module itself
+    """Import all modules and render their docstrings."""
+    for name in cna_core.__all__:  # pdoc needs the public names in the module, which imports them on first use
         setattr(cna_core, name, getattr(cna_core, name))
     rooms = [one.name for one in pkgutil.iter_modules(cna_core.__path__) if not one.name.startswith("_")]
     for room in rooms:
