@@ -4,8 +4,8 @@
 
 Every measurement is a process of its own, by turns: two lanes are written alone, beside a thread of the same process
 that only runs Python (as a page that is being drawn does), and beside another process that keeps one core busy. The
-ratio is the time a token with the platform's way of waiting by that with ours; above 1, ours is faster. A measurement is
-given up after two minutes and counted as that. Prints text; the last line is JSON.
+ratio is the time a token with the platform's way of waiting by that with ours; above 1, ours is faster. A measurement
+is given up after two minutes and counted as that. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def measure(name: str, tokens: int, way: str, beside: str) -> float:
     """Seconds a token of two lanes in this process."""
     if way == "ours":
         share_cores()
-    import cna_core as cna  # noqa: PLC0415 — after share_cores
+    import cna_core as cna  # after share_cores
 
     model = cna.load_model(name, device="cpu", dtype="float32")
     lanes = [cna.Lane(message) for message in MESSAGES]

@@ -5,10 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from cna_core.threads import share_cores
-
-share_cores()  # before torch is imported, as in the app
-
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from tests.tiny import tiny_llama
