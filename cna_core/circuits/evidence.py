@@ -1,7 +1,4 @@
-"""Everything that stands beside a circuit on a page, from recorded activations, in one call.
-
-Brings together attribution and controls; computes nothing of its own and never touches a model.
-"""
+"""The statistical evidence for a circuit, computed from recorded activations in one call: `examine`."""
 
 import threading
 from dataclasses import dataclass
@@ -26,16 +23,16 @@ from cna_core.progress import Report
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a circuit is held against.
+    """The controls and statistics of a circuit.
 
     Args:
         left_out: (n,) flat positions of the universal neurons that the circuit's settings leave out.
         cutoff: the circuit's smallest |score|.
-        auc: (circuit,) each neuron alone as a classifier of positive against negative prompts.
+        auc: (circuit,) each neuron alone as a classifier of positive and negative prompts.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing by activation scale.
         null: circuits from shuffled labels.
         null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels.
-        stability: circuits from random halves; None where there are too few prompts to halve.
+        stability: circuits from random halves; None if there are too few prompts to halve.
     """
 
     left_out: NDArray[np.int64]
@@ -49,7 +46,7 @@ class Evidence:
 
     @property
     def selection_frequency(self) -> NDArray[np.float64] | None:
-        """(circuit,) how often each neuron is selected from half of the prompts; None where that is not known."""
+        """(circuit,) how often half of the prompts select each neuron; None if unknown."""
         return None if self.stability is None else self.stability.selection_frequency
 
 
@@ -88,5 +85,5 @@ def left_out(activations: Activations, circuit: Circuit) -> NDArray[np.int64]:
 
 
 def cutoff(activations: Activations, circuit: Circuit) -> float:
-    """The circuit's smallest |score|: δ or effect size, whichever it was ranked by."""
+    """The circuit's smallest |score|, which is δ or effect size."""
     return float(np.abs(scores(activations, circuit.settings.score))[circuit.flat].min())

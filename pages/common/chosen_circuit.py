@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from cna_core.circuits.attribution import attribute, measured
+from cna_core.circuits.attribution import attribute, with_statistics
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from pages.common import findings, keys
 
@@ -42,7 +42,7 @@ def from_upload(content: bytes, name: str) -> Circuit:
     if recorded is None:
         return uploaded
     uploaded.check_model(recorded.model)
-    return measured(uploaded, recorded)
+    return with_statistics(uploaded, recorded)
 
 
 def current() -> Circuit | None:

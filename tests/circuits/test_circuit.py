@@ -90,12 +90,12 @@ def changed(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "broken or not JSON"),
-        (circuit_of(PAIRS).to_json()[:-20], "broken or not JSON"),
-        ("[" * 100_000, "broken or not JSON"),
-        (b"\xff\xfe\x00", "broken or not JSON"),
-        ("[1, 2]", "does not name its format"),
-        ('{"format": 7}', "does not name its format"),
+        ("", "damaged or not JSON"),
+        (circuit_of(PAIRS).to_json()[:-20], "damaged or not JSON"),
+        ("[" * 100_000, "damaged or not JSON"),
+        (b"\xff\xfe\x00", "damaged or not JSON"),
+        ("[1, 2]", "has no format"),
+        ('{"format": 7}', "has no format"),
         (changed(format="cna-circuit/2"), "reads cna-circuit/1"),
         (changed(format="cna-run/1"), "holds cna-run/1, not a circuit"),
         (changed(neurons=[]), "neurons"),
@@ -157,7 +157,7 @@ def test_a_neural_steering_circuit_loads_once_the_model_is_known() -> None:
 @pytest.mark.parametrize(
     ("neurons", "model", "reason"),
     [
-        ({"0,-1,0": 1.0}, None, "load a model first"),
+        ({"0,-1,0": 1.0}, None, "load the model first"),
         ({"0,0": 1.0}, identity(), "is not layer,position,neuron"),
         ({"0,0,0": "much"}, identity(), "is not layer,position,neuron"),
         ({"0,0,0": float("inf")}, identity(), "not finite"),
