@@ -5,7 +5,8 @@
 All take turns in one process: in every round each writes the same number of tokens for the same prompt of about 40
 tokens, greedily and without an end token. Ratios are of the medians over rounds. Aimed at on two CPU cores with the
 default model: two lanes take at most 1.15 times one row of `generate` and 1.15 times one lane, their first tokens at
-most 1.7 times one lane's, one lane no more than `generate` a token; the meter answers a new message at 13 strengths
+most 1.7 times one lane's, one lane no more than `generate` a token; recording the circuit's activity by layer and how
+likely each token was costs at most 0.15 of the time a token; the meter answers a new message at 13 strengths
 within 0.5 s. Prints text; the last line is JSON.
 """
 
@@ -79,6 +80,7 @@ def decode_seconds(
         "generate": lambda: by_transformers(model, tokens),
         "one": lambda: by_lanes(model, [Lane(PROMPT)], circuit, tokens),
         "two": lambda: by_lanes(model, [Lane(PROMPT), Lane(PROMPT, 1.0)], circuit, tokens),
+        "two_recorded": lambda: by_lanes(model, [Lane(PROMPT), Lane(PROMPT, 1.0)], circuit, tokens, record=True),
         "two_measured": lambda: by_lanes(model, [Lane(PROMPT), Lane(PROMPT, 1.0)], circuit, tokens, measure=True),
     }
     print(f"prompt of {len(encode(model, PROMPT))} tokens, {tokens} new ones, {rounds} rounds")
@@ -95,11 +97,11 @@ def decode_seconds(
 
 
 def by_lanes(
-    model: LoadedModel, lanes: list[Lane], circuit: Circuit, tokens: int, measure: bool = False
+    model: LoadedModel, lanes: list[Lane], circuit: Circuit, tokens: int, **recording: Any
 ) -> tuple[float, float]:
     """Seconds until every lane's first token, and until the last one."""
     started_at, first = time.perf_counter(), 0.0
-    for number, _step in enumerate(generate(model, lanes, circuit, max_new_tokens=tokens, measure=measure)):
+    for number, _step in enumerate(generate(model, lanes, circuit, max_new_tokens=tokens, **recording)):
         if number == len(lanes) - 1:
             first = time.perf_counter() - started_at
     return first, time.perf_counter() - started_at
@@ -154,6 +156,7 @@ def ratios(seconds: dict[str, list[tuple[float, float, float]]]) -> dict[str, fl
         "one_lane_to_generate_per_token": middle["one"][1] / middle["generate"][1],
         "two_lanes_to_one": middle["two"][2] / middle["one"][2],
         "two_lanes_to_generate": middle["two"][2] / middle["generate"][2],
+        "recorded_to_two_lanes": middle["two_recorded"][1] / middle["two"][1],
         "measured_to_two_lanes": middle["two_measured"][2] / middle["two"][2],
         "first_token_two_to_one": middle["two"][0] / middle["one"][0],
         "first_token_two_to_generate": middle["two"][0] / middle["generate"][0],

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cna_core.evaluation.answer import answer
     from cna_core.evaluation.effects import explain, measure_effects
     from cna_core.evaluation.fitting import fit, generate
+    from cna_core.evaluation.how_few import how_few
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.sweep import evaluate
     from cna_core.evaluation.verify import verify
@@ -49,6 +50,7 @@ _HOMES = {
     "explain": "evaluation.effects",
     "fit": "evaluation.fitting",
     "generate": "evaluation.fitting",
+    "how_few": "evaluation.how_few",
     "load_model": "models.load",
     "measure_effects": "evaluation.effects",
     "plot": "drawing",
@@ -75,6 +77,7 @@ __all__ = [
     "explain",
     "fit",
     "generate",
+    "how_few",
     "load_model",
     "measure_effects",
     "plot",

@@ -50,6 +50,7 @@ class Stage(StrEnum):
     WORKING_POINT_DIVERGENCES = "working-point-divergences"
     WORKING_POINT_SETTINGS = "working-point-settings"
     LAYER_PROFILE = "layer-profile"
+    HOW_FEW = "how-few"
     CHECKING_SHUFFLED_LABELS = "checking-shuffled-labels"
     CHECKING_RANDOM_HALVES = "checking-random-halves"
     CHECKING_CLAIM = "checking-a-claim"

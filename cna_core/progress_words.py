@@ -27,6 +27,7 @@ _DOING = {
     Stage.WORKING_POINT_DIVERGENCES: "Working point: measuring KL on benign prompts",
     Stage.WORKING_POINT_SETTINGS: "Working point: trying settings, gentlest first",
     Stage.LAYER_PROFILE: "Measuring the layer profile",
+    Stage.HOW_FEW: "Measuring how few neurons it takes",
     Stage.CHECKING_SHUFFLED_LABELS: "Comparing with shuffled labels",
     Stage.CHECKING_RANDOM_HALVES: "Comparing random halves of the prompts",
     Stage.CHECKING_CLAIM: "Checking the claim: {subject}",

@@ -32,6 +32,7 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         ("fetch",),
         ("attribute",),
         ("explain",),
+        ("how-few",),
         ("generate",),
         ("evaluate",),
         ("verify",),

@@ -27,7 +27,8 @@ class Answer:
         kind: which lane.
         strength: its strength.
         pieces: what each token added to the text.
-        activity, divergence: see `Step`; None where not measured.
+        activity, layer_activity, divergence: see `Step`; None where not measured.
+        logprobs: ln of each token's probability in its lane, before sampling settings; None where not recorded.
         finish_reason: see `Step`; None while it is written, and where it was stopped.
         seconds_to_first: from sending to the first token; None before.
         seconds: from the first token to the last one.
@@ -44,6 +45,8 @@ class Answer:
     seconds_to_first: float | None = None
     seconds: float = 0.0
     method: str = DEFAULT_METHOD
+    layer_activity: list[tuple[float, ...] | None] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -61,6 +64,8 @@ class Answer:
         self.seconds = seconds - self.seconds_to_first
         self.pieces.append(step.text)
         self.activity.append(step.activity)
+        self.layer_activity.append(step.layer_activity)
+        self.logprobs.append(None if step.chances is None else step.chances.logprob)
         self.divergence.append(step.divergence)
         self.finish_reason = step.finish_reason
         self.token_ids.append(step.token_id)  # last: whoever counts tokens finds the other lists as long

@@ -31,6 +31,8 @@ from cna_core.prompts.chat_format import Message, encode
 
 LONGEST_ANSWER = 200
 """Tokens, where nobody says otherwise."""
+LIKELIEST = 10
+"""How many of the likeliest tokens a recorded step tells."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def generate(
     max_new_tokens: int = LONGEST_ANSWER,
     sampling: Sampling | None = None,
     steer_prompt: bool = True,
+    record: bool = False,
     measure: bool = False,
     prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
@@ -106,11 +109,13 @@ def generate(
         sampling: how tokens are chosen; None: greedily.
         options: fields of `sampling` by name, which win.
         steer_prompt: False steers written tokens only: every lane reads the prompt as the untouched model.
-        measure: also record, for each token, the circuit's activity and, for lanes ≥ 1, the divergence: the
-            Kullback-Leibler divergence, in nats, of the lane's next-token distribution from that of the *untouched
-            model that has read the same text, the lane's own*. Until the lanes part, this is the divergence from a
-            baseline lane 0; after it, it still says what steering does to this very token, where a comparison across
-            two texts would say nothing. The untouched reader is one more row of the batch.
+        record: note for each token the circuit's activity by layer (`Step.layer_activity`) and how likely the token was
+            (`Step.chances`, with the likeliest); costs a few percent.
+        measure: record, and measure for lanes ≥ 1 the divergence: the Kullback-Leibler divergence, in nats, of the
+            lane's next-token distribution from that of the *untouched model that has read the same text, the lane's
+            own*. Until the lanes part, this is the divergence from a baseline lane 0; after it, it still says what
+            steering does to this very token, where a comparison across two texts would say nothing. The untouched
+            reader is one more row of the batch.
         prefixes: what the model has read before; what it reads now is kept there.
         stop: when set, `StoppedError` is raised within one token, in a prefill within one layer.
 
@@ -123,7 +128,8 @@ def generate(
     if max_new_tokens < 1:
         raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
     prompts = _prepared(model, lanes, circuit, prefixes is not None)
-    watched = circuit if measure else None
+    record = record or measure
+    watched = circuit if record else None
     if watched is not None:
         watched.check_model(model.identity)
     session = DecodeSession(
@@ -137,7 +143,9 @@ def generate(
     )
     for place, (lane, prompt) in enumerate(zip(lanes, prompts, strict=True)):
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
-        session.add(Request(prompt, limit, sampler, compared=measure and place > 0, not_first=lane.not_first))
+        likeliest = LIKELIEST if record else None
+        compared = measure and place > 0
+        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first))
     return _steps(session)
 
 

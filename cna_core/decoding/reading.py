@@ -86,7 +86,7 @@ class TokenChances:
     def of(cls, logits: Tensor, token: int, count: int) -> "TokenChances":
         """From (vocabulary,) logits, with the `count` likeliest tokens."""
         logprobs = logits.float().log_softmax(-1)
-        values, ids = logprobs.topk(count)
+        values, ids = logprobs.topk(min(count, len(logprobs)))
         return cls(float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
 
 

@@ -36,7 +36,8 @@ class Step:
         finished: whether it is the lane's last.
         finish_reason: "stop" (the model ended its answer, or a stop text came) or "length" (max_new_tokens or the
             context is full).
-        activity: the circuit's mean activation (see SteeringPlan) while this token was chosen; None if not measured.
+        layer_activity: the circuit's activity in each of its layers, ascending, while this token was chosen, before
+            anything was changed there (see `Watch`); None if not recorded.
         divergence: nats; see `lanes.generate`. None if not measured, and for lane 0.
         chances: how likely the token was, before sampling settings; None if not asked for.
     """
@@ -46,9 +47,14 @@ class Step:
     token_id: int
     finished: bool
     finish_reason: Literal["stop", "length"] | None = None
-    activity: float | None = None
+    layer_activity: tuple[float, ...] | None = None
     divergence: float | None = None
     chances: TokenChances | None = None
+
+    @property
+    def activity(self) -> float | None:
+        """The circuit's mean activation: the sum over its layers."""
+        return None if self.layer_activity is None else sum(self.layer_activity)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class DecodeSession:
             self._leave(spare=True)
             assert self.plan is not None
             logits = self.batch.step(self._next_tokens(), self.plan)
-            activity = self.plan.activity
+            activity = self.plan.layer_activity
         if newcomers := self._admitted():
             logits, activity = self._let_in(newcomers, logits, activity)
         tokens = self._chosen(logits)
@@ -230,7 +236,7 @@ class DecodeSession:
         plan = SteeringPlan(self.model, [prompt.steering for prompt in to_read], self.watched)
         batch = RowBatch(self.model, self.stop)
         fresh_logits = read(batch, to_read, plan, self.prefixes)[rows]
-        fresh_activity = plan.activity[rows]
+        fresh_activity = plan.layer_activity[rows]
         batch.select(rows)
         if self._living:
             keep = self._leave(spare=False)
@@ -284,7 +290,7 @@ class DecodeSession:
             token_id=token,
             finished=answer.finished,
             finish_reason="stop" if stopped else "length" if answer.finished else None,
-            activity=None if self.watched is None else float(activity[answer.row]),
+            layer_activity=None if self.watched is None else tuple(activity[answer.row].tolist()),
             divergence=divergence,
             chances=None if likeliest is None else TokenChances.of(logits[answer.row], token, likeliest),
         )

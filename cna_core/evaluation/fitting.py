@@ -8,6 +8,7 @@ import functools
 import json
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def generate(
             place = lane.method, id(mine)
             if place not in fitted:
                 fitted[place] = fit(model, lane.method, mine, contrast, stop=options.get("stop"))
-            lane = Lane(lane.messages, lane.strength, fitted[place], lane.circuit)
+            lane = replace(lane, method=fitted[place])
         ready.append(lane)
     return decoding.generate(model, ready, circuit, **options)
 

@@ -34,7 +34,7 @@ def ratio_with_interval(numerators: ArrayLike, denominators: ArrayLike, seed: in
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if not len(above) or not below.sum():
         raise ValueError("There is nothing to average.")
-    drawn = _resampled_counts(len(above), seed)
+    drawn = resampled_counts(len(above), seed)
     weights = drawn @ below
     weights[weights == 0] = np.nan  # a resample that happens to hold only empty answers says nothing
     low, high = np.nanquantile(drawn @ above / weights, [0.025, 0.975])
@@ -69,7 +69,7 @@ def change_of_mean(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Estima
     return mean_with_interval(difference, seed)
 
 
-def _resampled_counts(items: int, seed: int) -> NDArray[np.float64]:
+def resampled_counts(items: int, seed: int) -> NDArray[np.float64]:
     """(RESAMPLES, items): how often each item is drawn in each resample; the same for the same seed and size."""
     random = np.random.default_rng(seed)
     return random.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float64)

@@ -19,6 +19,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
 from cna_core.interventions.change import RowChange
 from cna_core.interventions.scale import Scale
+from cna_core.interventions.watch import Watch
 from cna_core.models.layers import NeuronView, decoder_layers
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.residual_stream import edit_output
@@ -74,10 +75,9 @@ class SteeringPlan:
     Only layers in which a row is changed get hooks.
 
     Args:
-        model: the model.
         rows: the change of each row; a single one applies to all rows of any batch. The caller has checked that they
             belong to this model.
-        watched: a circuit whose activity is recorded in the same pass (see `activity`), or None.
+        watched: a circuit whose activity is recorded in the same pass (see `layer_activity`), or None.
     """
 
     def __init__(self, model: LoadedModel, rows: Sequence[RowChange], watched: Circuit | None = None) -> None:
@@ -86,26 +86,28 @@ class SteeringPlan:
         self.model = model
         self.rows = tuple(rows)
         self.watched = watched
-        self._activity_parts: list[Tensor] = []
+        self._activity: dict[int, Tensor] = {}
         self._neurons = _neuron_tables(model, self.rows)
         self._additions = _addition_tables(model, self.rows)
         self._direction = _Directions.of(model, self.rows)
-        self._watches = _signs_by_layer(watched, model) if watched is not None else {}
+        self._watch = Watch(watched, model) if watched is not None else None
 
     @property
-    def activity(self) -> Tensor:
-        """(rows,) float32 on the CPU: the watched circuit's activity at the last token of the last pass.
+    def layer_activity(self) -> Tensor:
+        """(rows, layers of the watched circuit) float32 on the CPU: its activity at the last token of the last pass.
 
-        It is the mean over its neurons of sign(δ) · activation, after the change. Positive values are in the direction
-        of positive prompts. A row whose circuit is ablated has 0.
+        See `Watch`. It is read before the change; in a row whose circuit is ablated it is what the ablation removed.
         """
-        return sum((part.cpu() for part in self._activity_parts), torch.zeros(len(self.rows)))
+        if self._watch is None or not self._activity:
+            return torch.zeros(len(self.rows), 0 if self._watch is None else len(self._watch.layers))
+        first = self._activity[self._watch.layers[0]].device
+        return torch.stack([self._activity[index].to(first) for index in self._watch.layers], dim=1).cpu()
 
     def select(self, places: Sequence[int]) -> "SteeringPlan":
         """The plan for a batch with only these rows; its tables are selected from this plan's."""
         plan = copy.copy(self)
         plan.rows = tuple(self.rows[place] for place in places)
-        plan._activity_parts = []
+        plan._activity = {}
         plan._neurons = {index: tables.select(places) for index, tables in self._neurons.items() if tables.act(places)}
         plan._additions = _addition_tables(self.model, plan.rows) if self._additions else {}
         plan._direction = _Directions.of(self.model, plan.rows) if self._direction is not None else None
@@ -120,28 +122,27 @@ class SteeringPlan:
                 stack.callback(check.remove)
             if self._direction is not None:
                 stack.enter_context(self._direction.edited())
-            for index in sorted(self._neurons.keys() | self._watches.keys()):
+            watched = self._watch.layers if self._watch is not None else ()
+            for index in sorted(self._neurons.keys() | set(watched)):
                 layer = self.model.neuron_layers[index]
                 stack.callback(layer.attach(functools.partial(self.visit, index), len(self.rows)).remove)
             if self._additions:
                 layers = decoder_layers(self.model.network)
                 for index, additions in self._additions.items():
                     stack.callback(edit_output(layers[index], functools.partial(_added, additions)).remove)
-            self._activity_parts.clear()
+            self._activity.clear()
             yield
 
     def visit(self, index: int, view: NeuronView) -> None:
         """Called by layer `index` in each pass, with its neurons."""
+        if self._watch is not None and index in self._watch.layers:
+            here = self._watch.at_last_token(index, view)
+            self._activity[index] = self._activity[index] + here if index in self._activity else here
         tables = self._neurons.get(index)
         if tables is not None:
             view.multiply(tables.multipliers)
             if tables.additions is not None:
                 view.add(tables.additions)
-        watch = self._watches.get(index)
-        if watch is not None:
-            neurons, signs = watch
-            values = view.of(neurons)[:, -1].float()  # (rows, n): the last token only
-            self._activity_parts.append(values @ signs.to(values.device))
 
     def _check_rows(self, _module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         for given in (named.get("input_ids"), named.get("inputs_embeds"), *inputs[:1]):
@@ -273,18 +274,3 @@ def _added(additions: Tensor, hidden: Tensor) -> Tensor:
     """`additions` (rows, hidden) added at every token."""
     by_row = hidden.reshape(len(additions), -1, hidden.shape[-1]) if hidden.ndim == 2 else hidden
     return (by_row + additions.to(hidden)[:, None, :]).reshape(hidden.shape)  # OPT has (rows · tokens, hidden)
-
-
-def _signs_by_layer(circuit: Circuit, model: LoadedModel) -> dict[int, tuple[Tensor, Tensor]]:
-    """For each layer that has neurons of the circuit: those neurons, int64, and sign(δ) / circuit size, float32."""
-    circuit.check_model(model.identity)
-    # A random twin has no δ (NaN); its neurons count with sign +1.
-    signs = np.nan_to_num(np.sign(circuit.delta), nan=1.0).astype(np.float32) / max(1, len(circuit))
-    by_layer = {}
-    for index in np.unique(circuit.layers).tolist():
-        here = circuit.layers == index
-        by_layer[index] = (
-            torch.from_numpy(circuit.neurons[here]).to(model.device),
-            torch.from_numpy(signs[here]).to(model.device),
-        )
-    return by_layer

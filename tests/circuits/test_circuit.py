@@ -97,7 +97,7 @@ def changed(**changes: object) -> str:
         ("[1, 2]", "has no format"),
         ('{"format": 7}', "has no format"),
         (changed(format="cna-circuit/2"), "reads cna-circuit/1"),
-        (changed(format="cna-run/1"), "holds cna-run/1, not a circuit"),
+        (changed(format="cna-run/1"), "contains cna-run/1, not a circuit"),
         (changed(neurons=[]), "neurons"),
         (changed(neurons=[{"layer": 4, "neuron": 0, "delta": 1.0}]), "neuron 0 of layer 4 is outside the model"),
         (changed(neurons=[{"layer": 0, "neuron": 6, "delta": 1.0}]), "neuron 6 of layer 0 is outside the model"),
@@ -139,7 +139,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_a_binary_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\xff\x00\x81")
-    with pytest.raises(CircuitError, match="not UTF-8 text"):
+    with pytest.raises(CircuitError, match="it is not UTF-8"):
         Circuit.load(tmp_path / "weights.bin")
 
 

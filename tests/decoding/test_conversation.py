@@ -13,7 +13,7 @@ def answered(kind: LaneKind, text: str, tokens: list[int] | None = None, reason:
     for place, word in enumerate(text.split(" ")):
         piece = word if place == 0 else f" {word}"
         token = tokens[place] if tokens else place
-        answer.add(Step(answer.strength != 0, piece, token, False, None, 0.5, None), 1.0 + place / 10)
+        answer.add(Step(answer.strength != 0, piece, token, False, None, (0.25, 0.25), None), 1.0 + place / 10)
     answer.finish_reason = reason
     return answer
 

@@ -199,11 +199,36 @@ def test_divergence_is_measured_on_the_lanes_own_text(endless: LoadedModel) -> N
     assert [step.divergence for step in mine] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_activity_of_an_ablated_lane_is_zero(endless: LoadedModel) -> None:
+def test_recorded_activity_is_the_circuits_before_the_multiplier(endless: LoadedModel) -> None:
+    circuit = spread_circuit(endless, size=40)
     lanes = [Lane(SHORT), Lane(SHORT, strength=1.0)]
-    steps = list(generate(endless, lanes, spread_circuit(endless), max_new_tokens=5, measure=True))
-    assert all(step.activity == 0.0 for step in steps if step.lane == 1)
-    assert all(step.activity != 0.0 for step in steps if step.lane == 0)
+    steps = list(generate(endless, lanes, circuit, max_new_tokens=5, record=True))
+    first = next(step for step in steps if step.lane == 1)
+    text = torch.tensor([encode(endless, SHORT)])
+    seen: list[float] = []
+    for layer in range(4):
+        here = circuit.layers == layer
+        module = endless.network.model.layers[layer].mlp.down_proj
+        values: list[torch.Tensor] = []
+        handle = module.register_forward_pre_hook(lambda _module, x, kept=values: kept.append(x[0][0, -1]))
+        with torch.inference_mode(), steered(endless, circuit, [0.0]):  # hooked on later, so it acts after the look
+            endless.network(input_ids=text)
+        handle.remove()
+        signs = torch.from_numpy(circuit.delta[here]).sign()
+        seen.append(float((values[0][circuit.neurons[here]] * signs).sum()) / len(circuit))
+    assert first.layer_activity == pytest.approx(seen, abs=1e-6)
+    assert first.activity == pytest.approx(sum(seen), abs=1e-6) and first.activity != 0.0
+
+
+def test_recording_changes_no_token_and_tells_how_likely_each_was(endless: LoadedModel) -> None:
+    lanes, circuit = [Lane(SHORT), Lane(LONG, strength=2.0)], spread_circuit(endless)
+    bare = list(generate(endless, lanes, circuit, max_new_tokens=6))
+    steps = list(generate(endless, lanes, circuit, max_new_tokens=6, record=True))
+    assert [step.token_id for step in steps] == [step.token_id for step in bare]
+    assert all(step.layer_activity is None and step.chances is None for step in bare)
+    for step in steps:
+        assert step.chances is not None and step.divergence is None
+        assert step.chances.likeliest[0] == (step.token_id, pytest.approx(step.chances.logprob))
 
 
 def test_a_lane_may_bring_its_own_circuit(endless: LoadedModel) -> None:

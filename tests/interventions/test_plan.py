@@ -123,7 +123,9 @@ def test_vectors_are_subtracted_from_every_layers_output(tiny_model: LoadedModel
     torch.testing.assert_close(outputs[0][1], expected)
 
 
-def test_activity_is_the_signed_mean_of_the_circuit_at_the_last_token(tiny_model: LoadedModel, tokens: Tensor) -> None:
+def test_the_layers_activities_add_up_to_the_signed_mean_of_the_circuit_at_the_last_token(
+    tiny_model: LoadedModel, tokens: Tensor
+) -> None:
     circuit = spread_circuit(tiny_model)
     seen: dict[int, Tensor] = {}
     plan = SteeringPlan(tiny_model, [NEUTRAL, Scale(circuit).change(1.0), Scale(circuit).change(-1.0)], circuit)
@@ -141,8 +143,10 @@ def test_activity_is_the_signed_mean_of_the_circuit_at_the_last_token(tiny_model
             for layer, neuron, delta in zip(circuit.layers, circuit.neurons, circuit.delta, strict=True)
         ]
     )
-    assert plan.activity[0].item() == pytest.approx(by_hand, abs=1e-6)
-    assert plan.activity[1].item() == 0.0
+    assert plan.layer_activity.shape == (3, len(np.unique(circuit.layers)))
+    assert plan.layer_activity[0].sum().item() == pytest.approx(by_hand, abs=1e-6)
+    assert plan.layer_activity[1, 0] == plan.layer_activity[0, 0]  # before the multiplier, and nothing came before it
+    assert plan.layer_activity[1].sum().item() != 0.0
 
 
 def test_a_circuit_of_another_model_is_refused(tiny_model: LoadedModel) -> None:
@@ -179,7 +183,7 @@ def test_a_plan_for_some_rows_changes_them_as_the_whole_plan_did(tiny_model: Loa
         assert [bool(layer.mlp.down_proj._forward_pre_hooks) for layer in tiny_model.network.model.layers].count(True)
         found = logits(tiny_model, same[:3])
     torch.testing.assert_close(found, expected[places], atol=1e-6, rtol=0)
-    assert part.activity[1] == pytest.approx(float(whole.activity[0]), abs=1e-6)
+    assert part.layer_activity[1].tolist() == pytest.approx(whole.layer_activity[0].tolist(), abs=1e-6)
     with whole.select([2, 2]).select([0, 1]).attached():
         torch.testing.assert_close(logits(tiny_model, same[:2]), expected[[2, 2]], atol=1e-6, rtol=0)
 

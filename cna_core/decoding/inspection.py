@@ -1,0 +1,324 @@
+"""Looking at one token of an answer: what else could have come there, what steering did to it, and which neurons fired.
+
+Also reads a text again with the circuit's activity at every token. Reads the model, writes no answer.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.last_tokens import shares_prefix
+from cna_core.circuits.neurons import output_tokens
+from cna_core.decoding.lanes import LIKELIEST, Lane, end_tokens
+from cna_core.decoding.row_batch import RowBatch
+from cna_core.errors import CircuitError, PromptError
+from cna_core.interventions.change import NEUTRAL, RowChange
+from cna_core.interventions.plan import SteeringPlan
+from cna_core.interventions.watch import Watch, recorded_activity, recorded_neurons
+from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.chat_format import encode
+
+NEURONS_SHOWN = 8
+"""How many neurons a card names."""
+TOKENS_WRITTEN = 5
+"""How many of the tokens that a neuron writes a card names."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have come, with its probability for three readers of the same text.
+
+    Args:
+        token: its id.
+        text: the token as text.
+        baseline: for the untouched model.
+        steered: for the steered model.
+        without_steering_here: for the model that was steered up to this place and is not steered at it.
+        ends: whether it ends the answer.
+    """
+
+    token: int
+    text: str
+    baseline: float
+    steered: float
+    without_steering_here: float
+    ends: bool
+
+
+@dataclass(frozen=True)
+class FiringNeuron:
+    """A neuron of the circuit at one place of a text.
+
+    Args:
+        layer, neuron: which one.
+        activation: in the lane that is looked at, before anything is changed in it.
+        baseline: in the untouched model that has read the same text.
+        delta: its δ; NaN where it is not known.
+        effect: None where the circuit was not found by effect.
+        writes: the tokens whose logits it raises most; empty where they cannot be read off (routed experts).
+    """
+
+    layer: int
+    neuron: int
+    activation: float
+    baseline: float
+    delta: float
+    effect: float | None
+    writes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenCard:
+    """What is known of one token of an answer.
+
+    Args:
+        place: which token of the answer, counted from 0.
+        token: its id.
+        text: the token as text.
+        surprise: −ln of its probability in its own lane, in nats.
+        divergence: KL(steered ‖ baseline) of the next token's distribution, in nats, both having read the same text.
+        alternatives: the likeliest tokens of baseline and steered together, the likeliest in this lane first; the
+            chosen token is always among them.
+        neurons: the circuit's neurons with the largest activations, largest first.
+    """
+
+    place: int
+    token: int
+    text: str
+    surprise: float
+    divergence: float
+    alternatives: tuple[Alternative, ...]
+    neurons: tuple[FiringNeuron, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as several rows read it.
+
+    Args:
+        layers: the circuit's layers, ascending.
+        tokens: the text's tokens as text.
+        activity: (rows, tokens, layers) float32: the circuit's activity (`Watch`) while each token was read, before
+            anything was changed.
+        logprobs: (rows, tokens) float32: ln of each token's probability given those before it; NaN for the first.
+        divergence: (rows, tokens) float32: KL, in nats, of the distribution that each token was drawn from, from row
+            0's; NaN for the first token.
+    """
+
+    layers: tuple[int, ...]
+    tokens: tuple[str, ...]
+    activity: NDArray[np.float32]
+    logprobs: NDArray[np.float32]
+    divergence: NDArray[np.float32]
+
+
+def token_card(
+    model: LoadedModel,
+    lane: Lane,
+    written: Sequence[int],
+    place: int,
+    circuit: Circuit,
+    *,
+    beside: Lane | None = None,
+    steer_prompt: bool = True,
+    stop: threading.Event | None = None,
+) -> TokenCard:
+    """Look at one token of an answer that was written.
+
+    Args:
+        lane: the lane that wrote it.
+        written: the token ids of its answer.
+        place: which token, counted from 0.
+        circuit: the circuit whose neurons are named; also what lanes without one of their own multiply.
+        beside: for an unsteered lane, the lane whose steering it is compared with.
+        steer_prompt: as it was written with.
+
+    Raises:
+        PromptError: the answer has no such token.
+        CircuitError: the circuit belongs to another model.
+        StoppedError: `stop` was set.
+
+    Example:
+        lanes = [cna.Lane(message), cna.Lane(message, strength=1.0)]
+        steps = [step for step in cna.generate(model, lanes, circuit) if step.lane == 1]
+        card = token_card(model, lanes[1], [step.token_id for step in steps], 0, circuit)
+    """
+    if not 0 <= place < len(written):
+        raise PromptError(f"The answer has {len(written)} tokens; there is none at place {place}.")
+    circuit.check_model(model.identity)
+    steers = lane if lane.is_steered or beside is None else beside
+    steering = steers.change(model, circuit)
+    prompt = [*encode(model, lane.messages), *lane.begun]
+    text = [*prompt, *written[:place]]
+    steered_from = 0 if steer_prompt else len(prompt)
+    logits, values = _at_the_end(model, text, steering, steered_from, circuit, stop)
+    own = 1 if lane.is_steered else 0
+    chosen = int(written[place])
+    logprobs = logits.double().log_softmax(-1)
+    baseline, steered = logprobs[0], logprobs[1]
+    return TokenCard(
+        place=place,
+        token=chosen,
+        text=_text(model, chosen),
+        surprise=-float(logprobs[own, chosen]),
+        divergence=max(0.0, float((steered.exp() * (steered - baseline)).sum())),
+        alternatives=_alternatives(model, logprobs.exp(), own, chosen),
+        neurons=_firing(model, circuit, values[own], values[0]),
+    )
+
+
+def branched(lane: Lane, written: Sequence[int], place: int, token: int) -> Lane:
+    """The lane that goes on from an alternative: its answer begins with `written` up to `place`, and then `token`.
+
+    What it begins with is read like the prompt; with `steer_prompt=False` it is therefore not steered.
+    """
+    return replace(lane, begun=(*lane.begun, *written[:place], token))
+
+
+def read_again(
+    model: LoadedModel,
+    tokens: Sequence[int],
+    steerings: Sequence[RowChange],
+    circuit: Circuit,
+    *,
+    steered_from: int = 0,
+    stop: threading.Event | None = None,
+) -> Reading:
+    """Read a text once for each row, and record the circuit at every token.
+
+    Args:
+        tokens: the text, special tokens included.
+        steerings: how each row is changed; the first is what divergence is measured from.
+        steered_from: the first token at which rows are changed.
+
+    Raises:
+        CircuitError: the circuit belongs to another model.
+        StoppedError: `stop` was set.
+    """
+    watch, rows = Watch(circuit, model), list(steerings)
+    both = rows * 2 if len(rows) == 1 else rows  # never a lone row: bfloat16 kernels compute it differently
+    parts: list[Tensor] = []
+    logprobs = np.full((len(rows), len(tokens)), np.nan, dtype=np.float32)
+    divergence = logprobs.copy()
+    batch = RowBatch(model, stop)
+    with recorded_activity(model, watch, len(both), parts):
+        for start, logits in _logits(batch, tokens, both, steered_from):
+            for column in range(logits.shape[1]):
+                following = start + column + 1
+                if following < len(tokens):
+                    here = logits[: len(rows), column].double().log_softmax(-1)
+                    logprobs[:, following] = here[:, tokens[following]].cpu()
+                    divergence[:, following] = (here.exp() * (here - here[:1])).sum(-1).clamp(min=0).cpu()
+    batch.release()
+    activity = torch.cat(parts, dim=1)[: len(rows)].numpy()
+    return Reading(watch.layers, tuple(_text(model, token) for token in tokens), activity, logprobs, divergence)
+
+
+def _logits(
+    batch: RowBatch, tokens: Sequence[int], steerings: Sequence[RowChange], steered_from: int
+) -> list[tuple[int, Tensor]]:
+    """(first token, (rows, tokens, vocabulary) logits) of each pass over the text."""
+    model, rows = batch.model, len(steerings)
+    if steered_from == 0:
+        return list(batch.prompt_logits([tokens] * rows, SteeringPlan(model, steerings)))
+    first, rest = tokens[:steered_from], tokens[steered_from:]
+    found = list(batch.prompt_logits([first] * rows, SteeringPlan(model, [NEUTRAL] * rows)))
+    plan = SteeringPlan(model, steerings)
+    for place, token in enumerate(rest, steered_from):
+        found.append((place, batch.step([token] * rows, plan)[:, None]))
+    return found
+
+
+def _at_the_end(
+    model: LoadedModel,
+    text: Sequence[int],
+    steering: RowChange,
+    steered_from: int,
+    circuit: Circuit,
+    stop: threading.Event | None,
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """What comes after a text for three readers: untouched, steered, and steered but not at the last token.
+
+    Returns:
+        (3, vocabulary) float32 logits, and (3, circuit size) activations at the last token before they are changed.
+    """
+    history, last = list(text[:-1]), text[-1]
+    here = steering if len(history) >= steered_from else NEUTRAL
+    batch, values = RowBatch(model, stop), np.zeros((3, len(circuit)), dtype=np.float32)
+    plan = SteeringPlan(model, [NEUTRAL, here, NEUTRAL])
+    if not history:
+        with recorded_neurons(model, circuit, values):
+            logits = batch.prefill([[last]] * 3, plan)
+    else:
+        _read_history(batch, history, [NEUTRAL, steering], steered_from)
+        batch.select([0, 1, 1])
+        with recorded_neurons(model, circuit, values):
+            logits = batch.step([last] * 3, plan)
+    batch.release()
+    return logits, values
+
+
+def _read_history(batch: RowBatch, history: Sequence[int], steerings: Sequence[RowChange], steered_from: int) -> None:
+    rows, plan = len(steerings), SteeringPlan(batch.model, steerings)
+    cache = DynamicCache() if shares_prefix(batch.model) else None  # keeps every token, so that it can be continued
+    if steered_from == 0:
+        batch.prefill([history] * rows, plan, cache)
+        return
+    untouched, rest = history[:steered_from], history[steered_from:]
+    batch.prefill([untouched] * rows, SteeringPlan(batch.model, [NEUTRAL] * rows), cache)
+    if rest and shares_prefix(batch.model):
+        batch.prefill([history] * rows, plan, batch.cache, len(untouched))
+    elif rest:
+        for token in rest:
+            batch.step([token] * rows, plan)
+
+
+def _alternatives(model: LoadedModel, chances: Tensor, own: int, chosen: int) -> tuple[Alternative, ...]:
+    """The likeliest tokens of the first two of three rows of probabilities, (3, vocabulary)."""
+    likeliest = chances[:2].max(0).values.topk(min(LIKELIEST, chances.shape[1])).indices.tolist()
+    tokens = likeliest if chosen in likeliest else [*likeliest[:-1], chosen]
+    ends = end_tokens(model)
+    found = []
+    for token in tokens:
+        baseline, steered, not_here = chances[:, token].tolist()
+        found.append(Alternative(token, _text(model, token), baseline, steered, not_here, token in ends))
+    return tuple(sorted(found, key=lambda one: -(one.steered if own else one.baseline)))
+
+
+def _firing(
+    model: LoadedModel, circuit: Circuit, values: NDArray[np.float32], untouched: NDArray[np.float32]
+) -> tuple[FiringNeuron, ...]:
+    """The neurons with the largest of these activations, both (n,) in rank order."""
+    found = []
+    for rank in np.argsort(-np.abs(values), kind="stable")[:NEURONS_SHOWN].tolist():
+        layer, neuron = int(circuit.layers[rank]), int(circuit.neurons[rank])
+        found.append(
+            FiringNeuron(
+                layer=layer,
+                neuron=neuron,
+                activation=float(values[rank]),
+                baseline=float(untouched[rank]),
+                delta=float(circuit.delta[rank]),
+                effect=None if circuit.effect is None else float(circuit.effect[rank]),
+                writes=_written_by(model, layer, neuron),
+            )
+        )
+    return tuple(found)
+
+
+def _written_by(model: LoadedModel, layer: int, neuron: int) -> tuple[str, ...]:
+    try:
+        return tuple(token for token, _ in output_tokens(model, layer, neuron, TOKENS_WRITTEN).up)
+    except CircuitError:
+        return ()
+
+
+def _text(model: LoadedModel, token: int) -> str:
+    return str(model.tokenizer.decode([token]))
