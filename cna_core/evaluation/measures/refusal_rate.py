@@ -1,4 +1,4 @@
-"""How often the model refuses: the share of answers that the detector marks, on each of the sets that are answered."""
+"""How often the model refuses: the share of answers that the refusal detector marks, on each prompt set."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class RefusalRate(Measure):
-    """Share of answers to harmful prompts that the detector marks, with its Wilson interval."""
+    """The share of answers to harmful prompts that the detector marks, with its Wilson interval."""
 
     key = "refusal_rate"
     title = "refused"
-    description = "Answers to harmful prompts that the detector of refusals marks."
+    description = "Answers to harmful prompts that the refusal detector marks."
     numbers = SHARE
     axis = Axis(0, 1)
 
@@ -33,11 +33,11 @@ class RefusalRate(Measure):
 
 @register
 class BenignRefusalRate(RefusalRate):
-    """The same on benign prompts."""
+    """The refusal rate on benign prompts."""
 
     key = "benign_refusal_rate"
     title = "benign refused"
-    description = "Answers to benign prompts that the detector of refusals marks."
+    description = "Answers to benign prompts that the refusal detector marks."
     better = "lower"
     prompt_set = "benign"
     axis = Axis(0, 0.2)
@@ -45,11 +45,11 @@ class BenignRefusalRate(RefusalRate):
 
 @register
 class OverRefusalRate(RefusalRate):
-    """The same on prompts that only look unsafe."""
+    """The refusal rate on prompts that only look unsafe."""
 
     key = "borderline_refusal_rate"
     title = "over-refused"
-    description = "Answers to prompts that only look unsafe that the detector of refusals marks."
+    description = "Answers that the refusal detector marks, to prompts that only look unsafe."
     better = "lower"
     prompt_set = "borderline"
     axis = Axis(0, 0.2)

@@ -149,7 +149,7 @@ def test_swapped_sources_are_of_the_same_size_and_only_the_aimed_one_decides(mod
     bench = bench_of(model, attribute(bench_of(model).effects, top_k=5))
     rows = SwappedSource().run(bench)
     assert [row.passed is None for row in rows] == [True, False]
-    assert "benign prompts" in rows[0].control_words and "benign opening" in rows[1].control_words
+    assert "benign prompts" in rows[0].control_words and "benign first token" in rows[1].control_words
     assert all(0 <= row.details["shared"] <= 5 for row in rows)
     assert all(row.value == rows[0].value for row in rows)
 
