@@ -268,7 +268,7 @@ def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"controls": ("magic",)}, "no control"),
+        ({"controls": ("magic",)}, "not a control"),
         ({"measures": ["magic"]}, "'magic' is no measure; choose from refusal_rate"),
         ({"strengths": ()}, "at least one strength"),
         ({"max_new_tokens": 0}, "at least one token"),
