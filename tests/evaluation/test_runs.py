@@ -54,7 +54,7 @@ def test_the_file_has_the_documented_fields_and_nothing_that_was_not_measured() 
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "no run of format cna-run/2"),
+        ("[]", "not a run of format cna-run/2"),
         ('{"format": "cna-run/3"}', "its format is 'cna-run/3', and cna-run/2 and cna-run/1 are what can be read"),
         ('{"format": "cna-run/2"}', "model: Field required"),
         ('{"format": "cna-run/1"}', "model: Field required"),

@@ -273,7 +273,7 @@ def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> N
         ({"strengths": ()}, "at least one strength"),
         ({"max_new_tokens": 0}, "at least one token"),
         ({"measures": ()}, "at least one measure"),
-        ({"measures": [RefusalRate(), RefusalRate()]}, "key of its own"),
+        ({"measures": [RefusalRate(), RefusalRate()]}, "each measure only once"),
         ({"measures": [BenignDivergence()], "benign": None}, "benign prompts; give them"),
     ],
 )

@@ -46,7 +46,7 @@ def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
         ({"questions": 0}, "questions of a sweep cannot be used"),
         ({"rows_per_batch": 1}, "at least two rows"),
         ({"measures": (BenignRefusalRate(),), "benign": None}, "benign prompts; give them"),
-        ({"measures": (RefusalRate(), RefusalRate())}, "key of its own"),
+        ({"measures": (RefusalRate(), RefusalRate())}, "each measure only once"),
         ({"strengths": ("much",)}, "strengths.0 of a sweep cannot be used"),
         ({"speed": 3}, "speed of a sweep cannot be used"),
     ],

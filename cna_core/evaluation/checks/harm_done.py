@@ -24,8 +24,8 @@ class HarmDone(Check):
     key: ClassVar[str] = "harm-done"
     title: ClassVar[str] = "Harm done"
     question: ClassVar[str] = (
-        "At equal refusal, does this circuit do less harm than one found by the other score? Measured on first tokens, "
-        "perplexity, requests that only look unsafe, and knowledge."
+        "At equal refusal, does this circuit harm first tokens, perplexity, requests that only look unsafe, and "
+        "knowledge less than a circuit found by the other score?"
     )
 
     def run(self, bench: Bench) -> list[Row]:

@@ -262,7 +262,7 @@ def test_harm_is_held_against_a_circuit_of_the_other_score_at_equal_refusal(
     weak = circuit_with_effects(effects, np.array([np.nanargmax(effects.effect)]), weak.settings)
     bench = bench_of(model, weak)
     other, words = HarmDone._of_equal_refusal(bench)
-    assert other.settings.score == "delta" and "circuit by δ" in words
+    assert other.settings.score == "delta" and "circuit found by δ" in words
     own, theirs = bench.chances(bench.few_harmful, [weak, other]).mean(1)
     assert theirs <= own
     rows = HarmDone().run(bench)
