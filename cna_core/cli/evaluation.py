@@ -125,7 +125,20 @@ def evaluate(
         typer.Option(min=1, help="Maximum number of problems, evenly spread.  [default: 100]", show_default=False),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum answer length, in tokens.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum answer length, in tokens. It is also judged at 32, 64, 128 and 256.",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Also ask a local refusal classifier: minos (NousResearch/Minos-v1, 1.6 GB, downloaded the first "
+            "time), a Hub id, or a folder. Its agreement with the detector is printed.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the random twins.", show_default=False)] = None,
     device: Device = "auto",
@@ -146,7 +159,6 @@ def evaluate(
 ) -> None:
     """Measure refusals and side effects at several strengths, with controls. A stopped run resumes."""
     from cna_core.circuits.circuit import Circuit
-    from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.sweep_settings import SweepSettings
     from cna_core.evaluation.triggers import activations_of
     from cna_core.interventions.registry import method
@@ -172,7 +184,9 @@ def evaluate(
         if source and source != NONE:
             wanted[name] = source
             _credit(source)
-    SweepSettings(**wanted)  # report bad input before a model is loaded
+    ordered = SweepSettings(**wanted)  # report bad input before a model is loaded
+    if judge:
+        ordered = _with_judge(judge, ordered)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
         chosen.check_model(loaded.identity)
@@ -185,8 +199,8 @@ def evaluate(
         if working_point:
             text = _searched(loaded, chosen, wanted, activations, watching)
         else:
-            run = sweep(loaded, chosen, out=out, activations=activations, fresh=fresh, **wanted, **watching)
-            text = run.to_json() if out is None else ""
+            run = _measured(loaded, chosen, ordered, activations, fresh, watching)
+            text = run.to_json()
     if text and is_first_process():
         write(text, out)
 
@@ -212,6 +226,41 @@ def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple
     asked = _keys(controls) or ()
     simple: dict[tuple[str, ...], bool] = {("random",): True, (NONE,): False}
     return methods_and_controls(_keys(methods), simple.get(asked, asked))
+
+
+WORTH_TIMING_TOKENS = 20_000
+"""A run that may write so many tokens takes long enough to say how long before it starts."""
+
+
+def _measured(loaded: Any, circuit: Any, wanted: Any, activations: Any, fresh: bool, watching: dict[str, Any]) -> Any:
+    """The run; how long it will take is said first, and how a local judge agrees with the detector last."""
+    from accelerate import PartialState
+
+    from cna_core.evaluation.measures.local_judge_rate import agreement_in_words
+    from cna_core.evaluation.pace import estimate
+    from cna_core.evaluation.sweep import run_plan
+    from cna_core.evaluation.sweep_plan import plan_sweep
+    from cna_core.progress_words import duration_in_words
+
+    plan = plan_sweep(loaded, circuit, wanted, activations, **watching)
+    if PartialState().num_processes == 1 and plan.most_tokens >= WORTH_TIMING_TOKENS:
+        seconds = estimate(loaded, plan, **watching)
+        sys.stderr.write(f"{len(plan.settings)} settings; at most about {duration_in_words(seconds)}.\n")
+    run = run_plan(loaded, plan, fresh=fresh, **watching)
+    if is_first_process() and (words := agreement_in_words(run)):
+        sys.stderr.write(f"{words}\n")
+    return run
+
+
+def _with_judge(judge: str, ordered: Any) -> Any:
+    """The order with the local judge's measure in it, and the judge's name in that measure's settings."""
+    from cna_core.evaluation.local_judge import MINOS
+    from cna_core.evaluation.measures.local_judge_rate import LocallyJudgedRefusalRate
+
+    key = LocallyJudgedRefusalRate.key
+    measures = tuple(dict.fromkeys([*(one.key for one in ordered.measured), key]))
+    settings = {**ordered.measure_settings, key: {"model": MINOS if judge == "minos" else judge}}
+    return ordered.model_copy(update={"measures": measures, "measure_settings": settings})
 
 
 def _keys(text: str | None) -> tuple[str, ...] | None:

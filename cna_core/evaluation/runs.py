@@ -126,13 +126,16 @@ class Point(_AtSetting):
 class RunAnswer(_AtSetting):
     """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once.
 
-    Measures may say more of an answer in further fields.
+    `refused`, `late` (it begins and then declines) and `neither` (it neither refuses nor answers) are the detector's
+    verdict on the whole answer; None where it was not asked. Measures may say more of an answer in further fields.
     """
 
     prompt: int
     prompt_set: SetName = Field(alias="set")
     text: str
     refused: bool | None = None
+    late: bool | None = None
+    neither: bool | None = None
 
 
 class Run(BaseModel):

@@ -81,6 +81,15 @@ class SweepPlan:
         needed = [measure.answer_tokens for measure in self.measures if measure.prompt_set == prompt_set]
         return max((tokens for tokens in needed if tokens is not None), default=self.run.settings.max_new_tokens)
 
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens are written if every answer becomes as long as it may."""
+        return sum(
+            len(batch.cells) * self.answer_tokens(batch.prompt_set)
+            for batch in self.batches
+            if batch.reads == "answers"
+        )
+
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
         """The run with points and answers from what is measured."""
         fractions, kinds = self.run.settings.fractions, [type(measure) for measure in self.measures]

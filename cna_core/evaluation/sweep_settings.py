@@ -72,7 +72,9 @@ class SweepSettings(BaseModel):
     measure_settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="of measures that ask for some, by key"
     )
-    max_new_tokens: int = Field(default=64, description="longest answer, in tokens")
+    max_new_tokens: int = Field(
+        default=128, description="longest answer, in tokens; it is also judged at 32, 64, 128 and 256 on the way"
+    )
     seed: int = Field(default=0, description="draws the random twins")
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows that go through the model together")
     contrast: ContrastSet | None = Field(
