@@ -6,7 +6,7 @@ unsteered model detects both. This module knows nothing about refusals or sweeps
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,10 +31,19 @@ class Likelihood:
     Args:
         surprise: the sum over tokens of −ln p(token | prompt, earlier tokens), in nats; 0 for an answer without tokens.
         tokens: the number of tokens.
+        of_tokens: (tokens,), the surprise of each token.
     """
 
     surprise: float
     tokens: int
+    of_tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    def of_first(self, tokens: int) -> "Likelihood":
+        """The likelihood of the answer's first so many tokens; of all of them where it has no more."""
+        if tokens >= self.tokens:
+            return self
+        part = self.of_tokens[:tokens]
+        return Likelihood(sum(part), tokens, part)
 
     @property
     def perplexity(self) -> float:
@@ -139,4 +148,5 @@ def _likelihood(logits: Tensor, answer: Tensor) -> Likelihood:
     """The likelihood of `answer` (tokens,); row t of the logits (at least tokens, vocabulary) predicts token t."""
     ahead = logits[: len(answer)].float()
     chosen = ahead.gather(1, answer.to(ahead.device)[:, None])[:, 0]
-    return Likelihood(float((ahead.logsumexp(-1) - chosen).sum()), len(answer))
+    surprises = ahead.logsumexp(-1) - chosen
+    return Likelihood(float(surprises.sum()), len(answer), tuple(surprises.tolist()))

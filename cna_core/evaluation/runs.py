@@ -43,8 +43,8 @@ class PromptsUsed(BaseModel):
 class RunSettings(BaseModel):
     """Everything that determines a run: runs with equal settings, model and circuit are the same run.
 
-    `methods` are keys; `controls` are the methods whose random twins were measured; `contrast_sha256` is the hash of
-    the prompts for fitting, None if no method needed any.
+    `methods` are keys; `controls` are the methods whose random twins were measured; `others` are the hashes of further
+    circuits, by name; `contrast_sha256` is the hash of the prompts for fitting, None if no method needed any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +61,7 @@ class RunSettings(BaseModel):
     seed: int = 0
     rows_per_batch: int = 64
     circuit: dict[str, Any] = Field(default_factory=dict)
+    others: dict[str, str] = Field(default_factory=dict)
     contrast_sha256: str | None = None
 
 
@@ -73,6 +74,7 @@ class _AtSetting(BaseModel):
     twin_of: str | None = None
     strength: float
     fraction: float | None = None
+    circuit: str | None = None
 
     @model_validator(mode="after")
     def _twins_have_owners(self) -> "_AtSetting":
@@ -84,14 +86,14 @@ class _AtSetting(BaseModel):
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
     @property
     def setting(self) -> Setting:
         """How the model was steered; the baseline is the same setting on every curve."""
         if self.strength == 0:
             return BASELINE
-        return Setting(self.method, self.strength, self.fraction, self.twin_of)
+        return Setting(self.method, self.strength, self.fraction, self.twin_of, self.circuit)
 
 
 class Point(_AtSetting):
@@ -123,13 +125,16 @@ class Point(_AtSetting):
 class RunAnswer(_AtSetting):
     """One answer; `prompt` is the prompt's index in its set, from 0. The baseline's answers are stored once.
 
-    Measures may add further fields.
+    `refused`, `late` (it begins and then declines) and `neither` (it neither refuses nor answers) are the detector's
+    verdicts on the full answer; None if the detector did not judge it. Measures may add further fields.
     """
 
     prompt: int
     prompt_set: SetName = Field(alias="set")
     text: str
     refused: bool | None = None
+    late: bool | None = None
+    neither: bool | None = None
 
 
 class Run(BaseModel):

@@ -4,7 +4,7 @@ Settings name methods by their keys (interventions/registry.py). This module kno
 loaded models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ class Treatment(NamedTuple):
     Args:
         method: the method's key; "random" for a twin.
         twin_of: the key of the method that a twin belongs to.
+        circuit: the name of the circuit, if it is not the run's first one.
     """
 
     method: str
     twin_of: str | None = None
+    circuit: str | None = None
 
     @property
     def is_twin(self) -> bool:
@@ -36,17 +38,19 @@ class Treatment(NamedTuple):
     @property
     def key(self) -> str:
         """The name for traces and widgets: "scale", or "random-scale" for the twin."""
-        return f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        key = f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        return f"{key}-{self.circuit}" if self.circuit else key
 
     @property
     def label(self) -> str:
         """The name in charts and tables; for methods that are not registered here, the key."""
-        return label_of(self.method, self.twin_of)
+        label = label_of(self.method, self.twin_of)
+        return f"{label}, {self.circuit}" if self.circuit else label
 
     @property
     def twin(self) -> "Treatment":
         """The random twin of this method."""
-        return Treatment(TWIN, self.owner)
+        return Treatment(TWIN, self.owner, self.circuit)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Setting:
         strength: 0 baseline, 1 ablated, 2 inverted; each method defines what that means.
         fraction: the circuit's share of all neurons; None for methods without a circuit, and for the baseline.
         twin_of: the method whose random twin this is; None if it is not a twin.
+        circuit: the name of the circuit, if it is not the run's first one; such a circuit has one size and no fraction.
 
     Raises:
         RunError: a twin without `twin_of`, or `twin_of` for a method that is not a twin.
@@ -67,6 +72,7 @@ class Setting:
     strength: float = 0.0
     fraction: float | None = None
     twin_of: str | None = None
+    circuit: str | None = None
 
     def __post_init__(self) -> None:
         if (self.method == TWIN) != (self.twin_of is not None):
@@ -80,7 +86,7 @@ class Setting:
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
 
 BASELINE = Setting()
@@ -89,7 +95,11 @@ DEFAULT_TREATMENT = BASELINE.treatment
 
 
 def settings_of(
-    strengths: Sequence[float], fractions: Sequence[float], methods: Sequence[str], controls: Sequence[str] = ()
+    strengths: Sequence[float],
+    fractions: Sequence[float],
+    methods: Sequence[str],
+    controls: Sequence[str] = (),
+    others: Iterable[str] = (),
 ) -> tuple[Setting, ...]:
     """Every setting of a sweep: the baseline, then each method followed by its twin, with ascending strengths.
 
@@ -97,6 +107,7 @@ def settings_of(
         fractions: circuit sizes, for methods that use a circuit.
         methods: keys, in the order of measurement.
         controls: the methods whose random twins are also measured.
+        others: names of further circuits, for methods that use a circuit.
 
     Raises:
         RunError: there are no strengths.
@@ -110,10 +121,12 @@ def settings_of(
     treatments: list[Treatment] = []
     for key in methods:
         treatments += [Treatment(key), Treatment(TWIN, key)] if key in controls else [Treatment(key)]
+    first: list[tuple[float | None, str | None]] = [(fraction, None) for fraction in fractions]
+    circuits = [*first, *((None, name) for name in others)]
     steered = [
-        Setting(treatment.method, strength, fraction, treatment.twin_of)
+        Setting(treatment.method, strength, fraction, treatment.twin_of, circuit)
         for treatment in treatments
-        for fraction in (fractions if method(treatment.owner).uses_circuit else [None])
+        for fraction, circuit in (circuits if method(treatment.owner).uses_circuit else [(None, None)])
         for strength in wanted
         if strength != 0
     ]

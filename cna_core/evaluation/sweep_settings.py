@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures.contract import Measure
@@ -71,13 +72,18 @@ class SweepSettings(BaseModel):
     measure_settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="the settings of measures that need any, by key"
     )
-    max_new_tokens: int = Field(default=64, description="most tokens of an answer")
+    max_new_tokens: int = Field(
+        default=128, description="most tokens of an answer; it is also judged at 32, 64, 128 and 256 tokens"
+    )
     seed: int = Field(default=0, description="seed for drawing the random twins")
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows of a batch")
     contrast: ContrastSet | None = Field(
         default=None,
         description="prompts that methods are fitted with; None: those the circuit was selected from, else the "
         "built-in ones",
+    )
+    others: dict[str, Circuit] = Field(
+        default_factory=dict, description="further circuits for the same methods, by their names in charts"
     )
     name: str = Field(default="", description="name of the run in lists")
 
@@ -159,7 +165,7 @@ class SweepSettings(BaseModel):
 
     def settings(self, fractions: Sequence[float]) -> tuple[Setting, ...]:
         """All settings of this sweep with circuits of these sizes, the baseline first."""
-        return settings_of(self.strengths, fractions, self.methods, self.controls)
+        return settings_of(self.strengths, fractions, self.methods, self.controls, self.others)
 
 
 def _kind(wanted: str | Measure) -> type[Measure]:

@@ -64,7 +64,7 @@ def working_point_of(run: Run) -> WorkingPoint | None:
     before = run.baseline.estimate(RefusalRate.key) if run.baseline else None
     if before is None:
         raise RunError(
-            "A working point needs the baseline's refusals, which this run did not measure; start one with refusal_rate."
+            "A working point needs the baseline's refusals, which this run does not have; start one with refusal_rate."
         )
     _check_refuses(before.value)
     rated = [

@@ -40,6 +40,7 @@ class Reading:
         messages: n conversations.
         texts: n answers; empty if only first tokens were computed.
         token_ids: n answers as tokens, without the end token.
+        texts_at: length in tokens → the n answers cut at this length; shorter answers are complete.
         logits: (n, vocabulary) float32, first-token logits; None if answers were generated.
         baseline_logits: (n, vocabulary) float32, the baseline's logits for the same prompts; None in the same case.
     """
@@ -48,6 +49,7 @@ class Reading:
     messages: tuple[Sequence[Message], ...]
     texts: tuple[str, ...] = ()
     token_ids: tuple[tuple[int, ...], ...] = ()
+    texts_at: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     logits: Tensor | None = None
     baseline_logits: Tensor | None = None
 
@@ -108,6 +110,7 @@ class Measure(ABC):
         by_default: whether a run measures it when the user names no measures.
         reads_answers_again: whether observing needs another forward pass over every answer.
         options: settings that the user must give, each with an example.
+        further: additional values: the end of a field's name ("late" of "refusal_rate_late") → its title.
     """
 
     key: ClassVar[str]
@@ -126,6 +129,7 @@ class Measure(ABC):
     by_default: ClassVar[bool] = True
     reads_answers_again: ClassVar[bool] = False
     options: ClassVar[Mapping[str, str]] = {}
+    further: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def prepared(cls, preparation: Preparation) -> Self:
@@ -150,6 +154,14 @@ class Measure(ABC):
     @abstractmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
         """The fields of a point, from the observations of one setting and the baseline's for the same prompts."""
+
+    @classmethod
+    def judged_again(cls, observation: Observation, text: str) -> Observation:
+        """The observation made again from the answer's text; unchanged if it does not depend on the text.
+
+        A resumed run calls this if the detector has changed since its first answers.
+        """
+        return observation
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:
