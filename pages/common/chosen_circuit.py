@@ -11,7 +11,7 @@ def settings() -> CircuitSettings:
     """The sidebar's settings for selecting a circuit."""
     state = st.session_state
     score = state.get(keys.SCORE, "delta")
-    # Effect ranks universal neurons like all others, here and on the command line: what acts, acts.
+    # Effect includes universal neurons, here and on the command line, because it measures what each neuron does.
     leave_out = state.get(keys.LEAVE_OUT, True) and score != "attribution-patching"
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,

@@ -51,7 +51,7 @@ def test_exactly_half_is_enough_and_more_is_not() -> None:
     [
         ((), "baseline's refusals"),
         ((a_point(0, 0.0, 0), a_point(1, 0.0, 0.1)), "no refusal to halve"),
-        ((a_point(0, 0.5, None), a_point(1, 0.0, None)), "did not measure KL"),
+        ((a_point(0, 0.5, None), a_point(1, 0.0, None)), "needs KL on benign prompts"),
     ],
 )
 def test_a_run_that_does_not_say_enough_is_refused(points: tuple[Point, ...], said: str) -> None:

@@ -41,7 +41,7 @@ class RefusalRate(Measure):
         for length in (None, *lengths_noted("refused", observations)):
             for name, key in (("refused", cls.key), *((name, f"{cls.key}_{name}") for name in cls.further)):
                 noted = [one[at_length(name, length)] for one in observations if at_length(name, length) in one]
-                if len(noted) == len(observations):  # runs of earlier versions noted refusals alone
+                if len(noted) == len(observations):  # runs of earlier versions have refusals only
                     fields |= rate_fields(at_length(key, length), noted)
         return fields
 
