@@ -2,8 +2,12 @@
 
 import streamlit as st
 
-from cna_core.errors import CnaError
-from pages.common import sidebar, style
+from cna_core import threads
+
+threads.share_cores()  # before anything imports torch
+
+from cna_core.errors import CnaError  # noqa: E402
+from pages.common import sidebar, style  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),

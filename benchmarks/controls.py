@@ -54,6 +54,7 @@ def measured(name: str, activations: Any, fraction: float) -> dict[str, Any]:
     started_at = time.perf_counter()
     circuit = attribute(activations, fraction=fraction)
     evidence = examine(activations, circuit)
+    assert evidence.null is not None
     seconds = time.perf_counter() - started_at
     final = activations.model.layout.first_layer_of_final(0.10)
     masses = (100 * float(mass[final:].sum()) for mass in (evidence.mass, evidence.mass_normalised))

@@ -25,6 +25,8 @@ def draw() -> None:
     if circuit is None:
         _teach()
         return
+    if asked := st.session_state.pop(keys.CHAT_MESSAGE, None):
+        _send(asked, circuit)
     conversation, running = _conversation(), _stream()
     busy = running is not None and not running.finished
     # Each part has its own container, which always exists. A container that came and went would shift those after it,

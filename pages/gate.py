@@ -4,11 +4,23 @@ import streamlit as st
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.differ_and_act import differ_and_act
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
-from pages.common import address, cards, chosen_circuit, findings, first_steps, jobs, session, style
+from pages.common import (
+    address,
+    cards,
+    chosen_circuit,
+    findings,
+    first_steps,
+    jobs,
+    measured_effects,
+    session,
+    style,
+)
 from pages.inspecting import (
+    acting_panels,
     card,
     choices,
     evidence,
@@ -34,9 +46,11 @@ def draw() -> None:
         st.info(finding.note, icon=":material/info:")
     try:
         circuit = chosen_circuit.current()
-        if circuit is not None:
-            circuit.check_model(finding.activations.model)
-            _explore(finding, circuit)
+        if circuit is None:
+            first_steps.offer()
+            return
+        circuit.check_model(finding.activations.model)
+        _explore(finding, circuit)
     except CnaError as error:
         mismatch.draw(error)
 
@@ -86,11 +100,16 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known, shown)
+        acting_panels.draw(activations, circuit)
     address.write()
 
 
 def _say(finding: findings.Finding, circuit: Circuit, known: Evidence | None) -> None:
     st.markdown(verdict.sentence(circuit, known))
+    effects, to_select_from = gate_charts.effects_known(finding.activations), measured_effects.to_select_from()
+    if effects is not None and to_select_from is not None:
+        compared = differ_and_act(finding.activations, to_select_from, len(circuit), layers=effects)
+        st.markdown(verdict.differs_and_acts(compared))
     gate_cards.draw(finding, circuit, known)
 
 
@@ -100,8 +119,7 @@ def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown:
     with left:
         what = "a row, or a dot or cell of the map," if shown.view == "map" else "a row"
         st.caption(f"Click {what} to see a neuron's details.")
-        by_effect = circuit.settings.score == "effect-size"
-        table.draw(circuit, known, "gate-table", columns=table.BY_EFFECT_SIZE if by_effect else table.NARROW)
+        table.draw(circuit, known, "gate-table", columns=table.BY_SCORE[circuit.settings.score])
     with right:
         place = picking.picked_or_first(activations, circuit)
         card.draw(activations, circuit, known, place)

@@ -109,6 +109,12 @@ class Effects:
             log_odds=self.log_odds[kept],
         )
 
+    def of_first_two_thirds(self) -> "Effects":
+        """The same of the first two thirds of the layers alone; effects do not depend on which layers are measured."""
+        settings = self.settings.model_copy(update={"layers": "first-two-thirds"})
+        end = int(self.model.layout.offsets[measured_layers(self.model.layout, settings)])
+        return replace(self, settings=settings, values=self.values[:, :end])
+
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file, beside it first, so that a half-written one is never found."""
         tensors = {"values": self.values, "log_odds": torch.from_numpy(self.log_odds)}

@@ -3,6 +3,7 @@
 Brings together attribution and controls; computes nothing of its own and never touches a model.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from cna_core.circuits.controls import (
     permutation_null,
     stability,
 )
+from cna_core.circuits.effect_stability import effect_stability
+from cna_core.circuits.effects import Effects
 from cna_core.progress import Report
 
 
@@ -33,9 +36,10 @@ class Evidence:
         cutoff: the circuit's smallest |score|.
         auc: (circuit,) each neuron alone as a classifier of positive against negative prompts.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing by activation scale.
-        null: circuits from shuffled labels.
-        null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels.
-        stability: circuits from random halves; None where there are too few prompts to halve.
+        null: circuits from shuffled labels; None for a circuit by effect, which labels play no part in.
+        null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels; None where there is no null.
+        stability: circuits from random halves; None where there are too few prompts to halve, or where a circuit by
+            effect is examined without the effects it was found by.
     """
 
     left_out: NDArray[np.int64]
@@ -43,8 +47,8 @@ class Evidence:
     auc: NDArray[np.float64]
     mass: NDArray[np.float64]
     mass_normalised: NDArray[np.float64]
-    null: PermutationNull
-    null_mass: Band
+    null: PermutationNull | None
+    null_mass: Band | None
     stability: Stability | None
 
     @property
@@ -58,18 +62,27 @@ def examine(
     circuit: Circuit,
     seed: int = 0,
     *,
+    effects: Effects | None = None,
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Evidence:
     """Run every control of a circuit.
 
+    Args:
+        effects: what a circuit by effect was found by; gives its stability.
+
     Raises:
         CircuitError: the circuit belongs to another model.
         StoppedError: `stop` was set.
     """
-    null = permutation_null(activations, circuit, seed=seed, progress=progress, stop=stop)
-    enough = min(len(activations.positive), len(activations.negative)) >= 2
-    halves = stability(activations, circuit, seed=seed, progress=progress, stop=stop) if enough else None
+    circuit.check_model(activations.model)
+    null, halves = None, None
+    if circuit.settings.score != "attribution-patching":
+        null = permutation_null(activations, circuit, seed=seed, progress=progress, stop=stop)
+        if min(len(activations.positive), len(activations.negative)) >= 2:
+            halves = stability(activations, circuit, seed=seed, progress=progress, stop=stop)
+    elif effects is not None and len(effects.positive) >= 2:
+        halves = effect_stability(effects, circuit, seed=seed, progress=progress, stop=stop)
     return Evidence(
         left_out=left_out(activations, circuit),
         cutoff=cutoff(activations, circuit),
@@ -77,7 +90,7 @@ def examine(
         mass=mass_per_layer(activations),
         mass_normalised=mass_per_layer(activations, normalised=True),
         null=null,
-        null_mass=null.mass_band(),
+        null_mass=None if null is None else null.mass_band(),
         stability=halves,
     )
 
@@ -88,5 +101,8 @@ def left_out(activations: Activations, circuit: Circuit) -> NDArray[np.int64]:
 
 
 def cutoff(activations: Activations, circuit: Circuit) -> float:
-    """The circuit's smallest |score|: δ or effect size, whichever it was ranked by."""
+    """The circuit's smallest |score|: δ, effect size or effect, whichever it was ranked by; NaN where its file has no
+    effects."""
+    if circuit.settings.score == "attribution-patching":
+        return math.nan if circuit.effect is None else float(np.abs(circuit.effect).min())
     return float(np.abs(scores(activations, circuit.settings.score))[circuit.flat].min())

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cna_core import __version__
+from cna_core import __version__, threads
 from cna_core.cli import answering, circuits, counting, evaluation, results, serving, storage, verifying, web_app
 from cna_core.cli.registered import MethodsCommand
 from cna_core.errors import CnaError
@@ -62,6 +62,7 @@ def options_before_a_command(
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    threads.share_cores()
     try:
         code = command_line(standalone_mode=False)
     except CnaError as error:

@@ -23,8 +23,12 @@ def compare(
 def table(
     run: Annotated[Path, typer.Argument(help="Run file written by evaluate.", metavar="RUN.json", show_default=False)],
 ) -> None:
-    """Print a run's results as a Markdown table, one row for each method, circuit size and strength."""
+    """Print a run's results as a Markdown table, one row for each method, circuit size and strength.
+
+    If answers were also judged before their end, a second table shows them at each length."""
+    from cna_core.evaluation.length_table import length_markdown
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.tables import markdown_table
 
-    write(markdown_table(Run.load(run)), None)
+    opened = Run.load(run)
+    write("\n\n".join(filter(None, (markdown_table(opened), length_markdown(opened)))), None)

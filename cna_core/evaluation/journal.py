@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,12 +52,13 @@ class Record:
 
     def to_list(self) -> list[Any]:
         setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
+        setting += [self.setting.circuit] if self.setting.circuit else []
         return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
         reads, prompt_set, prompt, given, observations, text = content
-        setting = Setting(*given) if len(given) == 4 else Setting(**setting_of_journal_1(*given))
+        setting = Setting(*given) if len(given) >= 4 else Setting(**setting_of_journal_1(*given))
         return cls(reads, prompt_set, int(prompt), setting, observations, text)
 
 
@@ -153,13 +154,29 @@ class Journal:
         """Finished batches and their records; a line that was being written when the process died is passed over."""
         found: dict[int, list[Record]] = {}
         for path in sorted(self.folder.glob("journal-*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    batch, records = json.loads(line)
-                    found[int(batch)] = [Record.from_list(record) for record in records]
-                except (ValueError, TypeError, RunError):
-                    continue
+            found |= self._read(path)
         return found
+
+    @staticmethod
+    def _read(path: Path) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {}
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                batch, records = json.loads(line)
+                found[int(batch)] = [Record.from_list(record) for record in records]
+            except (ValueError, TypeError, RunError):
+                continue
+        return found
+
+    def change(self, about: Run, batches: int, changed: Callable[[Record], Record]) -> None:
+        """Replace every record by what `changed` makes of it, then what the run says of itself."""
+        for path in self.folder.glob("journal-*.jsonl"):
+            lines = []
+            for batch, records in self._read(path).items():
+                lines.append(json.dumps([batch, [changed(one).to_list() for one in records]], separators=(",", ":")))
+            with written_beside(path) as draft:
+                draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        self._write_about(about, batches)
 
     def finish(self, run: Run) -> None:
         run.save(self.folder / "run.json")
@@ -191,7 +208,8 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
 
     How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
     """
-    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude={"circuit"})]
+    unsaid = {"circuit"} if settings.others else {"circuit", "others"}  # as before runs had several circuits
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ unsteered model sees both. Knows nothing about refusals or sweeps.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,10 +31,19 @@ class Likelihood:
     Args:
         surprise: sum over its tokens of −ln p(token | prompt, tokens before), in nats; 0 for an answer without tokens.
         tokens: how many tokens that is.
+        of_tokens: (tokens,) the same of each token.
     """
 
     surprise: float
     tokens: int
+    of_tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    def of_first(self, tokens: int) -> "Likelihood":
+        """The likelihood of the answer's first so many tokens; of all of them where it has no more."""
+        if tokens >= self.tokens:
+            return self
+        part = self.of_tokens[:tokens]
+        return Likelihood(sum(part), tokens, part)
 
     @property
     def perplexity(self) -> float:
@@ -139,4 +148,5 @@ def _likelihood(logits: Tensor, answer: Tensor) -> Likelihood:
     """Of `answer` (tokens,) under logits (at least tokens, vocabulary) that begin before its first token."""
     ahead = logits[: len(answer)].float()
     chosen = ahead.gather(1, answer.to(ahead.device)[:, None])[:, 0]
-    return Likelihood(float((ahead.logsumexp(-1) - chosen).sum()), len(answer))
+    surprises = ahead.logsumexp(-1) - chosen
+    return Likelihood(float(surprises.sum()), len(answer), tuple(surprises.tolist()))

@@ -5,16 +5,18 @@ it. Methods and measures are found again by key, so one that is not registered a
 nothing.
 """
 
+import json
 import threading
 from dataclasses import replace
 from typing import Any
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
-from cna_core.evaluation.journal import Journal, run_identity
+from cna_core.evaluation.journal import Journal, Record, run_identity
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures.registry import measures
 from cna_core.evaluation.points import answers_of, points_of
-from cna_core.evaluation.runs import PromptsUsed, Run
+from cna_core.evaluation.runs import PromptsUsed, Run, RunSettings
 from cna_core.evaluation.setting import settings_of
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
@@ -32,6 +34,7 @@ def inputs_of(plan: SweepPlan) -> dict[str, Any]:
         "contrast": sides,
         "knowledge": [question.model_dump() for question in plan.knowledge],
         "problems": [problem.model_dump() for problem in plan.problems],
+        "others": {name: json.loads(circuit.to_json()) for name, circuit in plan.others.items()},
     }
 
 
@@ -70,6 +73,7 @@ def plan_of_stored(
         problem_count=None,
         contrast=contrast,
         rows_per_batch=settings.rows_per_batch,
+        others={name: Circuit.from_json(json.dumps(text)) for name, text in inputs.get("others", {}).items()},
         name=about.name,
     )
     plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)
@@ -79,6 +83,9 @@ def plan_of_stored(
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
         )
     if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
+        if _but_for_detector(plan.run.settings) == _but_for_detector(settings):
+            _judge_again(journal, plan)
+            return replace(plan, stored_as=identity)
         ours, theirs = plan.run.settings.model_dump(), settings.model_dump()
         changed = [name for name in ours if ours[name] != theirs[name] and name != "circuit"]
         raise RunError(
@@ -102,7 +109,7 @@ def run_so_far(identity: str) -> Run:
     used = about.settings
     done = journal.read()
     records = [record for part in done.values() for record in part]
-    settings = settings_of(used.strengths, used.fractions, used.methods, used.controls)
+    settings = settings_of(used.strengths, used.fractions, used.methods, used.controls, used.others)
     known = {measure.key: measure for measure in measures()}
     taken = [known[key] for key in used.measures if key in known]  # of others, the figures are not known here
     found = {
@@ -110,6 +117,33 @@ def run_so_far(identity: str) -> Run:
         "answers": answers_of(settings, taken, records),
     }
     return about.model_copy(update=found | {"finished": bool(batches) and len(done) >= batches})
+
+
+def _but_for_detector(settings: RunSettings) -> RunSettings:
+    """Settings that are equal for two runs that differ in nothing but the detector that judged their answers."""
+    others = {
+        measure: {name: value for name, value in own.items() if name != "detector"}
+        for measure, own in settings.measure_settings.items()
+    }
+    kept = {measure: own for measure, own in others.items() if own}
+    return settings.model_copy(update={"measure_settings": kept, "circuit": {}})
+
+
+def _judge_again(journal: Journal, plan: SweepPlan) -> None:
+    """Judge the answers of a stored run as they are judged now, so that verdicts of two detectors are not mixed."""
+    taken = {measure.key: type(measure) for measure in plan.measures}
+
+    def again(record: Record) -> Record:
+        if record.text is None:
+            return record
+        noted = {
+            key: taken[key].judged_again(observation, record.text) if key in taken else observation
+            for key, observation in record.observations.items()
+        }
+        return replace(record, observations=noted)
+
+    about, batches = journal.about()
+    journal.change(about.model_copy(update={"settings": plan.run.settings}), batches, again)
 
 
 def _prompts(used: PromptsUsed | None) -> PromptSet | None:

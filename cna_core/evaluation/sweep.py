@@ -18,6 +18,7 @@ from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
 from cna_core.evaluation.measures.contract import Reading
+from cna_core.evaluation.measures.lengths import lengths_below
 from cna_core.evaluation.old_formats import methods_and_controls
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import Run
@@ -62,7 +63,7 @@ def evaluate(
         partial: called after each batch with the run so far.
         wanted: any other field of `SweepSettings` (sweep_settings.py), which also holds every default: fractions,
             benign, borderline, knowledge, questions, problems, problem_count, measures, measure_settings,
-            max_new_tokens, seed, rows_per_batch, contrast, name.
+            max_new_tokens, seed, rows_per_batch, contrast, others, name.
 
     Returns:
         The run, the same in every process.
@@ -115,7 +116,7 @@ def run_plan(
         settings = plan.run.settings
         watching: dict[str, Any] = {"progress": progress, "stop": stop}
         treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
-        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, **watching)
+        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, plan.others, **watching)
         weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:
@@ -191,15 +192,22 @@ def _answers(
     texts = [""] * len(lanes)
     tokens: list[list[int]] = [[] for _ in lanes]
     longest = plan.answer_tokens(batch.prompt_set)
+    texts_at: dict[int, dict[int, str]] = {length: {} for length in lengths_below(longest)}
     for step in generate(model, lanes, None, max_new_tokens=longest, prefixes=dials.prefixes, stop=stop):
         texts[step.lane] += step.text
         if step.finish_reason != "stop":
             tokens[step.lane].append(step.token_id)
+            if (length := len(tokens[step.lane])) in texts_at:
+                texts_at[length][step.lane] = texts[step.lane]
     return Reading(
         prompts=tuple(prompt for prompt, _ in batch.cells),
         messages=tuple(lane.messages for lane in lanes),  # type: ignore[misc]
         texts=tuple(texts),
         token_ids=tuple(map(tuple, tokens)),
+        texts_at={
+            length: tuple(beginnings.get(lane, text) for lane, text in enumerate(texts))
+            for length, beginnings in texts_at.items()
+        },
     )
 
 

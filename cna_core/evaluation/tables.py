@@ -9,7 +9,7 @@ from cna_core.evaluation.intervals import Estimate, change_of_rate
 from cna_core.evaluation.measures.contract import Measure
 from cna_core.evaluation.measures.numbers import NUMBER, SHARE
 from cna_core.evaluation.measures.registry import measures_of
-from cna_core.evaluation.runs import Point, Run, SetName
+from cna_core.evaluation.runs import Point, Run, RunAnswer, SetName
 from cna_core.evaluation.setting import BASELINE, Setting
 
 Direction = Literal["all", "answered now", "refused now"]
@@ -28,6 +28,7 @@ def points_table(run: Run) -> pd.DataFrame:
         for field, title in (
             (measure.key, measure.column_title()),
             (f"{measure.key}_change", f"{measure.column_title()} change"),
+            *((f"{measure.key}_{name}", title) for name, title in measure.further.items()),
         )
         if any(point.estimate(field) is not None for point in run.points)
     ]
@@ -54,7 +55,9 @@ def markdown_table(run: Run) -> str:
     Measures that are known best as a change, such as knowledge, are given as the change from the baseline.
     """
     taken = _shown(run)
-    lines = [["method", "circuit", "strength", *map(_head, taken)]]
+    lines = [["method", "circuit", "strength"]]
+    for measure in taken:
+        lines[0] += [_head(measure), *_further(run, measure).values()]
     lines.append(["---"] * len(lines[0]))
     baseline = run.baseline
     rows = [("baseline", "", "0", baseline)] if baseline else []
@@ -63,7 +66,13 @@ def markdown_table(run: Run) -> str:
             size = "" if point.fraction is None else f"{100 * point.fraction:g} %"
             rows.append((point.treatment.label, size, NUMBER.value(point.strength), point))
     for *words, point in rows:
-        lines.append([*words, *(_cell(measure, point.estimate(measure.drawn_field())) for measure in taken)])
+        cells = []
+        for measure in taken:
+            cells.append(_cell(measure, point.estimate(measure.drawn_field())))
+            for field in _further(run, measure):
+                further = point.estimate(field)
+                cells.append("" if further is None else measure.numbers.estimate(further))
+        lines.append([*words, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -72,7 +81,8 @@ def answers_beside(
 ) -> pd.DataFrame:
     """The baseline's answers beside those of a setting, prompt by prompt.
 
-    Columns: prompt (its place), request, baseline, steered, before and after ("refused", "answered").
+    Columns: prompt (its place), request, baseline, steered, before and after ("refused", "answered", "neither", or
+    "declined late": it begins and then declines).
 
     Args:
         setting: what to hold the baseline against.
@@ -98,8 +108,8 @@ def answers_beside(
                 "request": texts[prompt] if prompt < len(texts) else f"prompt {prompt + 1}",
                 "baseline": first.text,
                 "steered": second.text,
-                "before": _verdict(first.refused),
-                "after": _verdict(second.refused),
+                "before": verdict_of(first),
+                "after": verdict_of(second),
             }
         )
     columns = ["prompt", "request", "baseline", "steered", "before", "after"]
@@ -191,8 +201,23 @@ def _cell(measure: type[Measure], estimate: Estimate | None) -> str:
     return numbers.change_estimate(estimate) if measure.drawn_as_change else numbers.estimate(estimate)
 
 
-def _verdict(refused: bool | None) -> str:
-    return {True: "refused", False: "answered", None: ""}[refused]
+def verdict_of(answer: RunAnswer) -> str:
+    """What the detector said of an answer, in one or two words; "" where it was not asked."""
+    if answer.refused is None:
+        return ""
+    if answer.refused:
+        return "refused"
+    if answer.neither:
+        return "neither"
+    return "declined late" if answer.late else "answered"
+
+
+def _further(run: Run, measure: type[Measure]) -> dict[str, str]:
+    """What a measure on harmful prompts says beside its value, by field; `points_table` has it for other sets too."""
+    if measure.prompt_set != "harmful":
+        return {}
+    fields = {f"{measure.key}_{name}": title for name, title in measure.further.items()}
+    return {field: title for field, title in fields.items() if any(point.estimate(field) for point in run.points)}
 
 
 def _prompts_hash(run: Run) -> str | None:

@@ -2,12 +2,13 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from cna_core.cached import ResultCache
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.circuit_file import first_problem
 from cna_core.errors import CircuitError, RunError
@@ -15,6 +16,8 @@ from cna_core.evaluation.checks.bench import Bench
 from cna_core.evaluation.checks.contract import CheckSettings, Row
 from cna_core.evaluation.checks.registry import CHECKS, checks_named
 from cna_core.evaluation.held_out import discovery_prompts, held_out
+from cna_core.evaluation.refusal import detector_identity
+from cna_core.evaluation.runs import SetName
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.paths import written_beside
@@ -111,6 +114,7 @@ def verify(
     partial: Callable[[Verification], None] | None = None,
     progress: Report | None = None,
     stop: threading.Event | None = None,
+    use_cache: bool = True,
 ) -> Verification:
     """Put any circuit to the checks that must stand beside the claim that its neurons act on refusal.
 
@@ -124,6 +128,7 @@ def verify(
         settings: how much is measured; the defaults if not given.
         checks: the keys of some checks (`checks.registry.CHECKS`); None: all.
         partial: called with what is known so far after each check.
+        use_cache: find and keep each check's rows in the cache folder, so that a stopped verification goes on.
 
     Raises:
         CircuitError: the circuit belongs to another model, or the model refuses none of the discovery prompts.
@@ -136,14 +141,7 @@ def verify(
     """
     wanted = checks_named(None if checks is None else tuple(checks))
     settings, contrast = settings or CheckSettings(), contrast or ContrastSet.builtin()
-    sets, _ = held_out(
-        {
-            "harmful": harmful or PromptSet.builtin("evaluation-harmful"),
-            "benign": benign or PromptSet.builtin("evaluation-benign"),
-            "borderline": borderline or PromptSet.builtin("borderline"),
-        },
-        discovery_prompts(circuit, None, contrast),
-    )
+    sets = _sets(circuit, contrast, harmful, benign, borderline)
     bench = Bench(
         model,
         circuit,
@@ -155,23 +153,93 @@ def verify(
         progress=progress,
         stop=stop,
     )
-    found = Verification(
-        model=model.identity,
+    found = _empty(model.identity, circuit, settings)
+    depends_on = _depends_on(model.identity, circuit, contrast, sets, settings)
+    for check in wanted:
+        bench.subject = check.title
+        rows = _ROWS.find(*depends_on, check.key) if use_cache else None
+        if rows is None:
+            try:
+                rows = check.run(bench)
+            except CircuitError as error:
+                rows = [check.not_measured(str(error))]
+            if use_cache and all(row.value is not None for row in rows):  # what could not be measured is tried again
+                _ROWS.keep(rows, *depends_on, check.key)
+        found = found.model_copy(update={"rows": (*found.rows, *rows)})
+        if partial is not None:
+            partial(found)
+    return found
+
+
+def known_checks(
+    model: ModelIdentity,
+    circuit: Circuit,
+    *,
+    contrast: ContrastSet | None = None,
+    settings: CheckSettings | None = None,
+) -> Verification:
+    """The rows that `verify` kept for this circuit, the built-in evaluation sets and these settings; loads no model."""
+    settings, contrast = settings or CheckSettings(), contrast or ContrastSet.builtin()
+    depends_on = _depends_on(model, circuit, contrast, _sets(circuit, contrast, None, None, None), settings)
+    rows = [row for key in CHECKS for row in _ROWS.find(*depends_on, key) or ()]
+    return _empty(model, circuit, settings).model_copy(update={"rows": tuple(rows)})
+
+
+def _sets(
+    circuit: Circuit,
+    contrast: ContrastSet,
+    harmful: PromptSet | None,
+    benign: PromptSet | None,
+    borderline: PromptSet | None,
+) -> dict[SetName, PromptSet]:
+    sets, _ = held_out(
+        {
+            "harmful": harmful or PromptSet.builtin("evaluation-harmful"),
+            "benign": benign or PromptSet.builtin("evaluation-benign"),
+            "borderline": borderline or PromptSet.builtin("borderline"),
+        },
+        discovery_prompts(circuit, None, contrast),
+    )
+    return sets
+
+
+def _empty(model: ModelIdentity, circuit: Circuit, settings: CheckSettings) -> Verification:
+    return Verification(
+        model=model,
         circuit_sha256=circuit.sha256,
         neurons=len(circuit),
         score=circuit.settings.score,
         settings=settings,
     )
-    for check in wanted:
-        bench.subject = check.title
-        try:
-            rows = check.run(bench)
-        except CircuitError as error:
-            rows = [check.not_measured(str(error))]
-        found = found.model_copy(update={"rows": (*found.rows, *rows)})
-        if partial is not None:
-            partial(found)
-    return found
+
+
+def _depends_on(
+    model: ModelIdentity,
+    circuit: Circuit,
+    contrast: ContrastSet,
+    sets: Mapping[SetName, PromptSet],
+    settings: CheckSettings,
+) -> list[object]:
+    return [
+        FORMAT,
+        model.model_dump(mode="json"),
+        circuit.sha256,
+        circuit.settings.model_dump(mode="json"),
+        contrast.sha256,
+        {kind: prompts.sha256 for kind, prompts in sets.items()},
+        settings.model_dump(mode="json"),
+        detector_identity(),
+    ]
+
+
+_ROWS = ResultCache(
+    "checks",
+    ".json",
+    read=lambda path: TypeAdapter(list[Row]).validate_json(path.read_bytes()),
+    write=lambda rows, path: path.write_bytes(TypeAdapter(list[Row]).dump_json(rows)),
+    limit_bytes=64 << 20,
+)
+"""The rows of one check."""
 
 
 def markdown_rows(found: Verification) -> Iterator[str]:

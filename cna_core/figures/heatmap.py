@@ -16,7 +16,7 @@ from cna_core.figures import palette
 from cna_core.figures.percents import percent
 from cna_core.models.layout import NeuronLayout
 
-Quantity = Literal["delta", "magnitude", "effect-size"]
+Quantity = Literal["delta", "magnitude", "effect-size", "effect"]
 Order = Literal["index", "value"]
 
 LARGEST_COLUMNS = 1024
@@ -33,6 +33,7 @@ _TITLES = {
     "delta": ("δ of every neuron", "δ"),
     "magnitude": ("|δ| of every neuron", "|δ|"),
     "effect-size": ("Effect size of every neuron", "effect size"),
+    "effect": ("Push towards refusal of every neuron", "−effect"),
 }
 
 
@@ -51,16 +52,18 @@ class NeuronStatistics:
     positive_mean: NDArray[np.float32] | None = None
     negative_mean: NDArray[np.float32] | None = None
     effect_size: NDArray[np.float32] | None = None
+    effect: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, activations: Activations) -> "NeuronStatistics":
-        """All statistics of finished activations."""
+    def of(cls, activations: Activations, effect: NDArray[np.float32] | None = None) -> "NeuronStatistics":
+        """All statistics of finished activations, and the effects where they were measured."""
         return cls(
             activations.model.layout,
             activations.delta,
             activations.positive_mean,
             activations.negative_mean,
             activations.effect_size,
+            effect,
         )
 
     def values(self, quantity: Quantity) -> NDArray[np.float32]:
@@ -290,6 +293,8 @@ def _detail_columns(statistics: NeuronStatistics) -> list[tuple[str, NDArray[np.
         columns.append(("mean, negative prompts", statistics.negative_mean))
     if statistics.effect_size is not None:
         columns.append(("effect size", statistics.effect_size))
+    if statistics.effect is not None:
+        columns.append(("effect", statistics.effect))
     return columns
 
 

@@ -22,6 +22,7 @@ def layer_profile(
     mass: NDArray[np.floating] | None = None,
     mass_normalised: NDArray[np.floating] | None = None,
     null_mass: Band | None = None,
+    effect_share: NDArray[np.floating] | None = None,
     causal_effect: Band | None = None,
     null_effect: Band | None = None,
     causal_name: str = "change of refusal",
@@ -74,7 +75,7 @@ def layer_profile(
         figure.add_trace(_ends(numbers, null_counts, dark), row=1, col=1)
     figure.update_xaxes(title_text="circuit neurons", rangemode="tozero", nticks=4, row=1, col=1)
     if mass is not None:
-        _add_mass(figure, numbers, mass, mass_normalised, null_mass, dark)
+        _add_mass(figure, numbers, mass, mass_normalised, null_mass, effect_share, dark)
     if causal_effect is not None:
         _add_effect(figure, numbers, causal_effect, null_effect, causal_name, panels, dark)
     palette.frame(
@@ -90,8 +91,12 @@ def layer_profile(
     shuffled = ("■", palette.RANDOM, "shuffled")
     _label(figure, 1, [("■", palette.ink(dark), "circuit"), *([shuffled] if null_counts is not None else [])], dark)
     if mass is not None:
-        scaled = [("○", palette.ink(dark), "by scale")] if mass_normalised is not None else []
-        _label(figure, 2, [("●", palette.ink(dark), "raw"), *scaled], dark)
+        if effect_share is not None:
+            marks = [("●", palette.ink(dark), "δ"), ("◆", palette.STEERED, "effect")]
+        else:
+            scaled = [("○", palette.ink(dark), "by scale")] if mass_normalised is not None else []
+            marks = [("●", palette.ink(dark), "raw"), *scaled]
+        _label(figure, 2, marks, dark)
     if causal_effect is not None:
         drawn = [("■", palette.RANDOM, "random")] if null_effect is not None else []
         _label(figure, panels, [("●", palette.STEERED, "ablated"), *drawn], dark)
@@ -149,14 +154,18 @@ def _add_mass(
     mass: NDArray[np.floating],
     normalised: NDArray[np.floating] | None,
     null_mass: Band | None,
+    effect_share: NDArray[np.floating] | None,
     dark: bool,
 ) -> None:
     if null_mass is not None:
         _add_band(figure, numbers, null_mass, "shuffled labels, 95 %", "null-mass", ":.1%", 2, dark)
-    lines = [("share of |δ|", "mass", mass, "solid", "circle")]
+    ink = palette.ink(dark)
+    lines = [("share of |δ|", "mass", mass, "solid", "circle", ink)]
     if normalised is not None:
-        lines.append(("divided by activation scale", "mass-normalised", normalised, "dot", "circle-open"))
-    for name, meta, values, dash, symbol in lines:
+        lines.append(("divided by activation scale", "mass-normalised", normalised, "dot", "circle-open", ink))
+    if effect_share is not None:
+        lines.append(("share of effect", "effect-share", effect_share, "solid", "diamond", palette.STEERED))
+    for name, meta, values, dash, symbol, colour in lines:
         figure.add_trace(
             go.Scatter(
                 name=name,
@@ -164,14 +173,15 @@ def _add_mass(
                 x=np.asarray(values),
                 y=numbers,
                 mode="lines+markers",
-                line={"color": palette.ink(dark), "width": 1.5, "dash": dash},
-                marker={"size": 5, "symbol": symbol, "color": palette.ink(dark)},
+                line={"color": colour, "width": 1.5, "dash": dash},
+                marker={"size": 5, "symbol": symbol, "color": colour},
                 hovertemplate=f"layer %{{y}}: {name} %{{x:.1%}}<extra></extra>",
             ),
             row=1,
             col=2,
         )
-    figure.update_xaxes(title_text="share of |δ| mass", tickformat=".0%", rangemode="tozero", nticks=4, row=1, col=2)
+    title = "share of |δ| mass" if effect_share is None else "share of |δ|, of effect"
+    figure.update_xaxes(title_text=title, tickformat=".0%", rangemode="tozero", nticks=4, row=1, col=2)
 
 
 def _add_effect(

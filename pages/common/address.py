@@ -4,7 +4,7 @@ import streamlit as st
 
 from cna_core.circuits import library
 from cna_core.errors import CircuitError, PromptError
-from pages.common import chosen_circuit, findings, keys, session
+from pages.common import chosen_circuit, findings, keys, measured_effects, session
 
 
 def selected_neuron() -> tuple[int, int] | None:
@@ -33,6 +33,8 @@ def restore() -> None:
     if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1" and findings.finding() is None:
         try:
             findings.start()  # usually recorded before: then only the model loads and activations come from the cache
+            if st.session_state.get(keys.SCORE) == "attribution-patching":
+                measured_effects.start()  # likewise
         except PromptError as error:
             st.toast(str(error))
 

@@ -4,17 +4,20 @@ import streamlit as st
 
 from cna_core.circuits.attribution import attribute, measured
 from cna_core.circuits.circuit import Circuit, CircuitSettings
-from pages.common import findings, keys
+from pages.common import findings, keys, measured_effects
 
 
 def settings() -> CircuitSettings:
     """The sidebar's settings for selecting a circuit."""
     state = st.session_state
+    score = state.get(keys.SCORE, "delta")
+    # Effect ranks universal neurons like all others, here and on the command line: what acts, acts.
+    leave_out = state.get(keys.LEAVE_OUT, True) and score != "attribution-patching"
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,
-        score=state.get(keys.SCORE, "delta"),
+        score=score,
         skip_layers=int(state.get(keys.SKIP, 0)),
-        universal_threshold=float(state.get(keys.THRESHOLD, 0.8)) if state.get(keys.LEAVE_OUT, True) else None,
+        universal_threshold=float(state.get(keys.THRESHOLD, 0.8)) if leave_out else None,
         universal_fraction=0.001,
     )
 
@@ -46,23 +49,28 @@ def from_upload(content: bytes, name: str) -> Circuit:
 
 
 def current() -> Circuit | None:
-    """The session's circuit: the opened one, else the one selected from the activations, else None."""
+    """The session's circuit: the opened one, else the one selected from the activations or the effects, else None."""
     if opened() is not None:
         return opened()
     recorded = findings.activations()
     if recorded is None:
         return None
-    wanted = settings()
-    key = (findings.finding_key(), wanted.model_dump_json())
+    wanted, effects = settings(), None
+    if wanted.score == "attribution-patching":
+        effects = measured_effects.to_select_from()
+        if effects is None:
+            return None  # `first_steps.offer` offers to measure them
+    key = (findings.finding_key(), wanted.model_dump_json(), None if effects is None else effects.settings.layers)
     known_key, known = st.session_state.get(keys.SELECTED_CIRCUIT, (None, None))
     if known_key != key:
         known = attribute(
-            recorded,
+            recorded if effects is None else effects,
             fraction=wanted.fraction or 0.001,
             score=wanted.score,
             skip_layers=wanted.skip_layers,
             universal_threshold=wanted.universal_threshold,
             universal_fraction=wanted.universal_fraction,
+            activations=None if effects is None else recorded,
         )
         st.session_state[keys.SELECTED_CIRCUIT] = key, known
     return known

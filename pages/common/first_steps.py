@@ -8,7 +8,7 @@ from cna_core.models.catalog import CatalogEntry, catalog
 from cna_core.models.fetch import is_ready
 from cna_core.progress_words import size_in_words
 from cna_core.prompts.sets import ContrastSet
-from pages.common import findings, jobs, session
+from pages.common import findings, jobs, measured_effects, session
 from pages.common.cards import Card
 
 
@@ -18,7 +18,12 @@ def under_way() -> jobs.Job | None:
 
 
 def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
-    """Draw the job's progress, with `draw` for its preview, or else the last outcome and the button to start it."""
+    """Draw the job's progress, with `draw` for its preview, or else the last outcome and the button to start it.
+
+    Where the gate was found but effects are missing that the circuit is to be selected by, offer to measure those."""
+    if findings.finding() is not None:
+        measured_effects.offer()
+        return
     job = under_way()
     if job is not None:
         jobs.watch(job.key, draw)

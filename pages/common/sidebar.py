@@ -19,6 +19,7 @@ from pages.common import address, chosen_circuit, findings, jobs, keys, own_prom
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
 """Circuit sizes that the slider offers, in percent of all neurons."""
+SCORES = {"delta": "δ", "effect-size": "effect size", "attribution-patching": "effect"}
 
 
 def draw() -> None:
@@ -191,11 +192,21 @@ def _circuit() -> None:
     with st.expander("More settings", icon=":material/tune:"):
         st.segmented_control(
             "Rank by",
-            ["delta", "effect-size"],
+            list(SCORES),
             default="delta",
+            format_func=SCORES.__getitem__,
             key=keys.SCORE,
             bind="query-params",
             required=True,
+            help="δ and effect size: where activations differ. Effect: which neurons act on refusal, estimated from "
+            "one backward pass a prompt.",
+        )
+        st.checkbox(
+            "Effect: select from all layers",
+            key=keys.EFFECT_IN_ALL_LAYERS,
+            bind="query-params",
+            help="By default a circuit by effect lies in the first two thirds of the layers. Later neurons mostly "
+            "write the next token itself, such as the “I” that opens refusals and many other answers.",
         )
         st.number_input("Leave out the first layers", 0, 100, 0, key=keys.SKIP, bind="query-params")
         st.slider(

@@ -8,7 +8,9 @@ import streamlit as st
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.dials import circuits_by_fraction
+from cna_core.evaluation.length_table import length_table, lengths_of
 from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.local_judge_rate import agreement_in_words
 from cna_core.evaluation.measures.quality import Quality
 from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.measures.registry import measures_of
@@ -34,11 +36,12 @@ def draw(run: Run, identity: str | None) -> None:
     summary.draw(run, fraction, point)
     if not run.finished and (words := summary.rests_on(run)):
         st.caption(f":material/info: {words}")
-    for note in run.notes:
+    for note in (*run.notes, *filter(None, [agreement_in_words(run)])):
         st.caption(f":material/info: {note}")
     draw_dose_response(run, fraction, point)
     views = ["Refusal against quality", "Answers that flipped", "All figures"]
     views = ["Grid", *views] if len(run.settings.fractions) > 1 else views
+    views += ["At each length"] if lengths_of(run) else []
     for view, tab in zip(views, st.tabs(views), strict=True):
         with tab:
             if view == "Grid":
@@ -47,6 +50,8 @@ def draw(run: Run, identity: str | None) -> None:
                 _pareto(run, fraction)
             elif view == "Answers that flipped":
                 flips.draw(run, fraction)
+            elif view == "At each length":
+                _lengths(run)
             else:
                 _table(run)
     _offer_working_point(run, identity, point)
@@ -189,6 +194,16 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
         "Each cell is one circuit size at one strength. The gold frame marks the working point.",
         data=lambda: points_table(run),
     )
+
+
+def _lengths(run: Run) -> None:
+    lengths = lengths_of(run)
+    st.caption(
+        f"Each answer was generated once, up to {lengths[-1]} tokens, and also judged after its first "
+        f"{', '.join(map(str, lengths[:-1]))}. *Declined late*: it begins and then declines. *Neither*: it neither "
+        "refuses nor answers. Rates have 95 % Wilson intervals."
+    )
+    st.dataframe(length_table(run), hide_index=True, key="evaluate-lengths")
 
 
 def _table(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The layer profile on the Gate page: which layers have an effect, beside where the circuit's neurons sit."""
+"""The layer profile on the Gate page: what ablating each layer changes, beside where the circuit's neurons sit."""
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.evaluation.profile import CausalProfile
@@ -6,8 +6,8 @@ from pages.common import layer_profile
 from pages.inspecting import linked
 
 ACTS, MASS = "acts", "mass"
-BESIDE = {ACTS: "Effect of each layer", MASS: "|δ| in each layer"}
-"""What to draw beside the circuit's neurons, once the effect was measured."""
+BESIDE = {ACTS: "Layers ablated", MASS: "|δ| in each layer"}
+"""What to draw beside the circuit's neurons, once layers were ablated."""
 
 
 def offer(circuit: Circuit) -> None:

@@ -11,7 +11,7 @@ from pages.inspecting import linked
 
 View = Literal["map", "space", "prompts"]
 VIEWS = {"map": "Map", "space": "3D", "prompts": "Prompt space"}
-QUANTITIES = {"delta": "δ", "magnitude": "|δ|", "effect-size": "effect size"}
+QUANTITIES = {"delta": "δ", "effect": "effect", "magnitude": "|δ|", "effect-size": "effect size"}
 ORDERS = {"index": "by index", "value": "by value"}
 
 

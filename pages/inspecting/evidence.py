@@ -7,7 +7,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, examine
 from cna_core.circuits.projection import held_out_auc
-from pages.common import keys
+from pages.common import keys, measured_effects
 from pages.common.recent import Recent
 
 KEPT = 64
@@ -29,7 +29,10 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
     Raises:
         CircuitError: the circuit belongs to another model.
     """
-    evidence = examine(activations, circuit)
+    effects = measured_effects.known()
+    if effects is not None and effects.model != activations.model:
+        effects = None
+    evidence = examine(activations, circuit, effects=effects)
     _remembered().put(_key(activations, circuit), evidence)
     return evidence
 
@@ -47,4 +50,7 @@ def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
 
 def _key(activations: Activations, circuit: Circuit) -> str:
     model = activations.model.model_dump_json()
-    return "|".join([activations.sha256, model, circuit.settings.model_dump_json(), circuit.sha256])
+    parts = [activations.sha256, model, circuit.settings.model_dump_json(), circuit.sha256]
+    if circuit.settings.score == "attribution-patching":
+        parts.append(f"effects known: {measured_effects.known() is not None}")
+    return "|".join(parts)

@@ -1,11 +1,14 @@
 """The cards at the top of the Gate page: each number with its value under shuffled labels."""
 
+import numpy as np
+
+from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
 from cna_core.figures.percents import percent
 from cna_core.progress_words import duration_in_words
-from pages.common import cards, findings
+from pages.common import cards, findings, measured_effects
 from pages.common.cards import Card
 
 PENDING = "comparing …"
@@ -13,14 +16,56 @@ PENDING = "comparing …"
 
 def draw(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> None:
     """Draw the cards. Those that need evidence say "comparing …" until it is computed."""
+    if circuit.settings.score == "attribution-patching":
+        cards.row(_by_effect(finding, circuit, evidence))
+        return
     held_against = [*_concentration(circuit, evidence), _stability(evidence)]
     cards.row([_size(finding, circuit, evidence), *held_against, _universal(finding, circuit), _effort(finding)])
+
+
+def _by_effect(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> list[Card]:
+    """Cards of a circuit by effect, beside the circuit of the same size by δ: labels play no part in its selection."""
+    by_delta = attribute(finding.activations, fraction=None, top_k=len(circuit))
+    shared = len(np.intersect1d(circuit.flat, by_delta.flat))
+    effects = measured_effects.known()
+    layers = (
+        "all layers" if circuit.settings.effect and circuit.settings.effect.layers == "all" else "first ⅔ of layers"
+    )
+    found = [
+        Card(
+            "Neurons in the circuit",
+            f"{len(circuit):,}",
+            f"by effect, {layers}",
+            f"Out of {circuit.model.layout.total:,} neurons: those whose ablation is estimated to lower refusal most.",
+        ),
+        *(
+            Card(
+                label,
+                percent(circuit.concentration(end)),
+                f"by δ {percent(by_delta.concentration(end))}",
+                f"The share of the circuit {where}, and of the circuit of the same size by δ.",
+            )
+            for label, end, where in (
+                ("In the final 10 %", 0.10, "in the final 10 % of layers"),
+                ("In the final quarter", 0.25, "in the last quarter of layers"),
+            )
+        ),
+        Card("Shared with δ", f"{shared:,}", f"of {len(circuit):,} neurons", "Neurons that both circuits hold."),
+        _stability(evidence)
+        if evidence is None or evidence.stability is not None
+        else Card("Stability", "–", "effects not measured here"),
+    ]
+    if effects is not None:
+        about = "Effects are measured on the positive prompts that the unchanged model refuses."
+        found.append(Card("Measured on", f"{len(effects.positive):,}", "refused prompts", about))
+    return found
 
 
 def _size(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> Card:
     found = f"Out of {circuit.model.layout.total:,} neurons, found {finding.when}."
     if evidence is None:
         return Card("Neurons in the circuit", f"{len(circuit):,}", PENDING, found)
+    assert evidence.null is not None
     chance = evidence.null.chance()
     return Card(
         "Neurons in the circuit",

@@ -2,18 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.effects import Effects
 from cna_core.circuits.evidence import Evidence
 from cna_core.circuits.projection import project_prompts
 from cna_core.errors import CnaError
 from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.space import neuron_space, prompt_space
-from pages.common import charts, style
+from pages.common import charts, measured_effects, style
 from pages.common.layer_profile import known as known_profile
 from pages.inspecting import acting, linked, panes, picking
 from pages.inspecting.choices import Shown
@@ -39,14 +42,17 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: 
     else:
         wide, narrow = panes.side_by_side("map", [7, 4])
         with wide:
-            _draw_map(activations, circuit, evidence, shown)
+            if shown.quantity == "effect" and effects_known(activations) is None:
+                measured_effects.offer()
+            else:
+                _draw_map(activations, circuit, evidence, shown)
         with narrow:
-            _draw_layers(circuit, evidence, shown)
+            _draw_layers(activations, circuit, evidence, shown)
 
 
 def _map_of(activations: Activations, circuit: Circuit, shown: Shown) -> dict[str, Any]:
     return {
-        "statistics": NeuronStatistics.of(activations),
+        "statistics": NeuronStatistics.of(activations, effects_in_all_layers(activations)),
         "circuit": circuit,
         "quantity": shown.quantity,
         "order": shown.order,
@@ -75,6 +81,18 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     )
 
 
+def effects_known(activations: Activations) -> Effects | None:
+    """The effects of this model in all layers, or None if they are not measured yet."""
+    effects = measured_effects.known()
+    return effects if effects is not None and effects.model == activations.model else None
+
+
+def effects_in_all_layers(activations: Activations) -> NDArray[np.float32] | None:
+    """(total,) float32: the mean effect of every neuron, or None."""
+    effects = effects_known(activations)
+    return None if effects is None else effects.effect
+
+
 def _rings(evidence: Evidence) -> str:
     if not len(evidence.left_out):
         return ""
@@ -88,50 +106,53 @@ def _colours(shown: Shown) -> str:
         if shown.order == "index"
         else "Each row is a layer, with its neurons sorted from the largest value to the smallest"
     )
+    if shown.quantity == "effect":
+        return (
+            f"{row}. Orange neurons push towards refusal: ablating them is estimated to lower it. Blue neurons push "
+            "against it."
+        )
     if shown.quantity == "magnitude":
         return f"{row}. The stronger the colour, the larger the difference between the means on the two prompt sets."
     scale = ", in units of the neuron's standard deviation" if shown.quantity == "effect-size" else ""
     return f"{row}. Orange neurons are more active on refused prompts, blue neurons less active{scale}."
 
 
-def _draw_layers(circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
-    profile = known_profile(circuit)
+def _draw_layers(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+    profile, effects = known_profile(circuit), effects_known(activations)
     beside = acting.MASS if profile is None else linked.shown(acting.BESIDE, "beside")
-    low, mean, high = evidence.null.layer_band()
-    table = {
+    table: dict[str, Any] = {
         "layer": range(circuit.model.layers),
         "circuit_neurons": circuit.layer_counts,
-        "shuffled_low": low,
-        "shuffled_mean": mean,
-        "shuffled_high": high,
         "mass": evidence.mass,
         "mass_by_activation_scale": evidence.mass_normalised,
     }
-    if profile is None or beside == acting.MASS:
-        more: dict[str, Any] = {
-            "mass": evidence.mass,
-            "mass_normalised": evidence.mass_normalised,
-            "null_mass": evidence.null_mass,
-        }
-        words = (
+    words: list[str] = []
+    more: dict[str, Any] = {}
+    if evidence.null is not None:
+        more["null_counts"] = low, mean, high = evidence.null.layer_band()
+        table |= {"shuffled_low": low, "shuffled_mean": mean, "shuffled_high": high}
+        words.append("Grey: 95 % interval with shuffled labels. A bar that ends inside it is no more than chance.")
+    if effects is not None:
+        more |= {"mass": evidence.mass, "effect_share": effects.layer_shares}
+        table["share_of_effect"] = effects.layer_shares
+        words.append(
+            "Black: each layer's share of |δ|, where activations differ. Orange: its share of the effect towards "
+            "refusal, where neurons act."
+        )
+    elif profile is None or beside == acting.MASS:
+        more |= {"mass": evidence.mass, "mass_normalised": evidence.mass_normalised, "null_mass": evidence.null_mass}
+        words.append(
             "On the right, grey belongs to the raw mass. Hollow marks: the mass divided by the layer's activation "
             "scale, so that a layer with large activations does not stand out for that reason."
         )
-    else:
+    if profile is not None and beside == acting.ACTS:
         alone, random = profile.bands()
-        more = {"causal_effect": alone, "null_effect": random}
-        words = acting.in_words(profile)
+        more |= {"causal_effect": alone, "null_effect": random}
+        words.append(acting.in_words(profile))
         table |= {"change_of_refusal_if_ablated": alone[1], "change_low": alone[0], "change_high": alone[2]}
         table |= {"random_low": random[0], "random_mean": random[1], "random_high": random[2]}
-    figure = layer_profile(
-        circuit.layer_counts, null_counts=(low, mean, high), layers=shown.layers, dark=style.is_dark(), **more
-    )
-    charts.show(
-        figure,
-        "gate-layers",
-        f"Grey: 95 % interval with shuffled labels. A bar that ends inside it is no more than chance. {words}",
-        data=lambda: pd.DataFrame(table),
-    )
+    figure = layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark(), **more)
+    charts.show(figure, "gate-layers", " ".join(words), data=lambda: pd.DataFrame(table))
     acting.offer(circuit)
 
 

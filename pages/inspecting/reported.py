@@ -152,7 +152,7 @@ def _by_chance(circuit: Circuit) -> str:
     """The share with shuffled labels, if the Gate page has computed it."""
     recorded = findings.activations()
     known = evidence.known(recorded, circuit) if recorded is not None else None
-    return "" if known is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
+    return "" if known is None or known.null is None else f" (shuffled {percent(known.null.concentration(3).mean)})"
 
 
 class MeasuredHere(NamedTuple):

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.circuit import Circuit, Score
 from cna_core.circuits.evidence import Evidence
 from pages.inspecting import picking
 
@@ -18,6 +18,13 @@ COLUMNS = {
     "effect_size": st.column_config.NumberColumn(
         "effect size", width=84, format="%.2f", help="δ over the pooled standard deviation (Cohen's d)."
     ),
+    "effect": st.column_config.NumberColumn(
+        "effect",
+        width=70,
+        format="%.3f",
+        help="The estimated change of the refusal log-odds when the neuron is ablated; negative: it pushes towards "
+        "refusal.",
+    ),
     "auc": st.column_config.NumberColumn(
         "AUC", width=58, format="%.2f", help="This neuron alone as a classifier: 0.5 is chance, 1 or 0 is perfect."
     ),
@@ -31,8 +38,13 @@ COLUMNS = {
 }
 
 
-BY_EFFECT_SIZE = ("rank", "layer", "neuron", "effect_size", "delta", "auc", "selection_frequency")
-NARROW = ("rank", "layer", "neuron", "delta", "auc", "selection_frequency")
+_LAST = ("auc", "selection_frequency")
+BY_SCORE: dict[Score, tuple[str, ...]] = {
+    "delta": ("rank", "layer", "neuron", "delta", *_LAST),
+    "effect-size": ("rank", "layer", "neuron", "effect_size", "delta", *_LAST),
+    "attribution-patching": ("rank", "layer", "neuron", "effect", "delta", *_LAST),
+}
+"""Columns of a narrow table, by what the circuit was ranked by."""
 
 
 def draw(

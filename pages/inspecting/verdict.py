@@ -2,6 +2,7 @@
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
+from cna_core.circuits.differ_and_act import DifferAndAct
 from cna_core.circuits.evidence import Evidence
 from cna_core.figures.percents import percent
 
@@ -12,10 +13,29 @@ _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
 def sentence(circuit: Circuit, evidence: Evidence | None) -> str:
     """The finding in plain words, as Markdown. Without evidence it says that the comparison is running."""
     finding = f"**{percent(circuit.concentration(FINAL))} of the {len(circuit):,} neurons sit in {_FINAL_LAYERS}.**"
-    if evidence is None:
+    if circuit.settings.score == "attribution-patching":
+        return f"{finding} They were selected by effect: ablating them is estimated to lower refusal most."
+    if evidence is None or evidence.null is None:
         return f"{finding} Comparing with shuffled labels …"
     late, reach = evidence.null.concentration(FINAL), evidence.null.chance()
     return f"{finding} {_late_or_large(circuit, late)} {_chosen_or_chance(circuit, reach)}"
+
+
+def differs_and_acts(compared: DifferAndAct) -> str:
+    """Where activations differ, where neurons act, and how much circuits of this size by δ and by effect share."""
+    differs, share_of_delta = compared.strongest(compared.mass)
+    acts, share_of_effect = compared.strongest(compared.effect_shares)
+    size = len(compared.by_effect)
+    return (
+        f"**It differs most in layers {_listed(differs)}** ({percent(share_of_delta)} of |δ|) **and acts most in "
+        f"layers {_listed(acts)}** ({percent(share_of_effect)} of the effect). Circuits of {size:,} neurons by δ and "
+        f"by effect share {compared.shared:,}."
+    )
+
+
+def _listed(layers: list[int]) -> str:
+    *first, last = map(str, layers)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _late_or_large(circuit: Circuit, late: Interval) -> str:

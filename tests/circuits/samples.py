@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
+from cna_core.circuits.circuit_file import EffectSettings
+from cna_core.circuits.effects import Effects
 from cna_core.models.layout import ModelIdentity
 
 
@@ -63,3 +65,19 @@ def random_activations(
     half = prompts // 2
     values[:half, model.layout.offsets[:-1]] += 5 * np.arange(1, model.layers + 1)
     return activations_of(values[:half], values[half:], model, dtype)
+
+
+def random_effects(model: ModelIdentity | None = None, prompts: int = 6, seed: int = 1) -> Effects:
+    """Noise: effects of all layers on so many refused prompts."""
+    model = model or identity(20, layers=4)
+    values = np.random.default_rng(seed).normal(size=(prompts, model.layout.total))
+    return Effects(
+        model=model,
+        positive=tuple(f"positive {number}" for number in range(prompts)),
+        negative=(),
+        sha256="0" * 64,
+        settings=EffectSettings(layers="all"),
+        openings=(7,),
+        values=torch.tensor(values, dtype=torch.float32),
+        log_odds=np.ones(prompts, dtype=np.float32),
+    )

@@ -13,6 +13,7 @@ def test_evidence_is_what_each_control_gives_alone() -> None:
     activations = random_activations()
     circuit = attribute(activations, top_k=10)
     evidence = examine(activations, circuit, seed=4)
+    assert evidence.null is not None
     np.testing.assert_array_equal(
         evidence.null.layer_counts, permutation_null(activations, circuit, seed=4).layer_counts
     )

@@ -77,6 +77,7 @@ def test_the_map_the_layers_and_the_strongest_neurons_card_are_shown(found: pyte
 def test_the_cards_hold_the_circuit_against_chance(found: pytest.MonkeyPatch) -> None:
     shown = words(opened())
     evidence = examine(ACTIVATIONS, CIRCUIT)
+    assert evidence.null is not None
     late = evidence.null.concentration(0.10)
     assert f"{100 * CIRCUIT.concentration(0.10):.0f} %" in shown
     assert f"shuffled {100 * late.mean:.0f} % ({100 * late.low:.0f}–{100 * late.high:.0f})" in shown

@@ -40,6 +40,7 @@ class Reading:
         messages: n conversations.
         texts: n answers; empty where only first tokens were read.
         token_ids: n answers as tokens, without the one that ends them.
+        texts_at: length in tokens → n beginnings of the answers; an answer that ended before is whole there.
         logits: (n, vocabulary) float32 of the first token; None where answers were written.
         baseline_logits: (n, vocabulary) float32, the baseline's for the same prompt; None likewise.
     """
@@ -48,6 +49,7 @@ class Reading:
     messages: tuple[Sequence[Message], ...]
     texts: tuple[str, ...] = ()
     token_ids: tuple[tuple[int, ...], ...] = ()
+    texts_at: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     logits: Tensor | None = None
     baseline_logits: Tensor | None = None
 
@@ -108,6 +110,7 @@ class Measure(ABC):
         by_default: whether a run takes it when nobody names measures.
         reads_answers_again: whether observing reads every answer once more, which takes time.
         options: settings that a person must give, each with an example.
+        further: what it says beside its value: the end of a field's name ("late" of "refusal_rate_late") → its title.
     """
 
     key: ClassVar[str]
@@ -126,6 +129,7 @@ class Measure(ABC):
     by_default: ClassVar[bool] = True
     reads_answers_again: ClassVar[bool] = False
     options: ClassVar[Mapping[str, str]] = {}
+    further: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def prepared(cls, preparation: Preparation) -> Self:
@@ -150,6 +154,14 @@ class Measure(ABC):
     @abstractmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
         """Fields of a point, from one setting's observations and the baseline's for the same prompts, in order."""
+
+    @classmethod
+    def judged_again(cls, observation: Observation, text: str) -> Observation:
+        """The observation as it would be made now, from the answer's text alone; unchanged if the text decides nothing.
+
+        A resumed run asks for this if the detector has changed since its first answers.
+        """
+        return observation
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cna_core.evaluation.measures.contract import Axis, Fields, Measure, Observation, Reading, mean_fields
+from cna_core.evaluation.measures.lengths import at_length, lengths_noted, noted_on_the_way
 from cna_core.evaluation.measures.registry import register
 from cna_core.evaluation.quality import quality
 from cna_core.models.loaded import LoadedModel
@@ -22,11 +23,16 @@ class Quality(Measure):
     axis = Axis(0.5, 1)
 
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
-        return [{"quality": quality(text)} for text in reading.texts]
+        return noted_on_the_way(reading.texts, reading.texts_at, lambda text: {"quality": quality(text)})
 
     @classmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
-        return mean_fields(cls.key, [observation["quality"] for observation in observations])
+        fields: Fields = {}
+        for length in (None, *lengths_noted("quality", observations)):
+            fields |= mean_fields(
+                at_length(cls.key, length), [one[at_length("quality", length)] for one in observations]
+            )
+        return fields
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:

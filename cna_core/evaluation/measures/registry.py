@@ -19,6 +19,7 @@ from cna_core.plugins import load_plugins
 _MEASURES: dict[str, type[Measure]] = {}
 _ORDER = (
     "refusal_rate",
+    "locally_judged_refusal_rate",
     "judged_refusal_rate",
     "refusal_chance",
     "benign_refusal_rate",

@@ -28,7 +28,7 @@ from cna_core.evaluation.checks.stability import Stability
 from cna_core.evaluation.checks.swapped_source import SwappedSource
 from cna_core.evaluation.checks.token_ban import TokenBan
 from cna_core.evaluation.checks.transfer import Transfer
-from cna_core.evaluation.verify import Verification, markdown_rows, verify
+from cna_core.evaluation.verify import Verification, known_checks, markdown_rows, verify
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.sets import PromptSet
 from tests.circuits.samples import circuit_of
@@ -304,6 +304,25 @@ def verified(model: LoadedModel, circuit: Circuit | None = None, **changes: obje
         "checks": ("token-ban", "late-refusal", "stability"),
     }  # fmt: skip
     return verify(model, circuit or small_circuit(model), **(given | changes))  # type: ignore[arg-type]
+
+
+def test_a_check_that_was_done_is_not_done_again_and_is_found_without_the_model(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = verified(model)
+    monkeypatch.setattr(TokenBan, "run", None)
+    monkeypatch.setattr(LateRefusal, "run", None)
+    assert verified(model).rows[:2] == first.rows[:2]
+    with pytest.raises(TypeError):
+        verified(model, settings=SETTINGS.model_copy(update={"seed": 4}))
+    for name, prompts in (("evaluation-harmful", HARMFUL), ("evaluation-benign", BENIGN), ("borderline", BORDERLINE)):
+        monkeypatch.setitem(KNOWN_SETS, name, prompts)
+    monkeypatch.setattr(PromptSet, "builtin", lambda name: KNOWN_SETS[name])
+    known = known_checks(model.identity, small_circuit(model), contrast=CONTRAST, settings=SETTINGS)
+    assert known.rows == first.rows
+
+
+KNOWN_SETS: dict[str, PromptSet] = {}
 
 
 def test_any_circuit_can_be_verified_and_the_outcome_survives_its_file(model: LoadedModel, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The effects of the chosen model's neurons on the chosen prompts: measured on request, and shared by all sessions.
+
+All layers are measured at once; a circuit by effect is selected from the first two thirds of them unless the sidebar
+says otherwise.
+"""
+
+import streamlit as st
+
+from cna_core.circuits.circuit_file import EffectSettings
+from cna_core.circuits.effects import Effects
+from cna_core.evaluation.effects import measure_effects
+from cna_core.models.host import host
+from pages.common import findings, jobs, keys, session
+from pages.common.recent import Recent
+
+KEPT = 6
+EXPLANATION = (
+    "**Effect** estimates how much the chance of a refusal changes when a neuron is ablated, from one backward pass a "
+    "prompt. δ says where activations differ; effect says which neurons act. It takes a minute or more on a laptop."
+)
+
+
+@st.cache_resource(show_spinner=False)
+def _measured() -> Recent[Effects]:
+    return Recent(KEPT)
+
+
+def known() -> Effects | None:
+    """The effects in all layers, or None if they are not measured yet."""
+    return _measured().get(_key())
+
+
+def to_select_from() -> Effects | None:
+    """The effects that a circuit is selected from, or None if they are not measured yet."""
+    effects = known()
+    if effects is None or st.session_state.get(keys.EFFECT_IN_ALL_LAYERS):
+        return effects
+    return effects.of_first_two_thirds()
+
+
+def offer() -> None:
+    """Draw the job's progress while it runs, or else its outcome and the button to start it."""
+    key = _key()
+    if jobs.running(key):
+        jobs.watch(key)
+        return
+    jobs.tell_outcome(jobs.get(key))
+    if known() is None:
+        st.markdown(EXPLANATION)
+        st.button("Measure effects", key="measure-effects", icon=":material/bolt:", type="primary", on_click=start)
+
+
+def start() -> None:
+    """Start measuring in the background, or join the job if it is running."""
+    key, name, options, prompts = _key(), session.model_name(), session.load_options(), session.contrast()
+    measured = _measured()
+
+    def work(job: jobs.Job) -> None:
+        with host.acquire(name, **options, progress=job.progress, stop=job.stop) as model:
+            settings = EffectSettings(layers="all")
+            measured.put(key, measure_effects(model, prompts, settings=settings, progress=job.progress, stop=job.stop))
+
+    jobs.start(key, "Measuring effects", work)
+
+
+def _key() -> str:
+    return findings.finding_key().replace("find-", "effects-", 1)
