@@ -33,6 +33,7 @@ class Answer:
         seconds_to_first: the time from sending to the first token; None before.
         seconds: the time from the first token to the last one.
         method: the key of the method; a random lane has its random twin.
+        begun: the number of given first tokens (`Branch`); the lane generated those after them.
     """
 
     kind: LaneKind
@@ -47,6 +48,7 @@ class Answer:
     method: str = DEFAULT_METHOD
     layer_activity: list[tuple[float, ...] | None] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
+    begun: int = 0
 
     @property
     def text(self) -> str:
@@ -54,14 +56,24 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """None for fewer than two tokens."""
-        return (len(self.token_ids) - 1) / self.seconds if len(self.token_ids) > 1 and self.seconds > 0 else None
+        """None for fewer than two generated tokens."""
+        written = len(self.token_ids) - self.begun
+        return (written - 1) / self.seconds if written > 1 and self.seconds > 0 else None
+
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Add the given tokens with which the answer begins."""
+        for step in steps:
+            self._note(step)
+        self.begun = len(steps)
 
     def add(self, step: Step, seconds: float) -> None:
         """Add a step that arrived `seconds` after sending."""
         if self.seconds_to_first is None:
             self.seconds_to_first = seconds
         self.seconds = seconds - self.seconds_to_first
+        self._note(step)
+
+    def _note(self, step: Step) -> None:
         self.pieces.append(step.text)
         self.activity.append(step.activity)
         self.layer_activity.append(step.layer_activity)
@@ -83,6 +95,23 @@ class Answer:
         return shorter if (mine_ended or theirs_ended) and longer > shorter else None
 
 
+@dataclass(frozen=True)
+class Branch:
+    """The start of an alternative turn: all lanes begin with one lane's text, in which one token is replaced.
+
+    Args:
+        kind: the lane of the text.
+        place: the index of the replaced token, from 0.
+        token: the id of the new token.
+        text: the new token as text.
+    """
+
+    kind: LaneKind
+    place: int
+    token: int
+    text: str
+
+
 @dataclass
 class Turn:
     """A message and the lanes' answers.
@@ -93,6 +122,7 @@ class Turn:
         settings: everything on which the answers depend, for the file.
         error: the reason, in one sentence, if there is no answer.
         stopped: whether it was stopped before all lanes had finished.
+        branch: how it begins, if it continues from another turn.
     """
 
     message: str
@@ -100,6 +130,7 @@ class Turn:
     settings: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     stopped: bool = False
+    branch: Branch | None = None
     sent_at: float = field(default_factory=time.time)
 
     def answer_of(self, kind: LaneKind) -> Answer:
@@ -109,9 +140,34 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """Turns, the oldest first."""
+    """Turns, the oldest first.
+
+    Args:
+        turns: the turns that are shown.
+        versions: all versions of a turn that has several, by the turn's index, in the order of their creation.
+    """
 
     turns: list[Turn] = field(default_factory=list)
+    versions: dict[int, list[Turn]] = field(default_factory=dict)
+
+    @property
+    def last_versions(self) -> list[Turn]:
+        """All versions of the last turn, in the order of their creation; empty without a turn."""
+        return self.versions.get(len(self.turns) - 1, self.turns[-1:])
+
+    def branch_last(self, turn: Turn) -> None:
+        """Add a version of the last turn and show it; the previous version is kept."""
+        self.versions[len(self.turns) - 1] = [*self.last_versions, turn]
+        self.turns[-1] = turn
+
+    def show_last(self, place: int) -> None:
+        """Show one version of the last turn."""
+        self.turns[-1] = self.last_versions[place]
+
+    def drop_last(self) -> Turn:
+        """Remove the last turn with all its versions; returns the version that was shown."""
+        self.versions.pop(len(self.turns) - 1, None)
+        return self.turns.pop()
 
     def history(self, kind: LaneKind, before: int | None = None, system: str = "") -> list[Message]:
         """The messages and answers of a lane.
@@ -134,7 +190,11 @@ class Conversation:
         Args:
             about: model, circuit and versions.
         """
-        turns = [asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]} for turn in self.turns]
+        turns = [
+            _told(turn)
+            | {"other_versions": [_told(other) for other in self.versions.get(number, ()) if other is not turn]}
+            for number, turn in enumerate(self.turns)
+        ]
         return json.dumps({"format": FORMAT, **about, "turns": turns}, ensure_ascii=False, indent=1)
 
     def to_markdown(self, about: dict[str, Any]) -> str:
@@ -153,6 +213,10 @@ class Conversation:
                 title = f"{answer.kind}, strength {answer.strength:g}{how}"
                 lines += ["", f"### {title} · {len(answer.token_ids)} tokens · {ending}", "", *_fenced(answer.text)]
         return "\n".join(lines) + "\n"
+
+
+def _told(turn: Turn) -> dict[str, Any]:
+    return asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]}
 
 
 def _described(answer: Answer) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Request:
         likeliest: the number of likeliest tokens in each step, or None.
         compared: whether to measure the divergence from the unsteered model; a steered answer needs one more row.
         not_first: token ids that are forbidden as the first generated token.
+        begun: the ids of the prompt's last tokens that belong to the answer; the generated text continues theirs.
     """
 
     prompt: Prompt
@@ -78,6 +79,7 @@ class Request:
     likeliest: int | None = None
     compared: bool = False
     not_first: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -158,6 +160,8 @@ class DecodeSession:
         """Add an answer, which joins at the next step; returns its ticket, the `lane` of its steps."""
         ticket, self._tickets = self._tickets, self._tickets + 1
         stream = TextStream(self.model.tokenizer)
+        for token in request.begun:
+            stream.add(token)
         self._waiting.append(_Answer(ticket, request, stream, StopTexts(request.stops)))
         return ticket
 

@@ -16,7 +16,7 @@ from pages.common.recent import Recent
 KEPT = 6
 EXPLANATION = (
     "**Effect** estimates how much the chance of a refusal changes when a neuron is ablated, with one backward pass "
-    "per prompt. δ shows where activations differ; effect shows which neurons act. It takes a minute or more on a laptop."
+    "per prompt. δ shows where activations differ; effect shows which neurons act. It takes a minute or more."
 )
 
 
