@@ -94,7 +94,9 @@ class SweepSettings(BaseModel):
             return handler(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise RunError(f"{'.'.join(map(str, first['loc']))} of the sweep is invalid: {first['msg']}.") from error
+            raise RunError(
+                f"The sweep's setting {'.'.join(map(str, first['loc']))} is invalid: {first['msg']}."
+            ) from error
 
     @model_validator(mode="before")
     @classmethod
