@@ -40,7 +40,7 @@ def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
     [
         ({"controls": ("magic",)}, "twin of 'magic' is requested"),
         ({"methods": ()}, "at least one method"),
-        ({"measures": ("magic",)}, "is no measure"),
+        ({"measures": ("magic",)}, "There is no measure"),
         ({"measures": ("knowledge",)}, "knowledge prompts: add them"),
         ({"strengths": (200,)}, "between −100 and 100"),
         ({"questions": 0}, "The sweep's setting questions is invalid"),
