@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,9 +213,9 @@ def _depends_on(
 
 
 def _read(path: Path) -> FirstSetting:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    examples = {name: tuple(content.pop(name)) for name in ("refused", "over_refused")}
-    return FirstSetting(**content, **examples)
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content |= {name: tuple(content[name]) for name in ("refused", "over_refused")}
+    return FirstSetting(**content)
 
 
 def _write(setting: FirstSetting, path: Path) -> None:

@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -24,12 +24,13 @@ from cna_core.decoding.reading import Prompt, TokenChances, prompt_chances
 from cna_core.decoding.row_batch import RowBatch
 from cna_core.decoding.sampling import Sampler
 from cna_core.decoding.session import Request, Step
-from cna_core.errors import CnaError, PromptError, StrengthError
+from cna_core.errors import PromptError
 from cna_core.models.loaded import LoadedModel
 from cna_core.serving import shapes
 from cna_core.serving.engine import Answer, Engine, Event
+from cna_core.serving.errors import BusyError, SlowError, error_event, no_such_route, with_errors_told
 from cna_core.serving.gate import refusal_chances
-from cna_core.serving.guard import Guard, error_response
+from cna_core.serving.guard import Guard
 from cna_core.serving.named_models import NamedModels, UnknownModelError
 from cna_core.serving.requests import ChatRequest, CompletionRequest, GateRequest
 
@@ -217,10 +218,8 @@ class Endpoint:
                     yield shapes.event(shape.piece(choice, step))
                 if usage:
                     yield shapes.event(shape.usage_piece(choices))
-        except (CnaError, RuntimeError) as error:
-            yield shapes.event(
-                {"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}}
-            )
+        except Exception as error:  # noqa: BLE001  its text may hold what was asked: not even the log gets it
+            yield shapes.event(error_event(error))
         yield b"data: [DONE]\n\n"
 
     @contextlib.asynccontextmanager
@@ -264,18 +263,6 @@ class Endpoint:
             yield choice, event
 
 
-class BusyError(CnaError):
-    """More answers are under way than may be."""
-
-    code = "too_many_requests"
-
-
-class SlowError(CnaError):
-    """A request took longer than it may."""
-
-    code = "timeout"
-
-
 def create_app(
     engine: Engine, models: NamedModels, *, limits: Limits | None = None, api_key: str | None = None
 ) -> ASGIApp:
@@ -292,44 +279,12 @@ def create_app(
     routes = [
         Route("/health", endpoint.health),
         Route("/v1/models", endpoint.list_models),
-        Route("/v1/chat/completions", _told_as_errors(endpoint.chat), methods=["POST"]),
-        Route("/v1/completions", _told_as_errors(endpoint.complete), methods=["POST"]),
-        Route("/v1/gate", _told_as_errors(endpoint.gate), methods=["POST"]),
+        Route("/v1/chat/completions", with_errors_told(endpoint.chat), methods=["POST"]),
+        Route("/v1/completions", with_errors_told(endpoint.complete), methods=["POST"]),
+        Route("/v1/gate", with_errors_told(endpoint.gate), methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes), api_key, limits.body_bytes)
-
-
-def _told_as_errors(
-    route: Callable[[HttpRequest], Awaitable[Response]],
-) -> Callable[[HttpRequest], Awaitable[Response]]:
-    """The route, with errors in OpenAI's shape."""
-
-    async def answered(request: HttpRequest) -> Response:
-        try:
-            return await route(request)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or None
-            return error_response(400, f"{place or 'The body'}: {first['msg']}.", "invalid_value", place)
-        except UnknownModelError as error:
-            return error_response(404, str(error), error.code, "model")
-        except StrengthError as error:
-            return error_response(403, str(error), error.code, "model")
-        except BusyError as error:
-            return error_response(429, str(error), error.code)
-        except SlowError as error:
-            return error_response(504, str(error), error.code)
-        except CnaError as error:
-            return error_response(400, str(error), error.code)
-        except RuntimeError as error:
-            return error_response(500, _told(error), "failed")
-
-    return answered
-
-
-def _told(error: Exception) -> str:
-    """What clients hear of an error: nothing of its text where it is none of ours."""
-    return str(error) if isinstance(error, CnaError) else f"The model failed ({type(error).__name__})."
+    app = Starlette(routes=routes, exception_handlers={404: no_such_route, 405: no_such_route})
+    return Guard(app, api_key, limits.body_bytes)
 
 
 async def _body(request: HttpRequest, kind: type[Body]) -> Body:

@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cna_core.serving.errors import BodyTooLargeError, error_response
+
 _log = logging.getLogger(__name__)
-
-
-class BodyTooLargeError(Exception):
-    """More came than a request may have."""
 
 
 def is_loopback(host: str) -> bool:
@@ -30,13 +28,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def error_response(status: int, message: str, code: str, parameter: str | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    content = {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
-    return JSONResponse(content, status_code=status)
 
 
 class Guard:
@@ -67,7 +58,7 @@ class Guard:
             message = await receive()
             read_bytes += len(message.get("body", b""))
             if read_bytes > self.most_bytes:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(self._too_large)
             return message
 
         async def counted_send(message: Message) -> None:
@@ -78,8 +69,6 @@ class Guard:
 
         try:
             await self.app(scope, counted_receive, counted_send)
-        except BodyTooLargeError:
-            await self._too_large()(scope, receive, counted_send)
         finally:
             facts = {"status": status, "read_bytes": read_bytes, "sent_bytes": sent_bytes}
             _log.info(json.dumps(facts | {"seconds": round(time.monotonic() - began, 3)}))
@@ -98,8 +87,9 @@ class Guard:
                 return error_response(403, "Web pages of other sites are not served.", "origin_not_allowed")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.most_bytes:
-            return self._too_large()
+            return error_response(413, self._too_large, BodyTooLargeError.code)
         return None
 
-    def _too_large(self) -> JSONResponse:
-        return error_response(413, f"A request may have {self.most_bytes:,} bytes; send a shorter one.", "too_large")
+    @property
+    def _too_large(self) -> str:
+        return f"A request may have {self.most_bytes:,} bytes; send a shorter one."

@@ -31,13 +31,13 @@ def known(circuit: Circuit) -> FirstSetting | None:
     return known_first_setting(circuits, openings, session.contrast(), _strengths())
 
 
-def open_there(circuit: Circuit, asked: bool) -> None:
+def open_there(setting: FirstSetting | None, asked: bool) -> None:
     """Move Chat to the setting, once for each search, unless the session has asked, set or linked something else.
 
     Args:
+        setting: what `known` says.
         asked: whether a message was sent.
     """
-    setting = known(circuit)
     opened_at = st.session_state.setdefault(keys.OPENED_AT, set())
     if setting is None or _key() in opened_at:
         return
@@ -48,13 +48,15 @@ def open_there(circuit: Circuit, asked: bool) -> None:
         st.rerun()
 
 
-def draw(circuit: Circuit, busy: bool) -> None:
+def draw(circuit: Circuit, setting: FirstSetting | None, busy: bool) -> None:
     """One line: the search's progress, or its result with other settings to try.
 
     Args:
+        circuit: the session's.
+        setting: what `known` says.
         busy: whether an answer is being generated.
     """
-    setting, job = known(circuit), jobs.get(_key())
+    job = jobs.get(_key())
     if setting is not None:
         _say(setting)
     elif job is not None and not job.finished:
