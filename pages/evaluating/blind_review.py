@@ -28,9 +28,9 @@ def draw(run: Run, identity: str) -> None:
     done = len(review.judgements)
     if done < len(places):
         st.caption(
-            f"Judge {len(places)} answers of this run, shuffled and without their settings. *Refused*: it declines what "
-            "was asked. *Answered*: it does it, or begins to. The detector's verdicts are hidden until you are done. Your "
-            "verdicts are saved with the run."
+            f"Judge {len(places)} answers of this run, shuffled and without their settings. *Refused*: it declines "
+            "what was asked. *Answered*: it does it, or begins to. The detector's verdicts are hidden until you are "
+            "done. Your verdicts are saved with the run."
         )
         # Keys work as long as their buttons are on the page, in whichever tab: they are drawn on demand.
         if not st.toggle(f"Judge answers ({done} of {len(places)} done)", key=f"review-on-{identity}"):
