@@ -2,8 +2,9 @@
 
 A run's folder is named after everything that determines its measurements, so the same run, started again, finds its
 finished batches. The folder contains about.json (the run without results), circuit.json and inputs.json (the data for
-resuming), journal-N.jsonl (one line per finished batch, one file per process), and run.json when the run is finished.
-This module knows nothing about models; `measures/` and `points.py` define what the records mean.
+resuming), journal-N.jsonl (one line per finished batch, one file per process), run.json when the run is finished, and
+review.json when a person has judged its answers. This module knows nothing about models; `measures/` and `points.py`
+define what the records mean.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import setting_of_journal_1
 from cna_core.evaluation.runs import Run, RunSettings, SetName
 from cna_core.evaluation.setting import Setting
@@ -185,19 +187,38 @@ class Journal:
         run.save(self.folder / "run.json")
 
     def finished_run(self) -> Run | None:
-        """The finished run under its present name, or None if it is not finished or its file is damaged."""
+        """The finished run with its present name and review, or None if it is unfinished or its file is damaged."""
         path = self.folder / "run.json"
         if not path.exists():
             return None
         try:
-            return Run.load(path).model_copy(update={"name": self.about()[0].name})
+            run = Run.load(path)
+            return run.model_copy(update={"name": self.about()[0].name, "review": self._review() or run.review})
         except RunError:
             path.unlink(missing_ok=True)  # rebuilt from the journal
             return None
 
+    def keep_review(self, review: Review) -> None:
+        """Save a review with the run, in place of an earlier one.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with written_beside(self.folder / "review.json") as draft:
+                draft.write_text(review.model_dump_json(), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"The review cannot be saved: {error.strerror or error}.") from error
+
+    def _review(self) -> Review | None:
+        try:
+            return Review.model_validate_json((self.folder / "review.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
     def clear(self) -> None:
         """Delete all measurements."""
-        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json"]:
+        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json", self.folder / "review.json"]:
             path.unlink(missing_ok=True)
 
     def _write_about(self, about: Run, batches: int) -> None:

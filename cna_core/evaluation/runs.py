@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cna_core.drawing import plot
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
@@ -145,6 +146,7 @@ class Run(BaseModel):
         created: the time of its start, ISO 8601 in UTC.
         notes: remarks that a reader of the numbers needs.
         finished: whether everything was measured.
+        review: a person's verdicts on some of its answers, given without knowing their settings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -160,6 +162,7 @@ class Run(BaseModel):
     finished: bool = True
     points: tuple[Point, ...] = ()
     answers: tuple[RunAnswer, ...] = ()
+    review: Review | None = None
 
     @model_validator(mode="before")
     @classmethod
