@@ -71,6 +71,9 @@ class CircuitSettings(BaseModel):
     effect: EffectSettings | None = Field(
         default=None, description="how effects were measured, where the score is attribution-patching"
     )
+    transferred_from: str | None = Field(
+        default=None, description="the model it was found on, where it was applied to another one on purpose"
+    )
 
 
 class CircuitPrompts(BaseModel):
@@ -119,7 +122,7 @@ class CircuitFile(BaseModel):
 
     def to_json(self) -> str:
         """The file's text; what belongs to effects stands only in circuits that were found by effect."""
-        settings = {"effect"} if self.settings.effect is None else set()
+        settings = {name for name in ("effect", "transferred_from") if getattr(self.settings, name) is None}
         figures = {"effect"} if all(entry.effect is None for entry in self.neurons) else set()
         return self.model_dump_json(exclude={"settings": settings, "neurons": {"__all__": figures}})
 

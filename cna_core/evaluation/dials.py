@@ -128,7 +128,10 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
         return circuit
     if size < len(circuit):
         return first_neurons(circuit, size)
-    if activations is None or circuit.settings.score == "attribution-patching":  # which activations do not hold
+    transferred = circuit.settings.transferred_from is not None  # activations here are of another model than its own
+    if (
+        activations is None or transferred or circuit.settings.score == "attribution-patching"
+    ):  # which activations do not hold
         raise CircuitError(
             f"A circuit of {len(circuit):,} neurons has no {size:,} to offer for {100 * fraction:g} %; "
             "find a larger circuit, or leave that size out."

@@ -228,7 +228,9 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
 
     How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
     """
-    unsaid = {"circuit"} if settings.others else {"circuit", "others"}  # as before runs had several circuits
+    unsaid: dict[str, Any] = {"circuit": True, "prompts": {"__all__": {"categories"}}}
+    if not settings.others:  # as before runs had several circuits
+        unsaid["others"] = True
     content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

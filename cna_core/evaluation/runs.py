@@ -32,7 +32,7 @@ SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
 
 
 class PromptsUsed(BaseModel):
-    """A prompt set as it was used: its name, hash and texts (a knowledge set's texts are its questions)."""
+    """A prompt set as it was used: its name, hash, texts (a knowledge set's texts are its questions) and categories."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,6 +40,7 @@ class PromptsUsed(BaseModel):
     count: int
     sha256: str
     texts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class RunSettings(BaseModel):
@@ -201,7 +202,18 @@ class Run(BaseModel):
     def layers_and_size(self) -> str:
         """What was evaluated, in a few words."""
         neurons = self.settings.circuit.get("top_k")
-        return self.model.name + (f" · {neurons:,} neurons" if neurons else "")
+        source = f" of {self.transferred_from}" if self.transferred_from else ""
+        return self.model.name + (f" · {neurons:,} neurons{source}" if neurons else "")
+
+    @property
+    def transferred_from(self) -> str:
+        """The model that the circuit was found on, if it was applied to another one on purpose; else ""."""
+        return str(self.settings.circuit.get("transferred_from") or "")
+
+    @property
+    def transfer_note(self) -> str:
+        """The same in one sentence, for charts; "" for a circuit of the run's own model."""
+        return f"Transfer: the circuit was found on {self.transferred_from}." if self.transferred_from else ""
 
     @property
     def treatments(self) -> tuple[Treatment, ...]:
