@@ -1,4 +1,4 @@
-"""Commands that read result files: `compare`, `table`."""
+"""Commands that read result files: `compare`, `table`, `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,3 +36,29 @@ def table(
     opened = Run.load(run)
     tables = (markdown_table(opened), length_markdown(opened), corrected_markdown(opened), category_markdown(opened))
     write("\n\n".join(filter(None, tables)), None)
+
+
+def report(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Circuit file written by attribute, or run file written by evaluate.",
+            metavar="FILE.json",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Of a run: also the answers that changed, folded.")
+    ] = False,
+) -> None:
+    """Write one HTML file with charts, tables, settings and hashes. It opens without a network. No model is loaded."""
+    from cna_core.errors import CnaError
+
+    try:
+        from cna_core.reports.files import report_of_file
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "plotly":
+            raise
+        raise CnaError("Reports need Plotly: run pip install 'refusal-gate-explorer[app]'.") from error
+    write(report_of_file(file, with_answers=answers).to_html(), out)

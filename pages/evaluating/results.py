@@ -23,7 +23,7 @@ from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
-from pages.common import charts, chosen_circuit, findings, keys, session, style
+from pages.common import charts, chosen_circuit, findings, keys, reporting, session, style
 from pages.evaluating import blind_review, flips, summary, work
 
 
@@ -65,6 +65,7 @@ def draw(run: Run, identity: str | None) -> None:
                 blind_review.draw(run, identity)
             else:
                 _table(run)
+    reporting.of_run("run-report", run)
     _offer_working_point(run, identity, point)
 
 
