@@ -88,6 +88,11 @@ class Circuit:
         mine, theirs = _pairs(self), _pairs(other)
         return len(mine & theirs) / len(mine | theirs)
 
+    def shared_by_chance(self, other: "Circuit") -> float:
+        """How many neurons two random circuits share on average that have as many in each layer as these two."""
+        widths = np.array(self.model.layout.widths)
+        return float((self.layer_counts * other.layer_counts / widths).sum())
+
     def part(self, places: slice | NDArray) -> "Circuit":
         """The circuit's neurons at these ranks (from 0), or where a (n,) bool array says so, with the same settings."""
         return replace(
@@ -161,6 +166,28 @@ class Circuit:
         if known:
             revisions = f"revision {mine.revision[:12]} of {mine.name}, not to {theirs.revision[:12]}"
             raise CircuitError(f"This circuit belongs to {revisions}; {advice}")
+
+    def transferred_to(self, identity: ModelIdentity) -> "Circuit":
+        """The same neurons as a circuit of another model with the same layers, such as a base model.
+
+        Whether they mean the same there is for measurements to say; `settings.transferred_from` names where they were
+        found. A circuit of that very model is returned as it is. Its figures (δ and so on) stay those of the source.
+
+        Raises:
+            CircuitError: the other model has other layers.
+        """
+        if self.model.layout.widths != identity.layout.widths:
+            raise CircuitError(
+                f"This circuit of {self.model.name} ({_shape(self.model)} neurons) cannot be transferred to "
+                f"{identity.name} ({_shape(identity)}): the layers differ."
+            )
+        try:
+            self.check_model(identity)
+        except CircuitError:
+            source = self.settings.transferred_from or self.model.name
+            settings = self.settings.model_copy(update={"transferred_from": source})
+            return replace(self, model=identity, settings=settings)
+        return self
 
     def to_json(self) -> str:
         """The circuit in the format cna-circuit/1, ending with a line break."""

@@ -71,6 +71,9 @@ class CircuitSettings(BaseModel):
     effect: EffectSettings | None = Field(
         default=None, description="how effects were measured, if the score is attribution-patching"
     )
+    transferred_from: str | None = Field(
+        default=None, description="the model on which the circuit was found, if it was transferred to another one"
+    )
 
 
 class CircuitPrompts(BaseModel):
@@ -118,8 +121,8 @@ class CircuitFile(BaseModel):
         return self
 
     def to_json(self) -> str:
-        """The file's text; fields for effects only if the circuit was found by effect."""
-        settings = {"effect"} if self.settings.effect is None else set()
+        """The file's text; fields for effects and transfers only if the circuit has them."""
+        settings = {name for name in ("effect", "transferred_from") if getattr(self.settings, name) is None}
         figures = {"effect"} if all(entry.effect is None for entry in self.neurons) else set()
         return self.model_dump_json(exclude={"settings": settings, "neurons": {"__all__": figures}})
 

@@ -17,6 +17,7 @@ from cna_core.cli.options import (
     Out,
     PromptSource,
     Quantization,
+    Transfer,
     TrustRemoteCode,
     numbers,
 )
@@ -141,6 +142,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the random twins.", show_default=False)] = None,
+    transfer: Transfer = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -189,6 +191,8 @@ def evaluate(
         ordered = _with_judge(judge, ordered)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer:
+            chosen = chosen.transferred_to(loaded.identity)
         chosen.check_model(loaded.identity)
         activations = None
         fitted = any(not method(key).uses_circuit for key in chosen_methods)

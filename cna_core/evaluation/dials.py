@@ -128,7 +128,10 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
         return circuit
     if size < len(circuit):
         return first_neurons(circuit, size)
-    if activations is None or circuit.settings.score == "attribution-patching":  # which activations do not contain
+    transferred = circuit.settings.transferred_from is not None  # the activations are from another model
+    if (
+        activations is None or transferred or circuit.settings.score == "attribution-patching"
+    ):  # which activations do not contain
         raise CircuitError(
             f"{100 * fraction:g} % is {size:,} neurons, but the circuit has only {len(circuit):,}; find a larger "
             "circuit, or remove this size."

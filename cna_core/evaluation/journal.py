@@ -233,7 +233,9 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
     They do not depend on how the circuit was selected: the circuit's hash identifies it, and versions describe the
     selection differently.
     """
-    unsaid = {"circuit"} if settings.others else {"circuit", "others"}  # as before runs had several circuits
+    unsaid: dict[str, Any] = {"circuit": True, "prompts": {"__all__": {"categories"}}}
+    if not settings.others:  # as before runs had several circuits
+        unsaid["others"] = True
     content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

@@ -146,4 +146,4 @@ def _judge_again(journal: Journal, plan: SweepPlan) -> None:
 
 
 def _prompts(used: PromptsUsed | None) -> PromptSet | None:
-    return PromptSet(used.name, used.texts) if used else None
+    return PromptSet(used.name, used.texts, used.categories) if used else None

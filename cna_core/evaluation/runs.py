@@ -31,7 +31,7 @@ SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
 
 
 class PromptsUsed(BaseModel):
-    """A prompt set of a run: its name, hash and texts (the texts of a knowledge set are its questions)."""
+    """A prompt set of a run: its name, hash, texts (the questions, for a knowledge set) and categories."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +39,7 @@ class PromptsUsed(BaseModel):
     count: int
     sha256: str
     texts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class RunSettings(BaseModel):
@@ -200,7 +201,18 @@ class Run(BaseModel):
     def layers_and_size(self) -> str:
         """The model's layers and the circuit's size, as text."""
         neurons = self.settings.circuit.get("top_k")
-        return self.model.name + (f" · {neurons:,} neurons" if neurons else "")
+        source = f" of {self.transferred_from}" if self.transferred_from else ""
+        return self.model.name + (f" · {neurons:,} neurons{source}" if neurons else "")
+
+    @property
+    def transferred_from(self) -> str:
+        """The model that the circuit was found on, if it was applied to another one on purpose; else ""."""
+        return str(self.settings.circuit.get("transferred_from") or "")
+
+    @property
+    def transfer_note(self) -> str:
+        """The same in one sentence, for charts; "" for a circuit of the run's own model."""
+        return f"Transfer: the circuit was found on {self.transferred_from}." if self.transferred_from else ""
 
     @property
     def treatments(self) -> tuple[Treatment, ...]:

@@ -157,7 +157,7 @@ def plan_sweep(
         circuit_sha256=largest.sha256,
         settings=details,
         versions=versions(),
-        notes=left_out + notes,
+        notes=_transfer_note(largest) + left_out + notes,
         finished=False,
     )
     work = _work(model, taken, conversations)
@@ -165,6 +165,13 @@ def plan_sweep(
     return SweepPlan(
         run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems, wanted.others
     )
+
+
+def _transfer_note(circuit: Circuit) -> tuple[str, ...]:
+    source = circuit.settings.transferred_from
+    if source is None:
+        return ()
+    return (f"Transfer: the circuit was found on {source} and applied to {circuit.model.name}.",)
 
 
 def _contrast_for_fitting(
@@ -196,7 +203,13 @@ def _problems(wanted: SweepSettings, progress: Report | None, stop: threading.Ev
 
 
 def _described(prompts: PromptSet) -> PromptsUsed:
-    return PromptsUsed(name=prompts.name, count=len(prompts), sha256=prompts.sha256, texts=prompts.prompts)
+    return PromptsUsed(
+        name=prompts.name,
+        count=len(prompts),
+        sha256=prompts.sha256,
+        texts=prompts.prompts,
+        categories=prompts.categories,
+    )
 
 
 def _described_questions(questions: Sequence[Question]) -> dict[SetName, PromptsUsed]:

@@ -32,6 +32,13 @@ def opened() -> Circuit | None:
     return st.session_state.get(keys.OPENED_CIRCUIT)
 
 
+def transfer_note() -> str:
+    """That the opened circuit was found on another model, in one sentence; "" if it was not."""
+    circuit = opened()
+    source = circuit.settings.transferred_from if circuit is not None else None
+    return f"Transfer: this circuit was found on {source}." if source else ""
+
+
 def open_circuit(circuit: Circuit | None, name: str | None = None) -> None:
     """Show a circuit from a file, or a saved one with its name; None goes back to the selected circuit."""
     st.session_state[keys.OPENED_CIRCUIT] = circuit
