@@ -51,7 +51,13 @@ class EvaluateCommand(MethodsCommand):
 
 def evaluate(
     model: Model,
-    circuit: Annotated[Path, typer.Option(help="Circuit file written by attribute.")],
+    circuit: Annotated[
+        list[Path],
+        typer.Option(
+            help="Circuit file written by attribute. Repeat it to measure several circuits in one run; sizes and other "
+            "methods then belong to the first."
+        ),
+    ],
     strengths: Annotated[
         str | None, typer.Option(help="Strengths, separated by commas. 0 is always measured.", show_default=False)
     ] = None,
@@ -157,7 +163,7 @@ def evaluate(
     from cna_core.evaluation.triggers import activations_of
     from cna_core.interventions.registry import method
 
-    chosen = Circuit.load(circuit)
+    chosen, *others = map(Circuit.load, circuit)
     chosen_methods, twins = _methods(methods, controls)
     wanted = _given(
         strengths=numbers(strengths, "--strengths") if strengths else None,
@@ -171,6 +177,8 @@ def evaluate(
         methods=chosen_methods,
         controls=twins,
     )
+    if others:
+        wanted["others"] = dict(zip(_other_names(circuit), others, strict=True))
     wanted |= _prompt_sets(prompts=prompts, benign=benign, borderline=borderline)
     for name, source in (("knowledge", knowledge), ("problems", problems)):
         if source and source != NONE:
@@ -199,6 +207,16 @@ def evaluate(
 
 NONE = "none"
 """The option value for no prompts of a kind."""
+
+
+def _other_names(files: list[Path]) -> list[str]:
+    """The names of the circuits after the first in charts: their files' names, numbered if these are not unique."""
+    stems = [file.stem for file in files]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem} ({place})"
+        for place, stem in enumerate(stems, start=1)
+        if place > 1
+    ]
 
 
 def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

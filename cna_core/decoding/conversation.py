@@ -33,6 +33,7 @@ class Answer:
         seconds_to_first: from sending to the first token; None before.
         seconds: from the first token to the last one.
         method: the key of how it is steered; a random lane has its random twin.
+        begun: how many first tokens were given to it (`Branch`); the lane wrote those after them.
     """
 
     kind: LaneKind
@@ -47,6 +48,7 @@ class Answer:
     method: str = DEFAULT_METHOD
     layer_activity: list[tuple[float, ...] | None] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
+    begun: int = 0
 
     @property
     def text(self) -> str:
@@ -54,14 +56,24 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """None before there are two tokens."""
-        return (len(self.token_ids) - 1) / self.seconds if len(self.token_ids) > 1 and self.seconds > 0 else None
+        """None before it wrote two tokens."""
+        written = len(self.token_ids) - self.begun
+        return (written - 1) / self.seconds if written > 1 and self.seconds > 0 else None
+
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Note the tokens that the answer was begun with."""
+        for step in steps:
+            self._note(step)
+        self.begun = len(steps)
 
     def add(self, step: Step, seconds: float) -> None:
         """Note a step that came `seconds` after sending."""
         if self.seconds_to_first is None:
             self.seconds_to_first = seconds
         self.seconds = seconds - self.seconds_to_first
+        self._note(step)
+
+    def _note(self, step: Step) -> None:
         self.pieces.append(step.text)
         self.activity.append(step.activity)
         self.layer_activity.append(step.layer_activity)
@@ -81,6 +93,23 @@ class Answer:
         return shorter if (mine_ended or theirs_ended) and longer > shorter else None
 
 
+@dataclass(frozen=True)
+class Branch:
+    """Where a turn goes another way than the turn it came from: all lanes begin with one lane's text and another token.
+
+    Args:
+        kind: whose text it was.
+        place: which of its tokens was replaced, counted from 0.
+        token: the id of the token in its place.
+        text: that token as text.
+    """
+
+    kind: LaneKind
+    place: int
+    token: int
+    text: str
+
+
 @dataclass
 class Turn:
     """A message and what the lanes answered.
@@ -91,6 +120,7 @@ class Turn:
         settings: everything the answers depend on, for the file.
         error: why there is no answer, in one sentence.
         stopped: whether it was stopped before all lanes had ended.
+        branch: what it was begun with, where it went on from another turn.
     """
 
     message: str
@@ -98,6 +128,7 @@ class Turn:
     settings: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     stopped: bool = False
+    branch: Branch | None = None
     sent_at: float = field(default_factory=time.time)
 
     def answer_of(self, kind: LaneKind) -> Answer:
@@ -107,9 +138,34 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """Turns, the oldest first."""
+    """Turns, the oldest first.
+
+    Args:
+        turns: those that are shown.
+        versions: every version of a turn that has several, by the turn's number, in the order in which they came.
+    """
 
     turns: list[Turn] = field(default_factory=list)
+    versions: dict[int, list[Turn]] = field(default_factory=dict)
+
+    @property
+    def last_versions(self) -> list[Turn]:
+        """Every version of the last turn, in the order in which they came; empty without a turn."""
+        return self.versions.get(len(self.turns) - 1, self.turns[-1:])
+
+    def branch_last(self, turn: Turn) -> None:
+        """Show another version of the last turn; the one that was shown stays among its versions."""
+        self.versions[len(self.turns) - 1] = [*self.last_versions, turn]
+        self.turns[-1] = turn
+
+    def show_last(self, place: int) -> None:
+        """Show one of the last turn's versions."""
+        self.turns[-1] = self.last_versions[place]
+
+    def drop_last(self) -> Turn:
+        """Take the last turn out, with all its versions; the one that was shown."""
+        self.versions.pop(len(self.turns) - 1, None)
+        return self.turns.pop()
 
     def history(self, kind: LaneKind, before: int | None = None, system: str = "") -> list[Message]:
         """What a lane has been told and has said.
@@ -132,7 +188,11 @@ class Conversation:
         Args:
             about: model, circuit and versions.
         """
-        turns = [asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]} for turn in self.turns]
+        turns = [
+            _told(turn)
+            | {"other_versions": [_told(other) for other in self.versions.get(number, ()) if other is not turn]}
+            for number, turn in enumerate(self.turns)
+        ]
         return json.dumps({"format": FORMAT, **about, "turns": turns}, ensure_ascii=False, indent=1)
 
     def to_markdown(self, about: dict[str, Any]) -> str:
@@ -151,6 +211,10 @@ class Conversation:
                 title = f"{answer.kind}, strength {answer.strength:g}{how}"
                 lines += ["", f"### {title} · {len(answer.token_ids)} tokens · {ending}", "", *_fenced(answer.text)]
         return "\n".join(lines) + "\n"
+
+
+def _told(turn: Turn) -> dict[str, Any]:
+    return asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]}
 
 
 def _described(answer: Answer) -> dict[str, Any]:

@@ -17,7 +17,10 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.last_tokens import shares_prefix
 from cna_core.circuits.neurons import output_tokens
 from cna_core.decoding.lanes import LIKELIEST, Lane, end_tokens
+from cna_core.decoding.reading import TokenChances
 from cna_core.decoding.row_batch import RowBatch
+from cna_core.decoding.session import Step
+from cna_core.decoding.text_stream import TextStream
 from cna_core.errors import CircuitError, PromptError
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
@@ -182,6 +185,43 @@ def branched(lane: Lane, written: Sequence[int], place: int, token: int) -> Lane
     return replace(lane, begun=(*lane.begun, *written[:place], token))
 
 
+def begun_steps(
+    model: LoadedModel,
+    lane: Lane,
+    circuit: Circuit,
+    *,
+    number: int = 0,
+    steer_prompt: bool = True,
+    stop: threading.Event | None = None,
+) -> list[Step]:
+    """The tokens that a lane begins with (`Lane.begun`), as if it had written them.
+
+    Args:
+        number: the lane's place among the lanes; 0 is the baseline, whose steps have no divergence.
+
+    Raises:
+        CircuitError, StoppedError: as for `read_again`.
+    """
+    prompt = encode(model, lane.messages)
+    text = [*prompt, *lane.begun]
+    change = lane.change(model, circuit)
+    steered_from = 0 if steer_prompt else len(text)
+    reading = read_again(model, text, [NEUTRAL, change], circuit, steered_from=steered_from, stop=stop)
+    stream = TextStream(model.tokenizer)
+    return [
+        Step(
+            lane=number,
+            text=stream.add(token),
+            token_id=token,
+            finished=False,
+            layer_activity=tuple(reading.activity[1, place - 1].tolist()),
+            divergence=float(reading.divergence[1, place]) if number else None,
+            chances=TokenChances(float(reading.logprobs[1, place])),
+        )
+        for place, token in enumerate(lane.begun, len(prompt))
+    ]
+
+
 def read_again(
     model: LoadedModel,
     tokens: Sequence[int],
@@ -230,6 +270,8 @@ def _logits(
         return list(batch.prompt_logits([tokens] * rows, SteeringPlan(model, steerings)))
     first, rest = tokens[:steered_from], tokens[steered_from:]
     found = list(batch.prompt_logits([first] * rows, SteeringPlan(model, [NEUTRAL] * rows)))
+    if not rest:
+        return found
     plan = SteeringPlan(model, steerings)
     for place, token in enumerate(rest, steered_from):
         found.append((place, batch.step([token] * rows, plan)[:, None]))

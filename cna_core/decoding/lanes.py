@@ -145,7 +145,7 @@ def generate(
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
         likeliest = LIKELIEST if record else None
         compared = measure and place > 0
-        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first))
+        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun))
     return _steps(session)
 
 

@@ -69,6 +69,7 @@ class Request:
         likeliest: None, or how many of the likeliest tokens each step tells.
         compared: whether its divergence from the untouched model is measured, by a row more where it is steered.
         not_first: ids of tokens that must not be the first that is written.
+        begun: ids of the prompt's last tokens that belong to the answer: the text of what is written continues theirs.
     """
 
     prompt: Prompt
@@ -78,6 +79,7 @@ class Request:
     likeliest: int | None = None
     compared: bool = False
     not_first: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -160,6 +162,8 @@ class DecodeSession:
         """Let an answer in with the next step; its ticket, the `lane` of its steps."""
         ticket, self._tickets = self._tickets, self._tickets + 1
         stream = TextStream(self.model.tokenizer)
+        for token in request.begun:
+            stream.add(token)
         self._waiting.append(_Answer(ticket, request, stream, StopTexts(request.stops)))
         return ticket
 

@@ -4,7 +4,7 @@ Knows nothing about measures, batches or journals.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cna_core.circuits.activations import Activations
@@ -16,7 +16,7 @@ from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.fitting import fit
 from cna_core.evaluation.setting import Setting, Treatment
 from cna_core.interventions.intervention import Intervention
-from cna_core.interventions.registry import TWIN, method
+from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
@@ -51,6 +51,7 @@ def dials_for(
     treatments: Sequence[Treatment],
     seed: int,
     contrast: ContrastSet | None,
+    others: Mapping[str, Circuit] | None = None,
     *,
     progress: Report | None = None,
     stop: threading.Event | None = None,
@@ -60,6 +61,7 @@ def dials_for(
     Args:
         circuits: by fraction.
         contrast: the discovery prompts; None only where no method needs them.
+        others: further circuits, by name.
 
     Raises:
         CircuitError: a circuit belongs to another model, or a layer is too small for a random twin.
@@ -70,12 +72,16 @@ def dials_for(
     for key in dict.fromkeys(treatment.owner for treatment in treatments):
         if contrast is None and method(key).uses_prompts:
             raise RunError(f"{method(key).label} is fitted on the discovery prompts; give them, or leave it out.")
-        sizes = [*circuits.items()] if method(key).uses_circuit else [(None, None)]
-        for fraction, circuit in sizes:
+        acted_on: list[tuple[str | None, float | None, Circuit | None]] = [(None, None, None)]
+        if method(key).uses_circuit:
+            acted_on = [(None, fraction, circuit) for fraction, circuit in circuits.items()]
+            acted_on += [(name, None, circuit) for name, circuit in (others or {}).items()]
+        for name, fraction, circuit in acted_on:
+            treatment = Treatment(key, circuit=name)
             mine = fit(model, key, circuit, contrast, progress=progress, stop=stop)
-            fitted[Treatment(key), fraction] = mine
-            if Treatment(TWIN, key) in treatments:
-                fitted[Treatment(TWIN, key), fraction] = mine.twin(seed)
+            fitted[treatment, fraction] = mine
+            if treatment.twin in treatments:
+                fitted[treatment.twin, fraction] = mine.twin(seed)
     return Dials(fitted, PrefixCaches(model, PREFIX_BYTES))
 
 

@@ -52,12 +52,13 @@ class Record:
 
     def to_list(self) -> list[Any]:
         setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
+        setting += [self.setting.circuit] if self.setting.circuit else []
         return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
         reads, prompt_set, prompt, given, observations, text = content
-        setting = Setting(*given) if len(given) == 4 else Setting(**setting_of_journal_1(*given))
+        setting = Setting(*given) if len(given) >= 4 else Setting(**setting_of_journal_1(*given))
         return cls(reads, prompt_set, int(prompt), setting, observations, text)
 
 
@@ -207,7 +208,8 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
 
     How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
     """
-    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude={"circuit"})]
+    unsaid = {"circuit"} if settings.others else {"circuit", "others"}  # as before runs had several circuits
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

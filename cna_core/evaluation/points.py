@@ -46,6 +46,7 @@ def points_of(
                     twin_of=treatment.twin_of,
                     strength=setting.strength,
                     fraction=fraction,
+                    circuit=treatment.circuit,
                     prompts=prompts,
                     **fields,
                 )
@@ -87,6 +88,7 @@ def _answer(record: Record, measures: Sequence[type[Measure]]) -> RunAnswer:
         twin_of=record.setting.twin_of,
         strength=record.setting.strength,
         fraction=record.setting.fraction,
+        circuit=record.setting.circuit,
         text=record.text or "",
         **said,
     )

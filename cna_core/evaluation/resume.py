@@ -5,10 +5,12 @@ it. Methods and measures are found again by key, so one that is not registered a
 nothing.
 """
 
+import json
 import threading
 from dataclasses import replace
 from typing import Any
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.journal import Journal, Record, run_identity
 from cna_core.evaluation.knowledge import Question
@@ -32,6 +34,7 @@ def inputs_of(plan: SweepPlan) -> dict[str, Any]:
         "contrast": sides,
         "knowledge": [question.model_dump() for question in plan.knowledge],
         "problems": [problem.model_dump() for problem in plan.problems],
+        "others": {name: json.loads(circuit.to_json()) for name, circuit in plan.others.items()},
     }
 
 
@@ -70,6 +73,7 @@ def plan_of_stored(
         problem_count=None,
         contrast=contrast,
         rows_per_batch=settings.rows_per_batch,
+        others={name: Circuit.from_json(json.dumps(text)) for name, text in inputs.get("others", {}).items()},
         name=about.name,
     )
     plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)
@@ -105,7 +109,7 @@ def run_so_far(identity: str) -> Run:
     used = about.settings
     done = journal.read()
     records = [record for part in done.values() for record in part]
-    settings = settings_of(used.strengths, used.fractions, used.methods, used.controls)
+    settings = settings_of(used.strengths, used.fractions, used.methods, used.controls, used.others)
     known = {measure.key: measure for measure in measures()}
     taken = [known[key] for key in used.measures if key in known]  # of others, the figures are not known here
     found = {

@@ -44,8 +44,8 @@ class PromptsUsed(BaseModel):
 class RunSettings(BaseModel):
     """Everything that decides what a run measures; two runs with equal settings, model and circuit are the same run.
 
-    `methods` are keys, `controls` those of them whose random twins were measured; `contrast_sha256` is of the prompts
-    that methods were fitted with, None where none needed any.
+    `methods` are keys, `controls` those of them whose random twins were measured; `others` are the hashes of further
+    circuits, by name; `contrast_sha256` is of the prompts that methods were fitted with, None where none needed any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +62,7 @@ class RunSettings(BaseModel):
     seed: int = 0
     rows_per_batch: int = 64
     circuit: dict[str, Any] = Field(default_factory=dict)
+    others: dict[str, str] = Field(default_factory=dict)
     contrast_sha256: str | None = None
 
 
@@ -74,6 +75,7 @@ class _AtSetting(BaseModel):
     twin_of: str | None = None
     strength: float
     fraction: float | None = None
+    circuit: str | None = None
 
     @model_validator(mode="after")
     def _twins_have_owners(self) -> "_AtSetting":
@@ -85,14 +87,14 @@ class _AtSetting(BaseModel):
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
     @property
     def setting(self) -> Setting:
         """How the model was steered; the baseline is one setting, whichever curve it is on."""
         if self.strength == 0:
             return BASELINE
-        return Setting(self.method, self.strength, self.fraction, self.twin_of)
+        return Setting(self.method, self.strength, self.fraction, self.twin_of, self.circuit)
 
 
 class Point(_AtSetting):

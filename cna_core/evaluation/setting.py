@@ -3,7 +3,7 @@
 Names methods by their keys (interventions/registry.py). Knows nothing about measures, files or models in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ class Treatment(NamedTuple):
     Args:
         method: its key; "random" for a twin.
         twin_of: the key of the method that a twin belongs to.
+        circuit: the name of the circuit, where it is not the run's first one.
     """
 
     method: str
     twin_of: str | None = None
+    circuit: str | None = None
 
     @property
     def is_twin(self) -> bool:
@@ -35,17 +37,19 @@ class Treatment(NamedTuple):
     @property
     def key(self) -> str:
         """The name of its traces and widgets: "scale", and "random-scale" for the twin."""
-        return f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        key = f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        return f"{key}-{self.circuit}" if self.circuit else key
 
     @property
     def label(self) -> str:
         """What charts and tables call it; a method that is not registered here is called by its key."""
-        return label_of(self.method, self.twin_of)
+        label = label_of(self.method, self.twin_of)
+        return f"{label}, {self.circuit}" if self.circuit else label
 
     @property
     def twin(self) -> "Treatment":
         """The control of this method."""
-        return Treatment(TWIN, self.owner)
+        return Treatment(TWIN, self.owner, self.circuit)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Setting:
         strength: 0 baseline, 1 ablated, 2 inverted; what that means is the method's business.
         fraction: the circuit's share of all neurons; None for methods without a circuit, and for the baseline.
         twin_of: the method whose random twin this is; None for a method itself.
+        circuit: the name of the circuit, where it is not the run's first one; it has one size, so no fraction.
 
     Raises:
         RunError: it names a twin of nothing, or says of a method that it is another one's twin.
@@ -66,6 +71,7 @@ class Setting:
     strength: float = 0.0
     fraction: float | None = None
     twin_of: str | None = None
+    circuit: str | None = None
 
     def __post_init__(self) -> None:
         if (self.method == TWIN) != (self.twin_of is not None):
@@ -77,7 +83,7 @@ class Setting:
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
 
 BASELINE = Setting()
@@ -86,7 +92,11 @@ DEFAULT_TREATMENT = BASELINE.treatment
 
 
 def settings_of(
-    strengths: Sequence[float], fractions: Sequence[float], methods: Sequence[str], controls: Sequence[str] = ()
+    strengths: Sequence[float],
+    fractions: Sequence[float],
+    methods: Sequence[str],
+    controls: Sequence[str] = (),
+    others: Iterable[str] = (),
 ) -> tuple[Setting, ...]:
     """Every setting of a sweep once: the baseline first, then each method followed by its twin, strengths ascending.
 
@@ -94,6 +104,7 @@ def settings_of(
         fractions: circuit sizes, for the methods that use a circuit.
         methods: keys, in the order in which they are measured.
         controls: the methods whose random twins are measured too.
+        others: names of further circuits, for the methods that use a circuit.
 
     Raises:
         RunError: there are no strengths.
@@ -107,10 +118,12 @@ def settings_of(
     treatments: list[Treatment] = []
     for key in methods:
         treatments += [Treatment(key), Treatment(TWIN, key)] if key in controls else [Treatment(key)]
+    first: list[tuple[float | None, str | None]] = [(fraction, None) for fraction in fractions]
+    circuits = [*first, *((None, name) for name in others)]
     steered = [
-        Setting(treatment.method, strength, fraction, treatment.twin_of)
+        Setting(treatment.method, strength, fraction, treatment.twin_of, circuit)
         for treatment in treatments
-        for fraction in (fractions if method(treatment.owner).uses_circuit else [None])
+        for fraction, circuit in (circuits if method(treatment.owner).uses_circuit else [(None, None)])
         for strength in wanted
         if strength != 0
     ]

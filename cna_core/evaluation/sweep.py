@@ -63,7 +63,7 @@ def evaluate(
         partial: called after each batch with the run so far.
         wanted: any other field of `SweepSettings` (sweep_settings.py), which also holds every default: fractions,
             benign, borderline, knowledge, questions, problems, problem_count, measures, measure_settings,
-            max_new_tokens, seed, rows_per_batch, contrast, name.
+            max_new_tokens, seed, rows_per_batch, contrast, others, name.
 
     Returns:
         The run, the same in every process.
@@ -116,7 +116,7 @@ def run_plan(
         settings = plan.run.settings
         watching: dict[str, Any] = {"progress": progress, "stop": stop}
         treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
-        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, **watching)
+        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, plan.others, **watching)
         weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:

@@ -5,8 +5,8 @@ Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
 
 import hashlib
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
@@ -55,6 +55,7 @@ class SweepPlan:
         conversations: of each prompt set.
         batches: in the order they are done.
         knowledge, problems: the questions and word problems asked.
+        others: further circuits, by name.
         stored_as: names the run in the cache folder where an earlier version did; "": by what decides what it measures.
     """
 
@@ -67,6 +68,7 @@ class SweepPlan:
     batches: tuple[Batch, ...]
     knowledge: tuple[Question, ...] = ()
     problems: tuple[WordProblem, ...] = ()
+    others: Mapping[str, Circuit] = field(default_factory=dict)
     stored_as: str = ""
 
     @property
@@ -114,8 +116,12 @@ def plan_sweep(
         activations = circuit
     circuits = circuits_by_fraction(circuit, wanted.fractions, activations)
     largest = circuits[max(circuits)]
-    largest.check_model(model.identity)
-    sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
+    used = list(discovery_prompts(largest, activations, wanted.contrast))
+    for other in wanted.others.values():
+        used += discovery_prompts(other, None, wanted.contrast)
+    for one in (largest, *wanted.others.values()):
+        one.check_model(model.identity)
+    sets, left_out = held_out(wanted.sets, dict.fromkeys(used))
     knowledge, problems = _questions(wanted, progress, stop), _problems(wanted, progress, stop)
     keys = wanted.measures or [measure.key for measure in wanted.measured]
     preparation = Preparation(model, knowledge, problems, progress=progress, stop=stop)
@@ -140,6 +146,7 @@ def plan_sweep(
         max_new_tokens=wanted.max_new_tokens,
         seed=wanted.seed,
         rows_per_batch=wanted.rows_per_batch,
+        others={name: other.sha256 for name, other in wanted.others.items()},
         circuit=largest.settings.model_dump() | {"prompts": largest.prompts.model_dump()},
         contrast_sha256=contrast.sha256 if contrast else None,
     )
@@ -155,7 +162,9 @@ def plan_sweep(
     )
     work = _work(model, taken, conversations)
     batches = planned_batches(work, len(settings), wanted.rows_per_batch)
-    return SweepPlan(run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems)
+    return SweepPlan(
+        run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems, wanted.others
+    )
 
 
 def _contrast_for_fitting(

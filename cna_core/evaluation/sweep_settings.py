@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures.contract import Measure
@@ -80,6 +81,9 @@ class SweepSettings(BaseModel):
         default=None,
         description="prompts that methods are fitted with; None: those the circuit was selected from, else the "
         "built-in ones",
+    )
+    others: dict[str, Circuit] = Field(
+        default_factory=dict, description="further circuits that the same methods act on, by the name that charts say"
     )
     name: str = Field(default="", description="what to call the run in lists")
 
@@ -159,7 +163,7 @@ class SweepSettings(BaseModel):
 
     def settings(self, fractions: Sequence[float]) -> tuple[Setting, ...]:
         """Every way in which the model is steered with circuits of these sizes, the baseline first."""
-        return settings_of(self.strengths, fractions, self.methods, self.controls)
+        return settings_of(self.strengths, fractions, self.methods, self.controls, self.others)
 
 
 def _kind(wanted: str | Measure) -> type[Measure]:

@@ -210,16 +210,6 @@ def test_the_meter_shows_the_chance_for_the_last_message(chat: Callable[..., App
     assert "Chance that the answer opens as a refusal" in chart.proto.spec
 
 
-def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> None:
-    app = send(chat(), "why")
-    app.toggle(key="chat-tokens").set_value(True).run()
-    assert any("not measured" in element.value for element in app.caption)  # float32: only when asked for
-    app = press(app, "Regenerate")
-    specs = [chart.proto.spec for chart in app.get("plotly_chart")]
-    assert len(specs) == 3
-    assert sum('"divergence"' in spec for spec in specs) == 1
-
-
 # --- the stream ---
 
 
