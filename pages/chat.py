@@ -11,7 +11,7 @@ from cna_core.decoding.conversation import Conversation, Turn
 from cna_core.errors import CircuitError, CnaError
 from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import asking, branching, calibration, examples, inspector, meter
+from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter
 from pages.chatting.answers import answer_markup, message_markup
 from pages.common import chosen_circuit, first_steps, jobs, keys
 
@@ -28,6 +28,8 @@ def draw() -> None:
     if asked := st.session_state.pop(keys.CHAT_MESSAGE, None):
         _send(asked, circuit)
     conversation, running = _conversation(), _stream()
+    setting = first_setting.known(circuit)
+    first_setting.open_there(setting, asked=bool(conversation.turns))
     busy = running is not None and not running.finished
     # Each part has its own container, which always exists. A container that came and went would shift those after it,
     # and its old content would stay on the page until this run ends.
@@ -41,11 +43,13 @@ def draw() -> None:
             _settings()
         # The key changes with every turn, so the popover closes after an example is sent.
         with st.popover("Examples", icon=":material/lightbulb:", disabled=busy, key=f"chat-examples-{_sent()}"):
-            examples.draw(_send, circuit, "popover")
+            examples.draw(_send, circuit, "popover", setting)
+    with st.container(gap=None, key="chat-first"):
+        first_setting.draw(circuit, setting, busy)
     with st.container(gap="small", key="chat-turns"):
         if not conversation.turns:
             st.subheader("Try one of these")
-            examples.draw(_send, circuit, "page")
+            examples.draw(_send, circuit, "page", setting)
         elif running is not None and busy:
             _growing_turn(running, conversation.turns[-1])
         else:
@@ -105,6 +109,7 @@ def _send(message: str, circuit: Circuit) -> None:
     turn = Turn(message, [lane.answer for lane in asked.lanes], asked.settings)
     conversation.turns.append(turn)
     calibration.pause_for_answer()
+    first_setting.pause_for_answer()
     st.session_state["chat-sent"] = _sent() + 1
     branching.start(conversation, turn, asked)
 

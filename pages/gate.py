@@ -22,6 +22,7 @@ from pages.common import (
 from pages.inspecting import (
     acting_panels,
     card,
+    checks_panel,
     choices,
     evidence,
     gate_cards,
@@ -105,7 +106,8 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
 
 
 def _say(finding: findings.Finding, circuit: Circuit, known: Evidence | None) -> None:
-    st.markdown(verdict.sentence(circuit, known))
+    by_effect = circuit.settings.score == "attribution-patching"
+    st.markdown(verdict.sentence(circuit, known, checks_panel.known(circuit).claim if by_effect else None))
     effects, to_select_from = gate_charts.effects_known(finding.activations), measured_effects.to_select_from()
     if effects is not None and to_select_from is not None:
         compared = differ_and_act(finding.activations, to_select_from, len(circuit), layers=effects)

@@ -25,10 +25,13 @@ def table(
 ) -> None:
     """Print a run's results as a Markdown table, one row for each method, circuit size and strength.
 
-    If answers were also judged before their end, a second table shows them at each length."""
+    Further tables show answers that were also judged before their end, at each length, and the rates that a blind
+    review corrects."""
     from cna_core.evaluation.length_table import length_markdown
+    from cna_core.evaluation.review import corrected_markdown
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.tables import markdown_table
 
     opened = Run.load(run)
-    write("\n\n".join(filter(None, (markdown_table(opened), length_markdown(opened)))), None)
+    tables = (markdown_table(opened), length_markdown(opened), corrected_markdown(opened))
+    write("\n\n".join(filter(None, tables)), None)

@@ -2,8 +2,8 @@
 
 A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
 In it: about.json (the run without figures), circuit.json and inputs.json (what it needs to go on), journal-N.jsonl (one
-line a finished batch, one file a process), and run.json once it is whole. Knows nothing about models; what the records
-mean is the business of `measures/` and `points.py`.
+line a finished batch, one file a process), run.json once it is whole, and review.json once somebody judged its answers.
+Knows nothing about models; what the records mean is the business of `measures/` and `points.py`.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import setting_of_journal_1
 from cna_core.evaluation.runs import Run, RunSettings, SetName
 from cna_core.evaluation.setting import Setting
@@ -182,19 +183,38 @@ class Journal:
         run.save(self.folder / "run.json")
 
     def finished_run(self) -> Run | None:
-        """The whole run under its present name, or None while it is not whole (or its file is damaged)."""
+        """The whole run with its present name and review, or None while it is not whole (or its file is damaged)."""
         path = self.folder / "run.json"
         if not path.exists():
             return None
         try:
-            return Run.load(path).model_copy(update={"name": self.about()[0].name})
+            run = Run.load(path)
+            return run.model_copy(update={"name": self.about()[0].name, "review": self._review() or run.review})
         except RunError:
             path.unlink(missing_ok=True)  # made again from the journal
             return None
 
+    def keep_review(self, review: Review) -> None:
+        """Save a review with the run, in place of an earlier one.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with written_beside(self.folder / "review.json") as draft:
+                draft.write_text(review.model_dump_json(), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"The review cannot be saved: {error.strerror or error}.") from error
+
+    def _review(self) -> Review | None:
+        try:
+            return Review.model_validate_json((self.folder / "review.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
     def clear(self) -> None:
         """Forget what was measured."""
-        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json"]:
+        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json", self.folder / "review.json"]:
             path.unlink(missing_ok=True)
 
     def _write_about(self, about: Run, batches: int) -> None:

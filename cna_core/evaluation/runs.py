@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cna_core.drawing import plot
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
@@ -146,6 +147,7 @@ class Run(BaseModel):
         created: when it was started, ISO 8601 in UTC.
         notes: what a reader must know beside the figures.
         finished: whether all of it was measured.
+        review: what a person said of some of its answers without knowing their settings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -161,6 +163,7 @@ class Run(BaseModel):
     finished: bool = True
     points: tuple[Point, ...] = ()
     answers: tuple[RunAnswer, ...] = ()
+    review: Review | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,9 +1,14 @@
 """The session's circuit: opened from a file or from the saved circuits, or else selected from the activations."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
+from cna_core.circuits.activations import Activations
 from cna_core.circuits.attribution import attribute, measured
 from cna_core.circuits.circuit import Circuit, CircuitSettings
+from cna_core.circuits.effects import Effects
+from cna_core.evaluation.dials import circuits_by_fraction
 from pages.common import findings, keys, measured_effects
 
 
@@ -63,14 +68,33 @@ def current() -> Circuit | None:
     key = (findings.finding_key(), wanted.model_dump_json(), None if effects is None else effects.settings.layers)
     known_key, known = st.session_state.get(keys.SELECTED_CIRCUIT, (None, None))
     if known_key != key:
-        known = attribute(
-            recorded if effects is None else effects,
-            fraction=wanted.fraction or 0.001,
-            score=wanted.score,
-            skip_layers=wanted.skip_layers,
-            universal_threshold=wanted.universal_threshold,
-            universal_fraction=wanted.universal_fraction,
-            activations=None if effects is None else recorded,
-        )
+        known = _selected(recorded, effects, wanted.fraction or 0.001, wanted)
         st.session_state[keys.SELECTED_CIRCUIT] = key, known
     return known
+
+
+def of_sizes(fractions: Sequence[float]) -> dict[float, Circuit]:
+    """Circuits of these sizes by the sidebar's other settings, by size; none while no circuit can be selected."""
+    recorded, wanted = findings.activations(), settings()
+    effects = measured_effects.to_select_from() if wanted.score == "attribution-patching" else None
+    if recorded is None or (effects is None and wanted.score == "attribution-patching"):
+        return {}
+    layers = None if effects is None else effects.settings.layers
+    key = (findings.finding_key(), wanted.model_dump_json(exclude={"fraction"}), tuple(fractions), layers)
+    known_key, known = st.session_state.get(keys.CIRCUITS_OF_SIZES, (None, {}))
+    if known_key != key:
+        known = circuits_by_fraction(_selected(recorded, effects, max(fractions), wanted), fractions)
+        st.session_state[keys.CIRCUITS_OF_SIZES] = key, known
+    return known
+
+
+def _selected(recorded: Activations, effects: Effects | None, fraction: float, wanted: CircuitSettings) -> Circuit:
+    return attribute(
+        recorded if effects is None else effects,
+        fraction=fraction,
+        score=wanted.score,
+        skip_layers=wanted.skip_layers,
+        universal_threshold=wanted.universal_threshold,
+        universal_fraction=wanted.universal_fraction,
+        activations=None if effects is None else recorded,
+    )

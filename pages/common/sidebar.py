@@ -33,6 +33,7 @@ def draw() -> None:
     with st.sidebar:
         address.restore()
         _find()
+        _open_at()
         st.divider()
         _circuit()
         _files()
@@ -162,6 +163,15 @@ def _find() -> None:
         help="Runs the prompts once and records the neurons of every layer. Takes about 10 s for the default model on "
         "a laptop.",
     )
+
+
+def _open_at() -> None:
+    """Set the size and the strength that a page asked for; it must happen before their widgets are drawn."""
+    size, strength = st.session_state.pop(keys.OPEN_AT, None) or (None, None)
+    if size is not None:
+        st.session_state[keys.SIZE] = size
+    if strength is not None:
+        st.session_state[keys.STRENGTH] = strength
 
 
 def _circuit() -> None:

@@ -23,7 +23,7 @@ from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
 from pages.common import charts, chosen_circuit, findings, keys, session, style
-from pages.evaluating import flips, summary, work
+from pages.evaluating import blind_review, flips, summary, work
 
 
 def draw(run: Run, identity: str | None) -> None:
@@ -42,6 +42,7 @@ def draw(run: Run, identity: str | None) -> None:
     views = ["Refusal against quality", "Answers that flipped", "All figures"]
     views = ["Grid", *views] if len(run.settings.fractions) > 1 else views
     views += ["At each length"] if lengths_of(run) else []
+    views += ["Blind review"] if run.finished and identity else []
     for view, tab in zip(views, st.tabs(views), strict=True):
         with tab:
             if view == "Grid":
@@ -52,6 +53,8 @@ def draw(run: Run, identity: str | None) -> None:
                 flips.draw(run, fraction)
             elif view == "At each length":
                 _lengths(run)
+            elif view == "Blind review" and identity:
+                blind_review.draw(run, identity)
             else:
                 _table(run)
     _offer_working_point(run, identity, point)

@@ -12,7 +12,7 @@ from cna_core.figures.how_few import how_few_neurons
 from cna_core.models.host import host
 from pages.common import charts, findings, jobs, session, style
 
-SETTINGS = HowFewSettings(prompts=24, benign=8, draws=2)
+SETTINGS = HowFewSettings(prompts=16, benign=6, draws=2)
 """What a click measures: some minutes on a laptop. The command `how-few` measures more."""
 DRAW_SECONDS = 2.0
 EXPLANATION = (
