@@ -13,7 +13,7 @@ from cna_core.interventions import registry
 from cna_core.paths import ASSETS
 from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter
 from pages.chatting.answers import answer_markup, message_markup
-from pages.common import chosen_circuit, first_steps, jobs, keys
+from pages.common import chosen_circuit, first_steps, jobs, keys, reporting
 
 DRAW_SECONDS = 0.25
 
@@ -240,6 +240,7 @@ def _export(circuit: Circuit, conversation: Conversation) -> None:
         "text/markdown",
         on_click="ignore",
     )
+    reporting.of_conversation("chat-report", conversation, circuit)
 
 
 # --- turns ---

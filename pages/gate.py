@@ -16,6 +16,7 @@ from pages.common import (
     first_steps,
     jobs,
     measured_effects,
+    reporting,
     session,
     style,
 )
@@ -102,6 +103,7 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known, shown)
         acting_panels.draw(activations, circuit)
+        reporting.of_circuit("gate-report", circuit, activations, known)
     address.write()
 
 
