@@ -199,7 +199,7 @@ def evaluate(
         if "fractions" in wanted or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
-            raise CnaError("The circuit was not found with these prompts. Give the same prompts as to attribute.")
+            raise CnaError("The circuit was not found with these prompts: give the same prompts as to attribute.")
         if working_point:
             text = _searched(loaded, chosen, wanted, activations, watching)
         else:
@@ -324,5 +324,5 @@ def _searched(loaded: Any, circuit: Any, wanted: dict[str, Any], activations: An
         **watching,
     )
     if point is None:
-        raise CnaError("No setting of this grid halves the refusal rate. Try larger --fractions or --strengths.")
+        raise CnaError("No setting of this grid halves the refusal rate: try larger --fractions or --strengths.")
     return json.dumps(dataclasses.asdict(point))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import attribute, measured
+from cna_core.circuits.attribution import attribute, with_statistics
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.circuits.effects import Effects
 from cna_core.evaluation.dials import circuits_by_fraction
@@ -16,7 +16,7 @@ def settings() -> CircuitSettings:
     """The sidebar's settings for selecting a circuit."""
     state = st.session_state
     score = state.get(keys.SCORE, "delta")
-    # Effect ranks universal neurons like all others, here and on the command line: what acts, acts.
+    # Effect includes universal neurons, here and on the command line, because it measures what each neuron does.
     leave_out = state.get(keys.LEAVE_OUT, True) and score != "attribution-patching"
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,
@@ -57,7 +57,7 @@ def from_upload(content: bytes, name: str) -> Circuit:
     if recorded is None:
         return uploaded
     uploaded.check_model(recorded.model)
-    return measured(uploaded, recorded)
+    return with_statistics(uploaded, recorded)
 
 
 def current() -> Circuit | None:
