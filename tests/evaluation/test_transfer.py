@@ -54,7 +54,7 @@ def test_other_layers_and_sizes_that_the_source_alone_knows_are_refused(base: Lo
     circuit = small_circuit(small_model())
     with pytest.raises(CircuitError, match="the layers differ"):
         circuit.transferred_to(identity(5, layers=2))
-    with pytest.raises(CircuitError, match="no 48 to offer"):
+    with pytest.raises(CircuitError, match="50 % is 48 neurons"):
         circuits_by_fraction(circuit.transferred_to(base.identity), (0.5,), random_activations(model=base.identity))
 
 
