@@ -116,11 +116,11 @@ def test_a_file_of_ones_own_needs_questions_and_answers_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{}", "line 1, is no word problem"),
-        ('{"question": "a", "answer": "about 3"}', "line 1, is no word problem"),
-        ('{"question": "a", "answer": "3/0"}', "line 1, is no word problem"),
-        ("[3]", "line 1, is no word problem"),
-        ("nothing", "line 1, is no word problem"),
+        ("{}", "line 1, is not a word problem"),
+        ('{"question": "a", "answer": "about 3"}', "line 1, is not a word problem"),
+        ('{"question": "a", "answer": "3/0"}', "line 1, is not a word problem"),
+        ("[3]", "line 1, is not a word problem"),
+        ("nothing", "line 1, is not a word problem"),
         ("\n", "has no word problems in it"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_gsm8k_row_without_a_number_is_refused(tmp_path: Path) -> None:
     pd.DataFrame([{"question": "How?", "answer": "Somehow"}]).to_parquet(
         tmp_path / "main" / "test-00000-of-00001.parquet"
     )
-    with pytest.raises(RunError, match=r"entry 1, is no word problem"):
+    with pytest.raises(RunError, match=r"entry 1, is not a word problem"):
         public_problems(folder=tmp_path)
 
 
