@@ -1,6 +1,6 @@
 """Take the README's pictures from the real app with the default model: `python docs/screenshots.py [page …]`.
 
-Needs what the browser tests need. Fetches the model the first time; a run to show on Evaluate must be in the cache
+Needs the packages of the browser tests. Downloads the model the first time. A run for Evaluate must be in the cache
 (`python -m cna_core evaluate …`).
 """
 
@@ -22,7 +22,7 @@ PICTURES = ROOT / "docs" / "screenshots"
 WIDTH, HEIGHT = 1360, 900
 WIDTHS = {"gate-effect": 1440, "how-few": 1440, "checks": 1440, "why": 1440}
 HEIGHTS = {"chat": 1200, "evaluate": 1700, "compare": 1200}
-"""Of pages whose point lies below the first screen."""
+"""Heights of pages whose important part is below the first screen."""
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
 BY_EFFECT = "model=qwen2.5-coder-0.5b-instruct&size=0.05&score=attribution-patching&quantity=effect&found=1"
@@ -50,7 +50,7 @@ def chat(page: Page, address: str) -> None:
     message.press("Enter")
     again = page.locator(".st-key-chat-again")
     expect(again).to_be_visible(timeout=3 * MINUTES)
-    page.get_by_text("Token by token").click()  # told of answers that are written while it is on
+    page.get_by_text("Token by token").click()  # only answers generated while it is on are measured
     settled(page, 60)
     again.get_by_role("button").click()
     expect(again).to_be_hidden(timeout=MINUTES)
@@ -68,7 +68,7 @@ def link(name: str) -> Callable[[Page, str], None]:
 
 
 def gate_effect(page: Page, address: str, panel: str = "how-few") -> None:
-    """The Gate page with effects; they must be measured already, or are now, which takes minutes."""
+    """The Gate page with effects, which are measured first if they are missing; that takes minutes."""
     page.goto(f"{address}/?{BY_EFFECT}&acting={panel}")
     settled(page, 60)
     expect(page.get_by_text("acts most in layers")).to_be_visible(timeout=20 * MINUTES)

@@ -51,8 +51,8 @@ def _effect() -> None:
     definition, meaning = panes.side_by_side("effect", [1, 1], gap="large")
     with definition:
         st.markdown(
-            "δ says where activations *differ*. The **effect** of a neuron estimates how refusal changes when the "
-            "neuron is ablated. It is a second score beside the paper's, not in its place."
+            "δ shows where activations *differ*. The **effect** of a neuron estimates how refusal changes when the "
+            "neuron is ablated. It is a second score in addition to the paper's."
         )
         st.latex(
             r"R(p)=\log\sum_{t\in S}e^{z_t(p)}-\log\sum_{t\notin S}e^{z_t(p)}"
@@ -62,19 +62,19 @@ def _effect() -> None:
             "*z* are the logits of the answer's first token, *S* the tokens after which at least half of the model's "
             "answers refuse, and *m* multiplies the neuron at every token of the prompt. The mean is over the positive "
             "prompts that the unchanged model refuses. A negative effect: the neuron pushes towards refusal. One "
-            "backward pass a prompt gives all neurons. A **circuit by effect** holds the most negative ones of the "
-            "first two thirds of the layers."
+            "backward pass per prompt gives the effects of all neurons. A **circuit by effect** contains the most "
+            "negative ones of the first two thirds of the layers."
         )
     with meaning:
         st.markdown(
             "**What it does not show.**\n"
             "- *It is a first-order estimate.* Ablating many neurons together can do more or less than the sum. The "
             "checks on the Gate page compare estimates with exact ablations.\n"
-            "- *It reads one token.* Over all layers it finds, for a good part, neurons that write “I”, which opens "
-            "refusals and also other answers. So a circuit comes from the first two thirds of the layers, and the "
-            "checks read whole answers and first-person answers.\n"
-            "- *It does not detect harm.* Benign prompts lead to much the same neurons: they push towards refusing "
-            "whatever is asked."
+            "- *It uses one token.* Over all layers, many of its neurons write “I”, which begins refusals and also "
+            "other answers. So a circuit comes from the first two thirds of the layers, and the checks read full "
+            "answers and first-person answers.\n"
+            "- *It does not detect harm.* Benign prompts select mostly the same neurons: they push towards refusal "
+            "on any prompt."
         )
         st.markdown(
             "**Related work.** Nothing here is a new method. Attribution patching estimates an ablation from one "
@@ -84,7 +84,7 @@ def _effect() -> None:
             "([Kazemi et al. 2026](https://arxiv.org/abs/2605.08513)); sparse safety neurons were found from "
             "activations alone ([Chen et al. 2024](https://arxiv.org/abs/2406.14144)). The refusal score is "
             "essentially that of Arditi et al. (2024). Alignment is often a few tokens deep "
-            "([Qi et al. 2024](https://arxiv.org/abs/2406.05946)), which is why late refusals are read too."
+            "([Qi et al. 2024](https://arxiv.org/abs/2406.05946)), so the checks also look for late refusals."
         )
 
 

@@ -197,5 +197,5 @@ def test_the_app_tells_of_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run("app", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
-    assert "Choose another --port" in done.stderr
+    assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from cna_core.cli.options import (
     Out,
     PromptSource,
     Quantization,
+    Transfer,
     TrustRemoteCode,
     numbers,
 )
@@ -141,6 +142,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the random twins.", show_default=False)] = None,
+    transfer: Transfer = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -189,13 +191,15 @@ def evaluate(
         ordered = _with_judge(judge, ordered)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer:
+            chosen = chosen.transferred_to(loaded.identity)
         chosen.check_model(loaded.identity)
         activations = None
         fitted = any(not method(key).uses_circuit for key in chosen_methods)
         if "fractions" in wanted or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
-            raise CnaError("The circuit was not found with these prompts. Give the same prompts as to attribute.")
+            raise CnaError("The circuit was not found with these prompts: give the same prompts as to attribute.")
         if working_point:
             text = _searched(loaded, chosen, wanted, activations, watching)
         else:
@@ -320,5 +324,5 @@ def _searched(loaded: Any, circuit: Any, wanted: dict[str, Any], activations: An
         **watching,
     )
     if point is None:
-        raise CnaError("No setting of this grid halves the refusal rate. Try larger --fractions or --strengths.")
+        raise CnaError("No setting of this grid halves the refusal rate: try larger --fractions or --strengths.")
     return json.dumps(dataclasses.asdict(point))

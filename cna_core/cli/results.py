@@ -25,15 +25,16 @@ def table(
 ) -> None:
     """Print a run's results as a Markdown table, one row for each method, circuit size and strength.
 
-    Further tables show answers that were also judged before their end, at each length, and the rates that a blind
-    review corrects."""
+    Further tables show answers that were also judged before their end, at each length, the rates that a blind review
+    corrects, and refusals by the prompts' categories."""
+    from cna_core.evaluation.category_table import category_markdown
     from cna_core.evaluation.length_table import length_markdown
     from cna_core.evaluation.review import corrected_markdown
     from cna_core.evaluation.runs import Run
     from cna_core.evaluation.tables import markdown_table
 
     opened = Run.load(run)
-    tables = (markdown_table(opened), length_markdown(opened), corrected_markdown(opened))
+    tables = (markdown_table(opened), length_markdown(opened), corrected_markdown(opened), category_markdown(opened))
     write("\n\n".join(filter(None, tables)), None)
 
 

@@ -1,7 +1,7 @@
-"""What a run found in its answers at 32, 64, 128 and 256 tokens, as tables. Pure functions of a run.
+"""Tables of a run's results at 32, 64, 128 and 256 tokens of its answers. Pure functions of a run.
 
-Every answer was generated once; all lengths are of the same answers, cut. An answer that complies at 32 tokens and has
-declined at 128 is visible here, and so is one that begins well and then loops.
+Every answer was generated once and cut to these lengths. The tables show answers that comply at 32 tokens and decline
+by 128, and answers that begin well and then repeat themselves.
 """
 
 import pandas as pd
@@ -14,7 +14,7 @@ from cna_core.evaluation.runs import Point, Run
 
 
 def lengths_of(run: Run) -> tuple[int, ...]:
-    """The lengths in tokens at which the run's answers were judged, the greatest last; empty for one length alone."""
+    """The lengths in tokens at which the run's answers were judged, ascending; empty if there is only one length."""
     fields = {name for point in run.points for name in point.fields}
     before = tuple(
         length for length in judged.JUDGED_AT if any(at_length(one.key, length) in fields for one in measures_of(run))
@@ -25,7 +25,7 @@ def lengths_of(run: Run) -> tuple[int, ...]:
 def length_table(run: Run) -> pd.DataFrame:
     """One row for each point and length: method, size, strength, tokens, then each measure with its 95 % interval.
 
-    The baseline is there once. Empty where the run judged its answers at one length alone.
+    The baseline occurs once. Empty if the run judged its answers at only one length.
     """
     rows = []
     lengths, columns = lengths_of(run), _columns(run)
@@ -47,7 +47,7 @@ def length_table(run: Run) -> pd.DataFrame:
 
 
 def length_markdown(run: Run) -> str:
-    """The same as Markdown, a row a point, such as "29 % · 31 % · 31 %"; "" where there is one length alone."""
+    """The same as Markdown, one row per point, such as "29 % · 31 % · 31 %"; "" if there is only one length."""
     lengths = lengths_of(run)
     if not lengths:
         return ""
@@ -66,7 +66,7 @@ def length_markdown(run: Run) -> str:
 
 
 def _columns(run: Run) -> dict[str, tuple[str, type[Measure]]]:
-    """Fields that were taken at several lengths: their titles and measures."""
+    """The fields with several lengths: their titles and measures."""
     fields = {name for point in run.points for name in point.fields}
     found: dict[str, tuple[str, type[Measure]]] = {}
     for measure in measures_of(run):

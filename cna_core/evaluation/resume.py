@@ -1,8 +1,7 @@
-"""A run that goes on: its plan made again from what it left in the cache folder.
+"""Resumes a run: makes its plan again from the data in the cache folder.
 
-The settings are in the run itself; prompts that methods are fitted with, knowledge questions and the circuit lie beside
-it. Methods and measures are found again by key, so one that is not registered any more must be imported first. Measures
-nothing.
+The run stores its settings; the prompts for fitting, the knowledge questions and the circuit are stored beside it.
+Methods and measures are found by key, so plugins must be imported first. This module measures nothing.
 """
 
 import json
@@ -27,7 +26,7 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 
 
 def inputs_of(plan: SweepPlan) -> dict[str, Any]:
-    """What must be kept beside the settings and the circuit, as JSON."""
+    """The inputs that are stored beside the settings and the circuit, as JSON."""
     contrast = plan.contrast
     sides = {"positive": contrast.positive.prompts, "negative": contrast.negative.prompts} if contrast else None
     return {
@@ -41,10 +40,10 @@ def inputs_of(plan: SweepPlan) -> dict[str, Any]:
 def plan_of_stored(
     model: LoadedModel, identity: str, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> SweepPlan:
-    """The plan of a stored run, the same as when it was started.
+    """The plan of a stored run, identical to the plan with which it was started.
 
     Raises:
-        RunError: there is no such run, its model is another one, or something it needs is not there any more.
+        RunError: there is no such run, the model is another one, or something it needs is missing.
         StoppedError: `stop` was set.
     """
     journal = Journal(identity)
@@ -79,7 +78,7 @@ def plan_of_stored(
     plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)
     if about.model != model.identity:
         raise RunError(
-            f"This run was started with {about.model.name} in {about.model.dtype}, and cannot go on with "
+            f"This run was started with {about.model.name} in {about.model.dtype}, and cannot be resumed with "
             f"{model.identity.name} in {model.identity.dtype}; load the same model, or start a new run."
         )
     if plan.identity != run_identity(about.model, about.circuit_sha256, settings):
@@ -96,7 +95,7 @@ def plan_of_stored(
 
 
 def run_so_far(identity: str) -> Run:
-    """A stored run with the points and answers that its journal has; asks no model.
+    """A stored run with the points and answers in its journal. Needs no model.
 
     Raises:
         RunError: there is no such run.
@@ -111,7 +110,7 @@ def run_so_far(identity: str) -> Run:
     records = [record for part in done.values() for record in part]
     settings = settings_of(used.strengths, used.fractions, used.methods, used.controls, used.others)
     known = {measure.key: measure for measure in measures()}
-    taken = [known[key] for key in used.measures if key in known]  # of others, the figures are not known here
+    taken = [known[key] for key in used.measures if key in known]  # unknown measures cannot be summarised
     found = {
         "points": points_of(settings, used.fractions, taken, records),
         "answers": answers_of(settings, taken, records),
@@ -147,4 +146,4 @@ def _judge_again(journal: Journal, plan: SweepPlan) -> None:
 
 
 def _prompts(used: PromptsUsed | None) -> PromptSet | None:
-    return PromptSet(used.name, used.texts) if used else None
+    return PromptSet(used.name, used.texts, used.categories) if used else None

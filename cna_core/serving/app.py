@@ -1,7 +1,7 @@
-"""The endpoint: OpenAI's routes over one engine, as a Starlette application.
+"""The endpoint: OpenAI's routes for one engine, as a Starlette application.
 
-Checks a request, hands its answers to the engine, and writes what comes back in OpenAI's shapes (shapes.py). Steering
-is part of the model's name. Nothing of a request is kept or logged but its sizes.
+It checks a request, passes its answers to the engine, and returns the results in OpenAI's formats (shapes.py). The
+model's name includes the steering. Of a request, only sizes are logged, and nothing is stored.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ Body = TypeVar("Body", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one endpoint takes on.
+    """The limits of one endpoint.
 
     Args:
         body_bytes: the largest request.
-        context_tokens: the longest prompt with its answer; None: what the model was made for.
-        answers: answers that wait or are written at once.
-        seconds: the longest time one request may take.
+        context_tokens: the most tokens of a prompt and its answer; None: the model's context.
+        answers: the most waiting and running answers.
+        seconds: the longest time of one request.
     """
 
     body_bytes: int = 2 << 20
@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass
 class _Choice:
-    """One answer of a request: its steps arrive in `events`."""
+    """One answer of a request; its steps arrive in `events`."""
 
     index: int
     request: Request
@@ -66,12 +66,12 @@ class _Choice:
 
 
 class Endpoint:
-    """The routes' work.
+    """The implementation of the routes.
 
     Args:
         engine: runs the model; already started.
-        models: what clients may name.
-        limits: what is taken on.
+        models: the models that clients can name.
+        limits: the limits of requests.
     """
 
     def __init__(self, engine: Engine, models: NamedModels, limits: Limits) -> None:
@@ -83,11 +83,11 @@ class Endpoint:
         return self.engine.model
 
     async def health(self, _request: HttpRequest) -> Response:
-        """Whether it runs, and how busy it is."""
+        """`/health`: whether the endpoint runs, and its load."""
         return JSONResponse({"status": "ok", "answers": self.in_flight, "rows": self.engine.rows})
 
     async def list_models(self, _request: HttpRequest) -> Response:
-        """The names that clients may give as `model`."""
+        """`/v1/models`: the names for the field `model`."""
         return JSONResponse({"object": "list", "data": [shapes.model_card(name) for name in self.models.listed()]})
 
     async def chat(self, request: HttpRequest) -> Response:
@@ -108,7 +108,7 @@ class Endpoint:
         prompts = [Prompt(self._tokens(given), change) for given in body.prompts]
         choices = self._choices(body, prompts, body.max_tokens, body.logprobs)
         if body.echo and body.stream:
-            raise PromptError("echo and stream do not go together; leave one out.")
+            raise PromptError("echo and stream cannot be combined; remove one of them.")
         if body.echo and body.logprobs is not None:
             await self._read_echo(choices, body.logprobs)
         return await self._answer(request, body, choices, shapes.Text(self.model, body.model, body.logprobs, body.echo))
@@ -142,17 +142,17 @@ class Endpoint:
         if not tokens:
             raise PromptError("The prompt is empty; send some text.")
         if max(tokens) >= size:
-            raise PromptError(f"Token {max(tokens)} is none of this model's; its ids end at {size - 1}.")
+            raise PromptError(f"Token {max(tokens)} is not a token of this model; its ids end at {size - 1}.")
         return tokens
 
     def _choices(
         self, body: ChatRequest | CompletionRequest, prompts: list[Prompt], longest: int | None, likeliest: int | None
     ) -> list[_Choice]:
-        """The answers of a request, checked against the limits."""
+        """The answers of a request, after checking the limits."""
         count = len(prompts) * body.n
         if self.in_flight + count > self.limits.answers:
             raise BusyError(
-                f"{self.in_flight} answers are under way and {self.limits.answers} may be; try again later."
+                f"{self.in_flight} answers are running, and the limit is {self.limits.answers}; try again later."
             )
         seed = secrets.randbits(62)
         choices: list[_Choice] = []
@@ -168,12 +168,12 @@ class Endpoint:
     def _room(self, prompt: Prompt) -> int:
         limit = self.limits.context_tokens
         if limit is not None and len(prompt.tokens) >= limit:
-            raise PromptError(f"The prompt has {len(prompt.tokens):,} tokens and {limit:,} are read here; shorten it.")
+            raise PromptError(f"The prompt has {len(prompt.tokens):,} tokens, and the limit is {limit:,}; shorten it.")
         room = room_for_answer(self.model, prompt.tokens)
         return room if limit is None else min(room, limit - len(prompt.tokens))
 
     async def _read_echo(self, choices: list[_Choice], likeliest: int) -> None:
-        """Measure how likely the prompts' own tokens are."""
+        """Measure the probabilities of the prompts' own tokens."""
         prompts = [choice.request.prompt for choice in choices]
 
         def work(model: LoadedModel, _prefixes: Any) -> list[list[TokenChances | None]]:
@@ -199,7 +199,7 @@ class Endpoint:
                 await asyncio.wait({gone, reading}, return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     return Response(status_code=499)
-                await reading  # raises what the engine met
+                await reading  # raises the engine's error, if any
             finally:
                 gone.cancel()
                 reading.cancel()
@@ -208,7 +208,7 @@ class Endpoint:
     async def _streamed(
         self, choices: list[_Choice], shape: "shapes.Chat | shapes.Text", usage: bool
     ) -> AsyncIterator[bytes]:
-        """Server-sent events; where the client goes away, this is cancelled and its rows go."""
+        """Server-sent events; if the client disconnects, this is cancelled and its rows are dropped."""
         try:
             async with self._written(choices) as steps:
                 for choice in choices:
@@ -224,7 +224,7 @@ class Endpoint:
 
     @contextlib.asynccontextmanager
     async def _written(self, choices: list[_Choice]) -> AsyncIterator[AsyncIterator[tuple[_Choice, Step]]]:
-        """Have the engine write these; whatever happens, no row of theirs outlives the block by more than a token."""
+        """Let the engine generate these answers; their rows are dropped at most one token after the block ends."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[tuple[_Choice, Event]] = asyncio.Queue()
         answers = []
@@ -233,7 +233,7 @@ class Endpoint:
                 continue
 
             def tell(event: Event, choice: _Choice = choice) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens any more
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so there is no listener
                     loop.call_soon_threadsafe(inbox.put_nowait, (choice, event))
 
             answers.append(Answer(choice.request, tell))
@@ -269,10 +269,10 @@ def create_app(
     """The endpoint as an ASGI application.
 
     Args:
-        engine: started; whoever made it closes it.
-        models: what clients may name.
-        limits: what is taken on.
-        api_key: what clients must send; None serves this machine alone.
+        engine: a started engine; the caller closes it.
+        models: the models that clients can name.
+        limits: the limits of requests.
+        api_key: the key that clients must send; None: serve only this machine.
     """
     limits = limits or Limits()
     endpoint = Endpoint(engine, models, limits)
@@ -297,6 +297,6 @@ async def _drained(steps: AsyncIterator[object]) -> None:
 
 
 async def _disconnected(request: HttpRequest) -> None:
-    """Return when the client has gone."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""What went wrong, in the shape of OpenAI's errors. A client never hears the text of an error that is none of ours."""
+"""Errors in OpenAI's format. Clients receive the text of this project's errors only, never that of other errors."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,19 +13,19 @@ from cna_core.serving.named_models import UnknownModelError
 
 
 class BusyError(CnaError):
-    """More answers are under way than may be."""
+    """More answers are running than the limit allows."""
 
     code = "too_many_requests"
 
 
 class SlowError(CnaError):
-    """A request took longer than it may."""
+    """A request took longer than the limit."""
 
     code = "timeout"
 
 
 class BodyTooLargeError(CnaError):
-    """More came than a request may have."""
+    """A request is larger than the limit."""
 
     code = "too_large"
 
@@ -38,7 +38,7 @@ _STATUS: tuple[tuple[type[CnaError], int, str | None], ...] = (
     (BodyTooLargeError, 413, None),
     (CnaError, 400, None),
 )
-"""Kinds of errors with their HTTP status and the field to which they belong; the first that fits holds."""
+"""Kinds of errors with their HTTP status and field; the first that matches is used."""
 
 
 def error_response(status: int, message: str, code: str, parameter: str | None = None) -> JSONResponse:
@@ -47,17 +47,17 @@ def error_response(status: int, message: str, code: str, parameter: str | None =
 
 
 def error_event(error: Exception) -> dict[str, Any]:
-    """An error as the last piece of a stream, whose status has been sent already."""
+    """An error as the last piece of a stream, whose status was already sent."""
     return {"error": _shaped(500, told(error), error.code if isinstance(error, CnaError) else "failed", None)}
 
 
 def told(error: Exception) -> str:
-    """What clients hear of an error."""
+    """The message of an error for clients."""
     return str(error) if isinstance(error, CnaError) else f"The model failed ({type(error).__name__})."
 
 
 def with_errors_told(route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The route, which answers whatever goes wrong in it with an error."""
+    """The route, wrapped so that every exception becomes an error response."""
 
     async def answered(request: Request) -> Response:
         try:
@@ -76,10 +76,10 @@ def with_errors_told(route: Callable[[Request], Awaitable[Response]]) -> Callabl
 
 
 async def no_such_route(_request: Request, error: Exception) -> Response:
-    """The answer where there is no such address, or not for this method."""
+    """The response to an unknown address or a method that it does not support."""
     assert isinstance(error, HTTPException)
     code = "not_found" if error.status_code == 404 else "method_not_allowed"
-    return error_response(error.status_code, f"{error.detail}: see /v1/models for what is served here.", code)
+    return error_response(error.status_code, f"{error.detail}: see /v1/models for the models of this endpoint.", code)
 
 
 def _shaped(status: int, message: str, code: str, parameter: str | None) -> dict[str, Any]:

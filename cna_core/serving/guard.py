@@ -1,7 +1,7 @@
-"""Who may use the endpoint, and how much: the door before any request is read.
+"""Access control of the endpoint, before a request is read.
 
-Without a key only this machine is served, and only to programs: a page of another site, open in the same browser, is
-told apart by its `Origin`, and by the name under which it reached this address (`Host`). A log line has sizes alone.
+Without a key, the endpoint serves only programs on this machine. It recognises web pages of other sites by their
+`Origin`, and by the name under which they reached this address (`Host`). Log lines contain only sizes.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as in a URL or as an address to listen on, is this machine alone."""
+    """Whether a host, from a URL or as a listening address, is the loopback of this machine."""
     name = host.strip("[]").lower()
     if name == "localhost":
         return True
@@ -31,11 +31,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets a request through to `app`, or answers it with an error.
+    """Passes a request to `app`, or answers it with an error.
 
     Args:
-        app: what is guarded.
-        key: what clients must send as `Authorization: Bearer KEY`; None serves loopback names and origins only.
+        app: the guarded application.
+        key: the key that clients must send as `Authorization: Bearer KEY`; None: only loopback names and origins.
         most_bytes: the largest body.
     """
 
@@ -82,9 +82,13 @@ class Guard:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             origin = headers.get("origin")
             if not is_loopback(host):
-                return error_response(403, "Without a key only this machine is served.", "host_not_allowed")
+                return error_response(
+                    403, "Without an API key, the endpoint serves only this machine.", "host_not_allowed"
+                )
             if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
-                return error_response(403, "Web pages of other sites are not served.", "origin_not_allowed")
+                return error_response(
+                    403, "The endpoint does not serve web pages of other sites.", "origin_not_allowed"
+                )
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.most_bytes:
             return error_response(413, self._too_large, BodyTooLargeError.code)
@@ -92,4 +96,4 @@ class Guard:
 
     @property
     def _too_large(self) -> str:
-        return f"A request may have {self.most_bytes:,} bytes; send a shorter one."
+        return f"A request may have at most {self.most_bytes:,} bytes; send a shorter one."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import attribute, measured
+from cna_core.circuits.attribution import attribute, with_statistics
 from cna_core.circuits.circuit import Circuit, CircuitSettings
 from cna_core.circuits.effects import Effects
 from cna_core.evaluation.dials import circuits_by_fraction
@@ -16,7 +16,7 @@ def settings() -> CircuitSettings:
     """The sidebar's settings for selecting a circuit."""
     state = st.session_state
     score = state.get(keys.SCORE, "delta")
-    # Effect ranks universal neurons like all others, here and on the command line: what acts, acts.
+    # Effect includes universal neurons, here and on the command line, because it measures what each neuron does.
     leave_out = state.get(keys.LEAVE_OUT, True) and score != "attribution-patching"
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,
@@ -30,6 +30,13 @@ def settings() -> CircuitSettings:
 def opened() -> Circuit | None:
     """The circuit opened from a file or from the saved circuits, or None. It takes precedence over the selected one."""
     return st.session_state.get(keys.OPENED_CIRCUIT)
+
+
+def transfer_note() -> str:
+    """That the opened circuit was found on another model, in one sentence; "" if it was not."""
+    circuit = opened()
+    source = circuit.settings.transferred_from if circuit is not None else None
+    return f"Transfer: this circuit was found on {source}." if source else ""
 
 
 def open_circuit(circuit: Circuit | None, name: str | None = None) -> None:
@@ -50,7 +57,7 @@ def from_upload(content: bytes, name: str) -> Circuit:
     if recorded is None:
         return uploaded
     uploaded.check_model(recorded.model)
-    return measured(uploaded, recorded)
+    return with_statistics(uploaded, recorded)
 
 
 def current() -> Circuit | None:

@@ -209,14 +209,14 @@ def _circuit() -> None:
             bind="query-params",
             required=True,
             help="δ and effect size: where activations differ. Effect: which neurons act on refusal, estimated from "
-            "one backward pass a prompt.",
+            "one backward pass per prompt.",
         )
         st.checkbox(
             "Effect: select from all layers",
             key=keys.EFFECT_IN_ALL_LAYERS,
             bind="query-params",
-            help="By default a circuit by effect lies in the first two thirds of the layers. Later neurons mostly "
-            "write the next token itself, such as the “I” that opens refusals and many other answers.",
+            help="By default, a circuit by effect comes from the first two thirds of the layers. Later neurons mostly "
+            "write the next token itself, such as the “I” that begins refusals and many other answers.",
         )
         st.number_input("Leave out the first layers", 0, 100, 0, key=keys.SKIP, bind="query-params")
         st.slider(

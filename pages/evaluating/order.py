@@ -125,7 +125,7 @@ def _ask_others(circuit: Circuit) -> dict[str, Circuit]:
         list(others),
         key="evaluate-others",
         placeholder="None",
-        help="Saved circuits, for example one by δ beside one by effect: all stand on one chart with one baseline. "
+        help="Saved circuits, for example one by δ and one by effect. All are in one chart with one baseline. "
         "Save circuits in the sidebar.",
         **_KEEP,
     )

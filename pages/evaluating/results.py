@@ -7,6 +7,7 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.category_table import category_table
 from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.length_table import length_table, lengths_of
 from cna_core.evaluation.measures.contract import Measure
@@ -42,6 +43,8 @@ def draw(run: Run, identity: str | None) -> None:
     views = ["Refusal against quality", "Answers that flipped", "All figures"]
     views = ["Grid", *views] if len(run.settings.fractions) > 1 else views
     views += ["At each length"] if lengths_of(run) else []
+    categories = category_table(run)
+    views += ["By category"] if not categories.empty else []
     views += ["Blind review"] if run.finished and identity else []
     for view, tab in zip(views, st.tabs(views), strict=True):
         with tab:
@@ -53,6 +56,11 @@ def draw(run: Run, identity: str | None) -> None:
                 flips.draw(run, fraction)
             elif view == "At each length":
                 _lengths(run)
+            elif view == "By category":
+                st.dataframe(categories, hide_index=True, key="evaluate-categories")
+                st.caption(
+                    "Refusals of harmful prompts by category, with 95 % Wilson intervals. Few prompts: wide intervals."
+                )
             elif view == "Blind review" and identity:
                 blind_review.draw(run, identity)
             else:
@@ -89,6 +97,7 @@ def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPo
         "At strength 0 the model is unchanged, at 1 a method has its full effect, below 0 the opposite effect. A "
         f"good method lowers refusals and changes little else.{twins} Bands are 95 % intervals.{paper}",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
         file_name="sweep",
     )
 
@@ -156,6 +165,7 @@ def _pareto(run: Run, fraction: float | None) -> None:
         "Each mark is a strength. A good setting is low (few refusals), and on the other axis close to the baseline, "
         "the mark at 0.",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
     )
 
 
@@ -197,6 +207,7 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
         "evaluate-grid-chart",
         "Each cell is one circuit size at one strength. The gold frame marks the working point.",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
     )
 
 
@@ -214,7 +225,10 @@ def _table(run: Run) -> None:
     table = points_table(run)
     st.dataframe(table, hide_index=True, key="evaluate-table")
     with st.expander("This run's settings"):
-        st.json(run.settings.model_dump(exclude={"prompts": {"__all__": {"texts"}}}) | {"versions": run.versions})
+        st.json(
+            run.settings.model_dump(exclude={"prompts": {"__all__": {"texts", "categories"}}})
+            | {"versions": run.versions}
+        )
 
 
 def _offer_working_point(run: Run, identity: str | None, point: WorkingPoint | None) -> None:

@@ -291,13 +291,13 @@ def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"controls": ("magic",)}, "no control"),
-        ({"measures": ["magic"]}, "'magic' is no measure; choose from refusal_rate"),
+        ({"controls": ("magic",)}, "not a control"),
+        ({"measures": ["magic"]}, "There is no measure 'magic': choose from refusal_rate"),
         ({"strengths": ()}, "at least one strength"),
         ({"max_new_tokens": 0}, "at least one token"),
         ({"measures": ()}, "at least one measure"),
-        ({"measures": [RefusalRate(), RefusalRate()]}, "key of its own"),
-        ({"measures": [BenignDivergence()], "benign": None}, "benign prompts; give them"),
+        ({"measures": [RefusalRate(), RefusalRate()]}, "each measure only once"),
+        ({"measures": [BenignDivergence()], "benign": None}, "benign prompts: add them"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(

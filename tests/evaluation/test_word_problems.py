@@ -202,5 +202,5 @@ def test_a_stored_run_with_problems_goes_on(empty_cache: Path, monkeypatch: pyte
 @pytest.mark.parametrize(("low", "said"), [(0.02, True), (0.3, False)])
 def test_a_model_that_solves_hardly_any_has_little_to_lose_and_the_page_says_so(low: float, said: bool) -> None:
     point = Point(strength=0, word_problems=low + 0.1, word_problems_interval=(low, low + 0.3))
-    assert ("there is little to lose" in WordProblems.caution(point)) == said
+    assert ("The rate can hardly fall" in WordProblems.caution(point)) == said
     assert WordProblems.caution(Point(strength=0)) == ""

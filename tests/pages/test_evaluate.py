@@ -203,3 +203,13 @@ def test_answers_are_judged_blind_and_the_corrected_rates_follow(stored: str) ->
     assert run is not None
     assert run.review is not None
     assert [one.verdict for one in run.review.judgements] == ["answered", "answered"]
+
+
+def test_compare_says_where_a_transferred_circuit_was_found_and_offers_categories(empty_cache: Path) -> None:
+    plain = a_run("instruct")
+    settings = plain.settings.model_copy(update={"circuit": {"transferred_from": "the-instruct"}})
+    moved = plain.model_copy(update={"name": "base", "circuit_sha256": "cd", "settings": settings})
+    app = opened("pages/compare.py", **{"compare-runs": [keep_run(plain), keep_run(moved)]})
+    assert not app.exception
+    assert any("**base**: Transfer: the circuit was found on the-instruct." in one.value for one in app.info)
+    assert "Find the gate first: categories" in everything(app)

@@ -1,4 +1,4 @@
-"""How likely the answers are to the unsteered model: sees word salad that the 4-gram quality does not."""
+"""The perplexity of the answers under the unsteered model. It detects incoherent text, which 4-gram quality misses."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class Perplexity(Measure):
-    """exp(surprise a token) of all answers together under the unsteered model: long answers count more."""
+    """exp(mean surprise per token) of all answers together under the unsteered model; long answers count more."""
 
     key = "perplexity"
     title = "perplexity"
-    description = "Of the answers under the unsteered model: sees word salad that the 4-gram quality does not."
+    description = (
+        "Perplexity of the answers under the unsteered model. It detects incoherent text, which 4-gram quality misses."
+    )
     better = "lower"
     axis = Axis(logarithmic=True)
     reads_answers_again = True

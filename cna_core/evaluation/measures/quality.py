@@ -1,4 +1,4 @@
-"""How much an answer repeats itself, as the paper measures it: it sees loops and nothing else."""
+"""The paper's quality measure: how much an answer repeats itself. It detects repetition and nothing else."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,14 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class Quality(Measure):
-    """Mean over answers to harmful prompts of 1 − the share of repeated word 4-grams."""
+    """1 − the share of repeated word 4-grams, mean over the answers to harmful prompts."""
 
     key = "quality"
     title = "quality (4-gram)"
     short_title = "quality"
     description = (
-        "1 − the share of repeated word 4-grams in answers to harmful prompts (the paper's): sees loops alone."
+        "1 − the share of repeated word 4-grams in answers to harmful prompts (the paper's measure). It detects only "
+        "repetition."
     )
     better = "higher"
     axis = Axis(0.5, 1)
@@ -41,7 +42,7 @@ class Quality(Measure):
 
 @register
 class BenignQuality(Quality):
-    """The same on benign prompts."""
+    """The quality of answers to benign prompts."""
 
     key = "benign_quality"
     title = "benign quality (4-gram)"
