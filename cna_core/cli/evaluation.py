@@ -233,7 +233,7 @@ def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple
 
 
 WORTH_TIMING_TOKENS = 20_000
-"""A run that may write so many tokens takes long enough to say how long before it starts."""
+"""The number of tokens from which the command says how long the run takes before it starts."""
 
 
 def _measured(loaded: Any, circuit: Any, wanted: Any, activations: Any, fresh: bool, watching: dict[str, Any]) -> Any:

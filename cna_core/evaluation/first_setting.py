@@ -3,7 +3,7 @@
 The search takes seconds: the gate meter computes chances from the first token, on discovery prompts that the model
 refuses, so nothing is generated. Settings that halve the mean chance are ranked by KL(baseline ‖ setting) of the first
 token on benign discovery prompts; the lowest is the gentlest. It also chooses example prompts that the model refuses.
-`working_point.py` is the slower search that generates answers and counts refusals. Knows nothing about pages.
+`working_point.py` is the slower search that generates answers and counts refusals. This module knows no pages.
 """
 
 import json

@@ -39,7 +39,7 @@ class Likelihood:
     of_tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def of_first(self, tokens: int) -> "Likelihood":
-        """The likelihood of the answer's first so many tokens; of all of them where it has no more."""
+        """The likelihood of the answer's first tokens, up to this number."""
         if tokens >= self.tokens:
             return self
         part = self.of_tokens[:tokens]

@@ -52,7 +52,7 @@ def circuit_report(
         *([_how_few(how_few)] if how_few is not None else []),
         _neurons(circuit, evidence),
         about_circuit(circuit),
-        Section("How to find it again", code="\n".join(attribute_commands(circuit))),
+        Section("How to reproduce it", code="\n".join(attribute_commands(circuit))),
     ]
     name = circuit.model.name
     return Report(f"Refusal circuit of {name}", verdict or _verdict(circuit, evidence), tuple(sections))
@@ -108,7 +108,7 @@ def _verdict(circuit: Circuit, evidence: Evidence | None) -> str:
 
 def _layers(circuit: Circuit, evidence: Evidence | None) -> Section:
     if evidence is None:
-        figure, words = layer_profile(circuit.layer_counts), "Bars: how many neurons of the circuit each layer holds."
+        figure, words = layer_profile(circuit.layer_counts), "Bars: the number of the circuit's neurons in each layer."
     else:
         figure = layer_profile(
             circuit.layer_counts,

@@ -119,7 +119,7 @@ class Text(_Shape):
     """`/v1/completions`.
 
     Args:
-        logprobs: how many of the likeliest tokens are told; None tells no log-probabilities.
+        logprobs: the number of likeliest tokens to return; None: no log-probabilities.
         echo: whether the prompt stands before the answer.
     """
 
