@@ -10,7 +10,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
 from pages.common import address, chosen_circuit, findings, first_steps, reporting
-from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table
+from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table, word_search
 
 
 def draw() -> None:
@@ -48,6 +48,7 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
         card.draw(activations, circuit, known, place)
         card.draw_words(activations, place)
         card.draw_keepers(activations, place)
+    word_search.draw(circuit)
     _list(activations, circuit, known)
     address.write()
 

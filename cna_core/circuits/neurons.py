@@ -45,27 +45,52 @@ def output_tokens(model: LoadedModel, layer: int, neuron: int, count: int = 10) 
     Raises:
         CircuitError: there is no such neuron, or its layer has no single down projection (routed experts).
     """
-    _check(model, [layer], [neuron])
-    module = getattr(model.neuron_layers[layer], "down_projection", None)
-    if not isinstance(module, nn.Module):
-        raise CircuitError(
-            f"Layer {layer} of this model has routed experts instead of one down projection, so the tokens that a "
-            "neuron promotes cannot be computed; choose a neuron of another layer."
-        )
-    head = model.network.get_output_embeddings()
-    if head is None:
-        raise CircuitError("This model has no unembedding, so the tokens that a neuron promotes cannot be computed.")
-    unit = torch.zeros(1, model.neuron_layers[layer].width)
-    unit[0, neuron] = 1
-    with torch.inference_mode():
-        direction = _linear_part(module, unit, model)
-        norm = _final_norm(model, module, direction.shape[1])
-        if norm is not None:
-            direction = _through_norm(norm, direction, model)
-        logits = _linear_part(head, direction, model)[0]
+    directions = output_directions(model, [layer], [neuron])
+    logits = logits_of(model, directions)[0]
     values, tokens = logits.topk(min(count, len(logits)))
     low_values, low_tokens = (-logits).topk(min(count, len(logits)))
     return TokenPushes(_named(model, tokens, values), _named(model, low_tokens, -low_values))
+
+
+def output_directions(model: LoadedModel, layers: Sequence[int] | NDArray, neurons: Sequence[int] | NDArray) -> Tensor:
+    """(n, hidden) float32 on the CPU: each neuron's column of the down projection, times the final norm's scale.
+
+    Raises:
+        CircuitError: there is no such neuron, or its layer has no single down projection (routed experts).
+    """
+    layers, neurons = np.asarray(layers, dtype=np.int64), np.asarray(neurons, dtype=np.int64)
+    _check(model, layers.tolist(), neurons.tolist())
+    found: list[Tensor] = [torch.empty(0)] * len(layers)
+    for layer in np.unique(layers).tolist():
+        module = getattr(model.neuron_layers[layer], "down_projection", None)
+        if not isinstance(module, nn.Module):
+            raise CircuitError(
+                f"Layer {layer} of this model has routed experts instead of one down projection, so the tokens that a "
+                "neuron promotes cannot be computed; choose a neuron of another layer."
+            )
+        places = np.flatnonzero(layers == layer)
+        units = torch.zeros(len(places), model.neuron_layers[layer].width)
+        units[torch.arange(len(places)), torch.from_numpy(neurons[places])] = 1
+        with torch.inference_mode():
+            here = _linear_part(module, units, model)
+            norm = _final_norm(model, module, here.shape[1])
+            here = here if norm is None else _through_norm(norm, here, model)
+        for place, direction in zip(places.tolist(), here, strict=True):
+            found[place] = direction
+    return torch.stack(found)
+
+
+def logits_of(model: LoadedModel, directions: Tensor) -> Tensor:
+    """(n, vocabulary) float32 on the CPU: what directions (n, hidden) do to each token's logit, per unit.
+
+    Raises:
+        CircuitError: the model has no unembedding.
+    """
+    head = model.network.get_output_embeddings()
+    if head is None:
+        raise CircuitError("This model has no unembedding, so the tokens that a neuron promotes cannot be computed.")
+    with torch.inference_mode():
+        return _linear_part(head, directions, model)
 
 
 def activations_on_text(
@@ -126,16 +151,16 @@ def _reader(chosen: Tensor, values: NDArray[np.float32], columns: NDArray) -> Ca
 
 
 def _linear_part(module: nn.Module, vectors: Tensor, model: LoadedModel) -> Tensor:
-    """(1, out) float32 on the CPU: W · x of a linear module, without its bias."""
+    """(n, out) float32 on the CPU: W · x of a linear module for vectors (n, in), without its bias."""
     weight = next(iter(module.parameters()), None)
     dtype = model.dtype if weight is None or not weight.dtype.is_floating_point else weight.dtype
-    inputs = torch.cat([vectors, torch.zeros_like(vectors)]).to(device=_device(module, model), dtype=dtype)
-    image, bias = module(inputs).float().cpu()
-    return (image - bias)[None]
+    inputs = torch.cat([vectors, torch.zeros_like(vectors[:1])]).to(device=_device(module, model), dtype=dtype)
+    images = module(inputs).float().cpu()
+    return images[:-1] - images[-1:]
 
 
 def _through_norm(norm: nn.Module, direction: Tensor, model: LoadedModel) -> Tensor:
-    """(1, hidden) float32: the direction times the norm's scale, centred first if the norm centres.
+    """(n, hidden) float32: the directions times the norm's scale, centred first where the norm centres.
 
     The scale is measured, because model families store it differently (Gemma adds 1): a vector of alternating signs has
     mean 0 and mean square 1, so the norm returns it times the scale, plus the bias.
@@ -145,7 +170,7 @@ def _through_norm(norm: nn.Module, direction: Tensor, model: LoadedModel) -> Ten
     scale = _odd_part(norm, signs, model) * signs
     even = _odd_part(norm, torch.ones_like(signs), model)
     if even.abs().max() < 1e-3 * scale.abs().max():  # a norm that centres (LayerNorm) maps a constant vector to 0
-        direction = direction - direction.mean()
+        direction = direction - direction.mean(-1, keepdim=True)
     return direction * scale
 
 
