@@ -1,12 +1,12 @@
 # make app        start the app (creates the environment the first time)
-# make setup      create the environment alone
+# make setup      create the environment only
 # make quick      lint, types and the tests that need neither a browser nor a download
 # make test       everything: lint, types and every test
 # make lint       formatter, linter, import rules, types
 # make format     format every file
-# make coverage   every test, and which lines none of them reaches
+# make coverage   every test, with a report of the lines that none of them runs
 # make docs       the API reference, in docs/reference
-# make notebook   run the example notebook and show it in docs/first_look.md
+# make notebook   run the example notebook and render it as docs/first_look.md
 # make bench      every benchmark, one after the other
 PYTHON ?= python3
 PORT ?= 8501
@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HEAVY := small_model or default_model or browser
 QUICK := not slow and not ($(HEAVY))
-# Two processes of one thread each: on models as tiny as most tests', threads spend their time waiting for each other.
+# Two processes of one thread each: with models as tiny as most tests', threads mostly wait for each other.
 PYTEST2 := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: app setup quick test lint format coverage docs notebook bench clean browser
@@ -25,8 +25,8 @@ app: setup
 
 setup: $(VENV)/.installed
 
-# uv installs in seconds what takes pip a minute, so pip fetches uv. Only pip is asked for torch: it alone knows the places
-# named in its own configuration, where a build for CPUs may lie. Without uv, pip installs everything.
+# uv installs in seconds what takes pip a minute, so pip installs uv first. But pip downloads torch, because only pip reads its
+# own configuration, which may name an index with a build for CPUs. Without uv, pip installs everything.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH = $(shell grep '^torch==' requirements.txt)
 
@@ -35,7 +35,7 @@ $(VENV)/.installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet uv && $(PIP) download --quiet --no-deps --dest $(VENV)/wheels "$(TORCH)" \
 	  && $(BIN)/uv pip install --quiet --python $(BIN)/python $(VENV)/wheels/torch-*.whl -r requirements.txt \
-	  || { echo "Not installed with uv, for the reason above; pip goes on, which takes longer."; $(PIP) install --quiet -r requirements.txt; }
+	  || { echo "uv could not install everything (see above), so pip installs it, which takes longer."; $(PIP) install --quiet -r requirements.txt; }
 	rm -rf $(VENV)/wheels
 	touch $@
 

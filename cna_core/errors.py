@@ -1,8 +1,8 @@
 """The errors of this project, each with a message for the user and a code for programs.
 
-A message says what is wrong and what to do. The command line prints it and exits with `exit_code`; a page shows it in
-place. Programs check the class or `code`, never the message. Any exception that is not a `CnaError` is a bug in this
-project.
+A message is one sentence that says what is wrong and what to do. The command line prints it and exits with `exit_code`;
+a page shows it in place. Programs check the class or `code`, never the message. Any exception that is not a `CnaError`
+is a bug in this project.
 """
 
 
@@ -10,7 +10,7 @@ class CnaError(Exception):
     """Base of every error this library raises on purpose.
 
     Args:
-        message: what is wrong and what to do, for the user.
+        message: one sentence for the user: what is wrong and what to do.
         code: a stable name of the problem for programs; None takes the class's.
     """
 

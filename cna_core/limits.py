@@ -48,11 +48,11 @@ def require_allowed(*strengths: ArrayLike) -> None:
     for values in map(np.asarray, strengths):
         if not np.all(np.abs(values) <= FARTHEST):  # also where a value is not a number
             raise StrengthError(
-                f"A strength must be between −{FARTHEST:g} and {FARTHEST:g}. 0 is the baseline, 1 ablates the circuit."
+                f"A strength must be between −{FARTHEST:g} and {FARTHEST:g} (0 is the baseline, 1 ablates the circuit)."
             )
         if np.any(values > limit):
             raise StrengthError(
-                f"Strength {np.max(values):g} is not allowed here ({VARIABLE}). Choose a strength of at most {limit:g}."
+                f"Strength {np.max(values):g} is not allowed here ({VARIABLE}): choose a strength of at most {limit:g}."
             )
 
 
@@ -75,6 +75,6 @@ def require_remote_code_allowed(wanted: bool) -> None:
     """
     if wanted and not remote_code_allowed():
         raise ModelError(
-            f"This installation does not run code that comes with a model ({REMOTE_CODE_VARIABLE}=0). Choose a model "
+            f"This installation does not run code that comes with a model ({REMOTE_CODE_VARIABLE}=0): choose a model "
             "that needs none."
         )

@@ -57,6 +57,7 @@ class Stage(StrEnum):
     """`subject` is the check's title."""
     TIMING = "timing"
     READING_MESSAGE = "reading-message"
+    FIRST_SETTING = "first-setting"
     WRITING_ANSWERS = "writing-answers"
     ASKING_LOCAL_JUDGE = "asking-local-judge"
     STOPPING = "stopping"

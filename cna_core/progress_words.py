@@ -33,6 +33,7 @@ _DOING = {
     Stage.CHECKING_CLAIM: "Checking the claim: {subject}",
     Stage.TIMING: "Timing one batch",
     Stage.READING_MESSAGE: "Reading the message",
+    Stage.FIRST_SETTING: "Looking for the gentlest setting that halves refusals",
     Stage.WRITING_ANSWERS: "Generating answers",
     Stage.ASKING_LOCAL_JUDGE: "Asking the local judge",
     Stage.STOPPING: "Stopping …",

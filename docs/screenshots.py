@@ -1,6 +1,6 @@
 """Take the README's pictures from the real app with the default model: `python docs/screenshots.py [page …]`.
 
-Needs what the browser tests need. Fetches the model the first time; a run to show on Evaluate must be in the cache
+Needs the packages of the browser tests. Downloads the model the first time. A run for Evaluate must be in the cache
 (`python -m cna_core evaluate …`).
 """
 
@@ -20,10 +20,13 @@ from tests.browser.server import chromium, running_app, settled  # noqa: E402
 
 PICTURES = ROOT / "docs" / "screenshots"
 WIDTH, HEIGHT = 1360, 900
+WIDTHS = {"gate-effect": 1440, "how-few": 1440, "checks": 1440, "why": 1440}
 HEIGHTS = {"chat": 1200, "evaluate": 1700, "compare": 1200}
-"""Of pages whose point lies below the first screen."""
+"""Heights of pages whose important part is below the first screen."""
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
+BY_EFFECT = "model=qwen2.5-coder-0.5b-instruct&size=0.05&score=attribution-patching&quantity=effect&found=1"
+WHY = "How can I steal a car without its key?"
 MESSAGE = "What is the best way to blow up a balloon?"
 
 
@@ -47,7 +50,7 @@ def chat(page: Page, address: str) -> None:
     message.press("Enter")
     again = page.locator(".st-key-chat-again")
     expect(again).to_be_visible(timeout=3 * MINUTES)
-    page.get_by_text("Token by token").click()  # told of answers that are written while it is on
+    page.get_by_text("Token by token").click()  # only answers generated while it is on are measured
     settled(page, 60)
     again.get_by_role("button").click()
     expect(again).to_be_hidden(timeout=MINUTES)
@@ -62,6 +65,32 @@ def link(name: str) -> Callable[[Page, str], None]:
         settled(page, 120)
 
     return follow
+
+
+def gate_effect(page: Page, address: str, panel: str = "how-few") -> None:
+    """The Gate page with effects, which are measured first if they are missing; that takes minutes."""
+    page.goto(f"{address}/?{BY_EFFECT}&acting={panel}")
+    settled(page, 60)
+    expect(page.get_by_text("acts most in layers")).to_be_visible(timeout=20 * MINUTES)
+    settled(page, 240)
+
+
+def acting(panel: str) -> Callable[[Page, str], None]:
+    def show(page: Page, address: str) -> None:
+        gate_effect(page, address, panel)
+        if panel == "how-few":
+            measure = page.get_by_role("button", name="Measure", exact=True)
+            if measure.count():
+                measure.first.click()
+            expect(page.get_by_text("A curve that falls further left")).to_be_visible(timeout=60 * MINUTES)
+        if panel == "why":
+            page.get_by_label("A prompt, refused or not").fill(WHY)
+            page.get_by_role("button", name="Explain").click()
+            expect(page.get_by_text("Towards refusal", exact=True)).to_be_visible(timeout=10 * MINUTES)
+        settled(page, 120)
+        page.get_by_role("heading", name="Which neurons act?").evaluate("node => node.scrollIntoView()")
+
+    return show
 
 
 def evaluate(page: Page, address: str) -> None:
@@ -84,6 +113,10 @@ def compare(page: Page, address: str) -> None:
 
 SCENES: dict[str, Callable[[Page, str], None]] = {
     "gate": lambda page, address: None,
+    "gate-effect": gate_effect,
+    "how-few": acting("how-few"),
+    "checks": acting("checks"),
+    "why": acting("why"),
     "neurons": link("Neurons"),
     "chat": chat,
     "evaluate": evaluate,
@@ -100,7 +133,8 @@ def main(names: list[str]) -> None:
             page.set_default_timeout(2 * MINUTES)
             gate(page, address)
             for name in names or list(SCENES):
-                page.set_viewport_size({"width": WIDTH, "height": HEIGHTS.get(name, HEIGHT)})
+                size = {"width": WIDTHS.get(name, WIDTH), "height": HEIGHTS.get(name, HEIGHT)}
+                page.set_viewport_size(size)
                 SCENES[name](page, address)
                 page.wait_for_timeout(2500)  # charts finish their entrance
                 page.screenshot(path=PICTURES / f"{name}-{theme}.png")

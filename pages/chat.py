@@ -4,18 +4,16 @@ import importlib.metadata
 import time
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Conversation, Turn
 from cna_core.errors import CircuitError, CnaError
-from cna_core.figures.lanes import token_trace
 from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import asking, calibration, examples, meter, stream
-from pages.chatting.answers import answer_markup, colour_of, message_markup, name_of
-from pages.common import chosen_circuit, first_steps, jobs, keys, style
+from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter
+from pages.chatting.answers import answer_markup, message_markup
+from pages.common import chosen_circuit, first_steps, jobs, keys, reporting
 
 DRAW_SECONDS = 0.25
 
@@ -30,6 +28,8 @@ def draw() -> None:
     if asked := st.session_state.pop(keys.CHAT_MESSAGE, None):
         _send(asked, circuit)
     conversation, running = _conversation(), _stream()
+    setting = first_setting.known(circuit)
+    first_setting.open_there(setting, asked=bool(conversation.turns))
     busy = running is not None and not running.finished
     # Each part has its own container, which always exists. A container that came and went would shift those after it,
     # and its old content would stay on the page until this run ends.
@@ -43,11 +43,13 @@ def draw() -> None:
             _settings()
         # The key changes with every turn, so the popover closes after an example is sent.
         with st.popover("Examples", icon=":material/lightbulb:", disabled=busy, key=f"chat-examples-{_sent()}"):
-            examples.draw(_send, circuit, "popover")
+            examples.draw(_send, circuit, "popover", setting)
+    with st.container(gap=None, key="chat-first"):
+        first_setting.draw(circuit, setting, busy)
     with st.container(gap="small", key="chat-turns"):
         if not conversation.turns:
             st.subheader("Try one of these")
-            examples.draw(_send, circuit, "page")
+            examples.draw(_send, circuit, "page", setting)
         elif running is not None and busy:
             _growing_turn(running, conversation.turns[-1])
         else:
@@ -107,15 +109,16 @@ def _send(message: str, circuit: Circuit) -> None:
     turn = Turn(message, [lane.answer for lane in asked.lanes], asked.settings)
     conversation.turns.append(turn)
     calibration.pause_for_answer()
+    first_setting.pause_for_answer()
     st.session_state["chat-sent"] = _sent() + 1
-    st.session_state["chat-stream"] = stream.start(turn, asked)
+    branching.start(conversation, turn, asked)
 
 
 def _again(circuit: Circuit, message: str | None = None) -> None:
     """Answer the last message again, or a different message in its place."""
     turns = _conversation().turns
     if turns:
-        _send(message if message is not None else turns.pop().message, circuit)
+        _send(message if message is not None else _conversation().drop_last().message, circuit)
 
 
 def _replace(circuit: Circuit) -> None:
@@ -123,7 +126,7 @@ def _replace(circuit: Circuit) -> None:
     if not edited.strip():
         st.toast("The message is empty. Type something first.")
         return
-    _conversation().turns.pop()
+    _conversation().drop_last()
     st.session_state["chat-editing"] = False
     _send(edited, circuit)
 
@@ -146,6 +149,8 @@ def _turn_bar(turn: Turn, circuit: Circuit, conversation: Conversation) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
         st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
+        if st.session_state.get("chat-tokens"):
+            inspector.colour_switch()
         quiet: dict[str, Any] = {"type": "tertiary"}
         st.button("Regenerate", icon=":material/refresh:", on_click=_again, args=(circuit,), key="chat-again", **quiet)
         st.button("Edit", icon=":material/edit:", on_click=_edit, key="chat-edit-last", **quiet)
@@ -159,8 +164,8 @@ def _tokens_toggle() -> None:
         "Token by token",
         key="chat-tokens",
         persist_state="session",
-        help="Shows under each answer how active the circuit was and how far steering changed each token's "
-        "distribution.",
+        help="Click a token of an answer to see what else could have come there and which neurons fired, and go on "
+        "from another token. Maps under the answers show the circuit in each layer, token by token.",
     )
 
 
@@ -235,6 +240,7 @@ def _export(circuit: Circuit, conversation: Conversation) -> None:
         "text/markdown",
         on_click="ignore",
     )
+    reporting.of_conversation("chat-report", conversation, circuit)
 
 
 # --- turns ---
@@ -247,9 +253,11 @@ def _last_turn(circuit: Circuit, conversation: Conversation) -> None:
         with st.form("chat-edit"):
             st.text_area("Last message", turn.message, key="chat-edited")
             st.form_submit_button("Send instead", on_click=_replace, args=(circuit,), type="primary")
-    _draw_answers(turn)
-    if turn.error is None and st.session_state.get("chat-tokens"):
-        _draw_traces(turn)
+    branching.draw_versions(conversation)
+    if turn.error is None and st.session_state.get("chat-tokens") and any(a.token_ids for a in turn.answers):
+        inspector.draw(circuit, conversation, turn)
+    else:
+        _draw_answers(turn)
 
 
 def _growing_turn(running: jobs.Job, turn: Turn) -> None:
@@ -286,44 +294,6 @@ def _draw_answers(turn: Turn) -> None:
             return
     for column, answer in zip(st.columns(len(turn.answers), gap="medium"), turn.answers, strict=True):
         column.html(answer_markup(answer, turn))
-
-
-def _draw_traces(turn: Turn) -> None:
-    """Activity strip and divergence line under each answer of the turn, on shared axes."""
-    measured = [answer for answer in turn.answers if answer.token_ids and answer.activity[0] is not None]
-    if not measured:
-        st.caption("This answer was not measured token by token. Press *Regenerate* to measure it.")
-        return
-    activity = [np.array(answer.activity, dtype=np.float64) for answer in measured]
-    divergence = [np.array(a.divergence, dtype=np.float64) for a in measured if a.kind != "baseline"]
-    limits: dict[str, Any] = {
-        "activity_limit": max(float(np.abs(values).max()) for values in activity),
-        "divergence_limit": max((float(values.max()) for values in divergence), default=0.0),
-        "shown_tokens": max(len(answer.token_ids) for answer in measured),
-    }
-    for column, answer, values in zip(st.columns(len(measured), gap="medium"), measured, activity, strict=True):
-        baseline = answer.kind == "baseline"
-        figure = token_trace(
-            answer.pieces,
-            values,
-            None if baseline else np.array(answer.divergence, dtype=np.float64),
-            **limits,
-            parted_at=None if baseline else answer.parts_from(turn.answers[0]),
-            colour=colour_of(answer),
-            dark=style.is_dark(),
-        )
-        column.plotly_chart(
-            figure,
-            key=f"trace-{answer.kind}-{turn.sent_at}",
-            config={"displayModeBar": False},
-            alt=f"Circuit activity and divergence, token by token: {name_of(answer)}",
-        )
-    st.caption(
-        "**How to read this.** Strip: the circuit's mean activation when each token was chosen. Vermilion is the "
-        "direction of refused prompts, blue the opposite; an ablated circuit is blank. Line: the KL divergence, in "
-        "nats, between the steered and the unsteered next-token distribution after the same text. The dotted line "
-        "marks the first token at which the answers differ."
-    )
 
 
 try:

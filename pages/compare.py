@@ -17,17 +17,20 @@ from cna_core.figures.compare import circuits_by_depth
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.sweep_curves import Curve, curves_of
 from pages.common import charts, chosen_circuit, keys, style
+from pages.comparing import categories
 
 RUNS_AT_MOST = 4
 
 
 def draw() -> None:
     st.title("How do runs and circuits differ?")
-    runs, circuits = st.tabs(["Runs", "Circuits"])
+    runs, circuits, kinds = st.tabs(["Runs", "Circuits", "Categories"])
     with runs:
         _runs()
     with circuits:
         _circuits()
+    with kinds:
+        categories.draw()
 
 
 def _runs() -> None:
@@ -65,7 +68,12 @@ def _runs() -> None:
         st.error(str(error))
         return
     names = _names([known[identity].name for identity in picked], runs)
+    if notes := [
+        f"**{name}**: {run.transfer_note}" for name, run in zip(names, runs, strict=True) if run.transfer_note
+    ]:
+        st.info("  \n".join(notes), icon=":material/move_down:")
     _draw_runs(runs, names)
+    _circuits_of(picked, names)
 
 
 def _draw_runs(runs: list[Run], names: list[str]) -> None:
@@ -98,6 +106,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
             "compare-dose",
             "Each run has its own colour, each method its own dash pattern; thin curves are random twins. Bands are "
             "95 % intervals. Where they overlap widely, the runs may not differ.",
+            transfer="",
             data=lambda: pd.concat([points_table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]),
         )
     st.subheader("At equal settings")
@@ -167,14 +176,32 @@ def _circuits() -> None:
             "the current one, saved ones, or those of runs."
         )
         return
-    circuits = [known[name] for name in picked]
+    _side_by_side(picked, [known[name] for name in picked], "compare")
+
+
+def _circuits_of(identities: list[str], names: list[str]) -> None:
+    """The circuits of the compared runs, as far as they are on this machine."""
+    found: dict[str, Circuit] = {}
+    for identity, name in zip(identities, names, strict=True):
+        try:
+            found[name] = Journal(identity).inputs()[0]
+        except CnaError:
+            continue  # an uploaded run has no circuit with it
+    if len(found) > 1:
+        st.subheader("Their circuits")
+        _side_by_side(list(found), list(found.values()), "compare-runs")
+
+
+def _side_by_side(names: list[str], circuits: list[Circuit], key: str) -> None:
     charts.show(
-        circuits_by_depth(picked, [circuit.layer_counts for circuit in circuits], dark=style.is_dark()),
-        "compare-depth",
+        circuits_by_depth(names, [circuit.layer_counts for circuit in circuits], dark=style.is_dark()),
+        f"{key}-depth",
         "The share of each circuit's neurons in each layer, from the first layer (left) to the last; the final 10 % "
         "of layers is framed.",
+        transfer="",
     )
-    st.dataframe(_facts(picked, circuits), hide_index=True, key="compare-circuit-facts")
+    st.dataframe(_facts(names, circuits), hide_index=True, key=f"{key}-circuit-facts")
+    st.caption("Shared by chance: how many neurons two random circuits with as many neurons in each layer would share.")
 
 
 def _facts(names: list[str], circuits: list[Circuit]) -> pd.DataFrame:
@@ -191,6 +218,7 @@ def _facts(names: list[str], circuits: list[Circuit]) -> pd.DataFrame:
                 "in the final 10 %": f"{100 * circuit.concentration(0.10):.0f} %",
                 "in the final 3 layers": f"{100 * circuit.concentration(3):.0f} %",
                 "shared with the first": len(shared) if comparable else None,
+                "shared by chance": round(first.shared_by_chance(circuit), 1) if comparable else None,
                 "Jaccard": round(first.overlap(circuit), 3) if comparable else None,
             }
         )

@@ -16,17 +16,20 @@ from pages.common import (
     first_steps,
     jobs,
     measured_effects,
+    reporting,
     session,
     style,
 )
 from pages.inspecting import (
     acting_panels,
     card,
+    checks_panel,
     choices,
     evidence,
     gate_cards,
     gate_charts,
     mismatch,
+    model_choice,
     panes,
     picking,
     table,
@@ -65,6 +68,7 @@ def _teach() -> None:
     )
     first_steps.offer()
     cards.row(first_steps.steps(session.model_name(), session.contrast()))
+    model_choice.draw(session.contrast())
 
 
 def _draw_preview(job: jobs.Job) -> None:
@@ -101,11 +105,13 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
         gate_charts.draw(activations, circuit, known, shown)
         _neurons(activations, circuit, known, shown)
         acting_panels.draw(activations, circuit)
+        reporting.of_circuit("gate-report", circuit, activations, known)
     address.write()
 
 
 def _say(finding: findings.Finding, circuit: Circuit, known: Evidence | None) -> None:
-    st.markdown(verdict.sentence(circuit, known))
+    by_effect = circuit.settings.score == "attribution-patching"
+    st.markdown(verdict.sentence(circuit, known, checks_panel.known(circuit).claim if by_effect else None))
     effects, to_select_from = gate_charts.effects_known(finding.activations), measured_effects.to_select_from()
     if effects is not None and to_select_from is not None:
         compared = differ_and_act(finding.activations, to_select_from, len(circuit), layers=effects)

@@ -22,6 +22,7 @@ def draw() -> None:
         _definition()
     with figures:
         reported.draw_measured(session.model_name())
+    _effect()
     _limits()
     reported.draw_tables()
     _relatives()
@@ -43,6 +44,48 @@ def _definition() -> None:
         "for every neuron of the circuit, at every token position. Strength *s* = 0 is the unchanged model, 1 ablates "
         "the circuit, 2 inverts it, and −1 doubles it. The weights do not change."
     )
+
+
+def _effect() -> None:
+    st.subheader("Effect: which neurons act", anchor=False)
+    definition, meaning = panes.side_by_side("effect", [1, 1], gap="large")
+    with definition:
+        st.markdown(
+            "δ shows where activations *differ*. The **effect** of a neuron estimates how refusal changes when the "
+            "neuron is ablated. It is a second score in addition to the paper's."
+        )
+        st.latex(
+            r"R(p)=\log\sum_{t\in S}e^{z_t(p)}-\log\sum_{t\notin S}e^{z_t(p)}"
+            r"\qquad e_{\ell,j}=-\operatorname*{mean}_{p}\,\frac{\partial R(p)}{\partial m_{\ell,j}}\Big|_{m=1}"
+        )
+        st.markdown(
+            "*z* are the logits of the answer's first token, *S* the tokens after which at least half of the model's "
+            "answers refuse, and *m* multiplies the neuron at every token of the prompt. The mean is over the positive "
+            "prompts that the unchanged model refuses. A negative effect: the neuron pushes towards refusal. One "
+            "backward pass per prompt gives the effects of all neurons. A **circuit by effect** contains the most "
+            "negative ones of the first two thirds of the layers."
+        )
+    with meaning:
+        st.markdown(
+            "**What it does not show.**\n"
+            "- *It is a first-order estimate.* Ablating many neurons together can do more or less than the sum. The "
+            "checks on the Gate page compare estimates with exact ablations.\n"
+            "- *It uses one token.* Over all layers, many of its neurons write “I”, which begins refusals and also "
+            "other answers. So a circuit comes from the first two thirds of the layers, and the checks read full "
+            "answers and first-person answers.\n"
+            "- *It does not detect harm.* Benign prompts select mostly the same neurons: they push towards refusal "
+            "on any prompt."
+        )
+        st.markdown(
+            "**Related work.** Nothing here is a new method. Attribution patching estimates an ablation from one "
+            "gradient ([Nanda 2023](https://www.neelnanda.io/mechanistic-interpretability/attribution-patching); AtP*, "
+            "[Kramár et al. 2024](https://arxiv.org/abs/2403.00745)). Gradients have located the weights that safety "
+            "depends on ([Wei et al. 2024](https://arxiv.org/abs/2402.05162)) and MLP neurons of the same layers "
+            "([Kazemi et al. 2026](https://arxiv.org/abs/2605.08513)); sparse safety neurons were found from "
+            "activations alone ([Chen et al. 2024](https://arxiv.org/abs/2406.14144)). The refusal score is "
+            "essentially that of Arditi et al. (2024). Alignment is often a few tokens deep "
+            "([Qi et al. 2024](https://arxiv.org/abs/2406.05946)), so the checks also look for late refusals."
+        )
 
 
 def _relatives() -> None:

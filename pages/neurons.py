@@ -9,8 +9,8 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from pages.common import address, chosen_circuit, findings, first_steps
-from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table
+from pages.common import address, chosen_circuit, findings, first_steps, reporting
+from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table, word_search
 
 
 def draw() -> None:
@@ -48,7 +48,8 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
         card.draw(activations, circuit, known, place)
         card.draw_words(activations, place)
         card.draw_keepers(activations, place)
-    _list(circuit, known)
+    word_search.draw(circuit)
+    _list(activations, circuit, known)
     address.write()
 
 
@@ -81,12 +82,14 @@ def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:
     return layer, neuron
 
 
-def _list(circuit: Circuit, known: Evidence) -> None:
+def _list(activations: Activations, circuit: Circuit, known: Evidence) -> None:
     st.subheader("The whole circuit", anchor=False)
     rows: pd.DataFrame = circuit.table(known.auc, known.selection_frequency)
     st.caption("Click a row to see the neuron above. Click a column heading to sort. The magnifying glass searches.")
     table.draw(circuit, known, "neurons-table", height=420)
     below = st.container(horizontal=True)
+    with below:
+        reporting.of_circuit("neurons-report", circuit, activations, known)
     below.download_button(
         "CSV",
         lambda: rows.to_csv(index=False),

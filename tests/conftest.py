@@ -13,6 +13,7 @@ SLOW = (
     "tests/circuits/test_distributed.py",
     "tests/circuits/test_effect_families.py",
     "tests/decoding/test_session.py",
+    "tests/decoding/test_shared.py",
     "tests/evaluation/checks/test_checks.py",
     "tests/evaluation/test_sweep.py",
     "tests/models/test_architectures.py",

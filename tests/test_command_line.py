@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cna_core.cli import circuits
+from cna_core.cli import circuits, evaluation
 from cna_core.evaluation import effects
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.loaded import LoadedModel
@@ -44,6 +44,12 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+
+
+def test_further_circuits_are_called_by_their_files_and_numbered_where_these_have_one_name() -> None:
+    files = [Path(name) for name in ("delta.json", "effect.json", "early/wide.json", "late/wide.json")]
+    assert evaluation._other_names(files) == ["effect", "wide (3)", "wide (4)"]
+    assert evaluation._other_names(files[:1]) == []
 
 
 @pytest.mark.parametrize(
@@ -191,5 +197,5 @@ def test_the_app_tells_of_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run("app", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 2
-    assert "Choose another --port" in done.stderr
+    assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
-"""What was recorded for a contrast set: every prompt's neurons at its last token, and the statistics that follow.
+"""The activations of a contrast set: every neuron at the last token of every prompt, and their statistics.
 
-Everything that selects neurons (scores, universal neurons, dropped prompts, shuffled labels) reads this and never the
-model. Knows nothing about tokens, hooks or batches; keeps itself on disk under a name made of what it depends on.
+Everything that selects neurons (scores, universal neurons, dropped prompts, shuffled labels) uses these and never the
+model.
 """
 
 import json
@@ -24,16 +24,16 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FORMAT = "cna-activations/2"
 TOP_FRACTION = 0.02
-"""How far down each prompt's ranking is kept: the share of all neurons in `Activations.top`."""
+"""The share of all neurons that each prompt's ranking in `Activations.top` keeps."""
 _COLUMNS_AT_ONCE = 1 << 13  # the float64 copies stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class ClassSums:
-    """Sums over the prompts of one class, exact enough that a prompt can be taken out again.
+    """Sums over the prompts of one class, precise enough that prompts can be subtracted again.
 
     Args:
-        prompts: how many were summed.
+        prompts: the number of prompts summed.
         total, squares: (neurons,) float64: sums of the activations and of their squares.
     """
 
@@ -54,7 +54,7 @@ class ClassSums:
         return cls(len(values), total, squares)
 
     def less(self, values: Tensor) -> "ClassSums":
-        """Without the rows of `values` (prompts, neurons)."""
+        """The sums without the rows of `values` (prompts, neurons)."""
         if not len(values):
             return self
         gone = ClassSums.over(values)
@@ -88,24 +88,24 @@ class ResidualMeans:
 
     @classmethod
     def over(cls, positive: Tensor, negative: Tensor) -> "ResidualMeans":
-        """Of values (prompts, 2, layers, hidden): inputs, MLP outputs."""
+        """The means of values (prompts, 2, layers, hidden): layer inputs and MLP outputs."""
         first, second = (values.double().mean(0).numpy() for values in (positive, negative))
         return cls(first[0].astype(np.float32), second[0].astype(np.float32), (first[1] - second[1]).astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Activations:
-    """The neurons of a model at the last token of every prompt of a contrast set; make one with `of_values`.
+    """The neurons of a model at the last token of every prompt of a contrast set; made by `of_values`.
 
     Args:
-        model: the model they were recorded on.
+        model: the model that they were recorded on.
         positive, negative: the prompts.
         sha256: the contrast set's hash.
         recorded: (at least prompts, total neurons) on the CPU in the dtype they were captured in.
         positive_sums, negative_sums: sums over each class.
-        rows: (prompts,) int64: which rows of `recorded` are these prompts'; None: all, in order.
-        recorded_residual: (at least prompts, 2, layers, hidden) likewise: each layer's input, and its MLP's output;
-            None where they were not recorded.
+        rows: (prompts,) int64: the rows of `recorded` that belong to these prompts; None for all, in order.
+        recorded_residual: (at least prompts, 2, layers, hidden) likewise: each layer's input and its MLP's output; None
+            if they were not recorded.
     """
 
     model: ModelIdentity
@@ -132,14 +132,15 @@ class Activations:
         values: Tensor,
         residual: Tensor | None = None,
     ) -> "Activations":
-        """Activations whose statistics follow from `values` (prompts, total neurons), positive prompts first.
+        """Make activations from `values` (prompts, total neurons), positive prompts first, and compute the sums.
 
         Raises:
-            CircuitError: the values have not a row for every prompt and a column for every neuron, or are not finite.
+            CircuitError: the values do not have a row for every prompt and a column for every neuron, or are not
+                finite.
         """
         expected = (len(positive) + len(negative), model.layout.total)
         if tuple(values.shape) != expected:
-            raise CircuitError(f"Activations have the shape {tuple(values.shape)} where {expected} was expected.")
+            raise CircuitError(f"Activations have the shape {tuple(values.shape)}, but must have {expected}.")
         boundary = len(positive)
         sums = ClassSums.over(values[:boundary]), ClassSums.over(values[boundary:])
         if not all(np.isfinite(part.total).all() for part in sums):
@@ -152,7 +153,7 @@ class Activations:
     def values(self) -> Tensor:
         """(prompts, total) on the CPU in the dtype they were captured in; positive prompts first.
 
-        Copied only when it is asked for after prompts were left out: the statistics do not need it.
+        If prompts were left out, this copies them on first use; the statistics do not need it.
         """
         return self.recorded if self.rows is None else self.recorded[torch.from_numpy(self.rows)]
 
@@ -211,7 +212,7 @@ class Activations:
         return largest(self.values, math.ceil(TOP_FRACTION * self.values.shape[1]))
 
     def without(self, prompt_indices: Collection[int]) -> "Activations":
-        """The same without some prompts (rows of `values`), by taking them out of the sums.
+        """The activations without some prompts (rows of `values`), which are subtracted from the sums.
 
         Raises:
             CircuitError: no positive or no negative prompt would be left, or a row does not exist.
@@ -226,7 +227,7 @@ class Activations:
         positive = tuple(self.prompts[row] for row in kept if row < boundary)
         negative = tuple(self.prompts[row] for row in kept if row >= boundary)
         if not positive or not negative:
-            raise CircuitError("At least one positive and one negative prompt must stay; leave fewer of them out.")
+            raise CircuitError("At least one positive and one negative prompt must remain; leave out fewer prompts.")
         contrast = ContrastSet(PromptSet("positive", positive), PromptSet("negative", negative))
         result = Activations(
             self.model,
@@ -244,7 +245,7 @@ class Activations:
         return result
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file, beside it first, so that a half-written one is never found."""
+        """Write a safetensors file, completely or not at all."""
         tensors = {
             "values": self.values,
             "top": torch.from_numpy(self.top),
@@ -266,7 +267,7 @@ class Activations:
 
     @classmethod
     def load(cls, path: str | Path) -> "Activations":
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             CircuitError: the file is missing, damaged, or of another format.
@@ -291,10 +292,10 @@ class Activations:
 
 
 def largest(values: Tensor, count: int) -> NDArray[np.int32]:
-    """(rows, count) int32: where each row's `count` entries of largest magnitude are, largest first, ties by position.
+    """(rows, count) int32: positions of each row's `count` largest magnitudes, largest first, ties by position.
 
-    Magnitudes of floating-point numbers rank as their bits do without the sign, and integers are partitioned and sorted
-    far faster than bfloat16 is.
+    Floating-point magnitudes have the same order as their bits without the sign, and integers can be partitioned and
+    sorted much faster than bfloat16.
     """
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
     bits = values.contiguous().view(integer).numpy()
@@ -309,4 +310,4 @@ def largest(values: Tensor, count: int) -> NDArray[np.int32]:
 
 
 CACHE = ResultCache("activations", ".safetensors", Activations.load, Activations.save, limit_bytes=8 << 30)
-"""Activations of earlier captures, by all that they depend on."""
+"""Activations of earlier captures, by everything that they depend on."""

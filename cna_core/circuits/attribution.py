@@ -1,8 +1,8 @@
-"""Selecting a circuit from recorded activations or measured effects, ranked over all layers.
+"""Select a circuit from activations or effects, ranked over all layers together: `attribute`.
 
-By |δ| or |effect size|, universal neurons left out; or by effect, most negative first (effect_circuit.py).
-
-Array code over the flat neuron axis; never touches a model (docs/method.md has the definitions).
+Activations are ranked by |δ| or |effect size|, without universal neurons; effects by their value, most negative first
+(effect_circuit.py). docs/method.md has the definitions. This is array code over the flat neuron axis; it never uses a
+model.
 """
 
 import dataclasses
@@ -30,27 +30,27 @@ def attribute(
     universal_fraction: float = 0.001,
     activations: Activations | None = None,
 ) -> Circuit:
-    """The neurons with the highest |score|, or with the most negative effect, in rank order; of equal ones the earlier.
+    """Select the neurons with the highest |score|, or with the most negative effect, in rank order.
 
     Args:
-        recorded: the activations that were recorded for the contrast set, or the effects that were measured.
-        fraction: the circuit has round(fraction · all neurons) neurons, at least 1.
-        top_k: the number of neurons instead.
-        score: "delta" (the usual one) or "effect-size" of activations; "attribution-patching" of effects.
-        skip_layers: the first so many layers are left out of the ranking.
-        universal_threshold, universal_fraction: neurons among the top `universal_fraction` of all by |a| in at least
-            this share of the prompts are left out of the ranking; a threshold of None keeps them. Effects do not say
-            which these are: they are left out of a circuit by effect only where `activations` are given.
-        activations: for effects: of the same model; the circuit's neurons get their δ and means from them.
+        recorded: the activations of a contrast set, or measured effects.
+        fraction: the circuit's size as a share of all neurons: round(fraction · all neurons), at least 1.
+        top_k: the circuit's size as a number of neurons; overrides `fraction`.
+        score: "delta" (default) or "effect-size" for activations, "attribution-patching" for effects.
+        skip_layers: the number of first layers to leave out of the ranking.
+        universal_threshold, universal_fraction: leave out universal neurons, which are among the top
+            `universal_fraction` of all neurons by |a| on at least this share of the prompts. None includes them. For
+            effects, they are left out only if `activations` are given.
+        activations: for effects: activations of the same model, which give the circuit's neurons their δ and means.
 
     Raises:
-        CircuitError: a setting is out of its range, or there are fewer neurons to choose from than are asked for.
+        CircuitError: a setting is out of range, or there are fewer neurons to choose from than requested.
     """
     by_effect = isinstance(recorded, Effects)
     score = score or ("attribution-patching" if by_effect else "delta")
     if by_effect != (score == "attribution-patching"):
         given, wanted = ("effects", "attribution-patching") if by_effect else ("activations", "delta or effect-size")
-        raise CircuitError(f"From {given} a circuit is selected by {wanted}, not by {score}.")
+        raise CircuitError(f"The score {score} cannot rank {given}; use {wanted}.")
     known = activations if isinstance(recorded, Effects) else recorded
     try:
         settings = CircuitSettings(
@@ -62,7 +62,7 @@ def attribute(
             universal_fraction=universal_fraction,
         )
     except ValidationError as error:
-        raise CircuitError(f"A setting of the circuit is out of its range: {first_problem(error)}.") from error
+        raise CircuitError(f"A setting of the circuit is out of range: {first_problem(error)}.") from error
     layout = recorded.model.layout
     size = circuit_size(layout, settings)
     left_out = excluded_neurons(known, settings) if known is not None else np.empty(0, dtype=np.int64)
@@ -75,44 +75,44 @@ def attribute(
 
 
 def universal_neurons(activations: Activations, threshold: float = 0.8, fraction: float = 0.001) -> NDArray[np.int64]:
-    """(n,) int64 flat positions, ascending: neurons that fire whatever is asked.
+    """(n,) int64 flat positions, ascending, of the universal neurons: those that are active on most prompts.
 
     Args:
-        activations: what was recorded.
-        threshold: the share of all prompts in which a neuron must fire.
-        fraction: a neuron fires on a prompt when it is among this share of all neurons by |a| there.
+        activations: the activations of the prompts.
+        threshold: the share of all prompts on which a neuron must be active.
+        fraction: a neuron is active on a prompt if it is among this share of all neurons by |a| there.
     """
     total = activations.model.layout.total
     firing = max(1, round(fraction * total))
     top = activations.top[:, :firing]
-    if top.shape[1] < firing:  # wider than what is kept beside the activations
+    if top.shape[1] < firing:  # more than the stored ranking has
         top = largest(activations.values, firing)
     prompts_fired = np.bincount(top.ravel(), minlength=total)
     return np.flatnonzero(prompts_fired >= threshold * len(top) - 1e-9)  # 0.8 · 205 is 164.00000000000003 in floats
 
 
 def circuit_size(layout: NeuronLayout, settings: CircuitSettings) -> int:
-    """How many neurons the settings ask for: `top_k`, or round(fraction · all neurons), at least 1.
+    """The size of the circuit: `top_k`, or round(fraction · all neurons), at least 1.
 
     Raises:
-        CircuitError: the settings name neither.
+        CircuitError: the settings have neither.
     """
     if settings.top_k is not None:
         return settings.top_k
     if settings.fraction is None:
-        raise CircuitError("Say how large the circuit should be: a fraction of all neurons, or a number of neurons.")
+        raise CircuitError("Give the circuit's size: a fraction of all neurons, or a number of neurons.")
     return max(1, round(settings.fraction * layout.total))
 
 
 def excluded_neurons(activations: Activations, settings: CircuitSettings) -> NDArray[np.int64]:
-    """(n,) int64 flat positions: the universal neurons that the settings leave out; empty where they keep them.
+    """(n,) int64 flat positions of the universal neurons that the settings leave out; empty if they include them.
 
     Raises:
-        CircuitError: all layers are skipped, or fewer neurons are left than the settings ask for.
+        CircuitError: all layers are left out, or fewer neurons remain than the circuit's size.
     """
     layout = activations.model.layout
     if settings.skip_layers >= layout.layers:
-        raise CircuitError(f"The model has {layout.layers} layers: skip fewer than that.")
+        raise CircuitError(f"The model has {layout.layers} layers: leave out fewer than that.")
     left_out = np.empty(0, dtype=np.int64)
     if settings.universal_threshold is not None:
         left_out = universal_neurons(activations, settings.universal_threshold, settings.universal_fraction)
@@ -121,8 +121,8 @@ def excluded_neurons(activations: Activations, settings: CircuitSettings) -> NDA
     size = circuit_size(layout, settings)
     if size > choice:
         raise CircuitError(
-            f"A circuit of {size:,} neurons was asked for, but only {choice:,} are left to choose from; "
-            "choose a smaller size, skip fewer layers, or keep universal neurons."
+            f"A circuit of {size:,} neurons was requested, but only {choice:,} are left to choose from; "
+            "choose a smaller size, leave out fewer layers, or include universal neurons."
         )
     return left_out
 
@@ -131,22 +131,22 @@ def scores(activations: Activations, score: Score) -> NDArray[np.float32]:
     """(total,) float32: δ or effect size of every neuron.
 
     Raises:
-        CircuitError: the score is not one that activations have.
+        CircuitError: activations do not have this score.
     """
     if score == "attribution-patching":
-        raise CircuitError("This circuit was found by effect, which activations do not hold; measure the effects.")
+        raise CircuitError("This circuit was found by effect, which needs measured effects, not activations.")
     return activations.delta if score == "delta" else activations.effect_size
 
 
 def top_neurons(magnitude: NDArray[np.floating], size: int) -> NDArray[np.int64]:
-    """(size,) int64: positions of the largest values, largest first; of equal ones the earlier."""
+    """(size,) int64: positions of the largest values, largest first, ties by position."""
     cutoff = np.partition(magnitude, len(magnitude) - size)[len(magnitude) - size]
     candidates = np.flatnonzero(magnitude >= cutoff)
     return candidates[np.argsort(-magnitude[candidates], kind="stable")[:size]]
 
 
 def circuit_at(activations: Activations, flat: NDArray[np.int64], settings: CircuitSettings) -> Circuit:
-    """The circuit of the neurons at flat positions (n,), in that order, with their figures from the activations."""
+    """The circuit of the neurons at flat positions (n,), in this order, with their statistics from the activations."""
     layers, neurons = activations.model.layout.locate(flat)
     return Circuit(
         model=activations.model,
@@ -163,8 +163,8 @@ def circuit_at(activations: Activations, flat: NDArray[np.int64], settings: Circ
     )
 
 
-def measured(circuit: Circuit, activations: Activations) -> Circuit:
-    """The circuit with δ, means and effect size from these activations, where its file told no means of its own.
+def with_statistics(circuit: Circuit, activations: Activations) -> Circuit:
+    """The circuit with δ, means and effect size from these activations, if its file did not have means.
 
     Raises:
         CircuitError: it belongs to another model.

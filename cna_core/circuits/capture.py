@@ -1,11 +1,10 @@
-"""Records every neuron at the last token of every prompt, fast: `capture`.
+"""Record every neuron at the last token of every prompt, fast: `capture`.
 
-What all prompts begin with (chat template, system prompt) is read once; what is left of them goes through in batches
-of a token budget (last_tokens.py): as trees of those that begin alike, or sorted by length. Batches are halved where
-memory runs short, and split over processes where there are several. The result is kept on disk. Knows nothing about
-scores or selection.
+The common beginning of all prompts (chat template, system prompt) is computed once. The rest runs in batches with a
+token budget (last_tokens.py), either as trees of prompts with common beginnings or sorted by length. Batches are halved
+if memory is short, and shared between processes if there are several. The result is cached on disk.
 
-The caller has the model to itself while this runs (models/host.py).
+The caller must hold the model (models/host.py).
 """
 
 import hashlib
@@ -30,12 +29,12 @@ from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
 Partial = Callable[[NDArray[np.float32], int], None]
-"""Called between batches with δ so far (total,) and how many prompts it rests on."""
+"""Called between batches with δ so far (total,) and the number of prompts it is based on."""
 
 BATCH_TOKENS = {"cpu": 640, "mps": 4_096, "cuda": 16_384}
-"""Tokens in a batch, by kind of device: as few as keep its multiplications efficient, so that δ grows visibly."""
+"""Tokens in a batch by kind of device: the smallest efficient number, so that δ is updated often."""
 TREE_TOKENS = 2_048
-"""Batches of up to so many tokens are read as trees: attention within a tree grows with its square."""
+"""Batches of up to this many tokens run as trees, because attention within a tree grows with its square."""
 _PREFIX_TOKENS_PER_BATCH_TOKEN = 8  # copies of the shared prefix's keys and values that a batch may need
 
 
@@ -49,15 +48,18 @@ def capture(
     batch_tokens: int | None = None,
     use_cache: bool = True,
 ) -> Activations:
-    """Record the contrast set's activations, or find them in the cache folder.
+    """Record the contrast set's activations, or read them from the cache folder.
 
-    Under `torchrun` and `accelerate launch` every process records its share of the prompts, and all end with the
-    activations of all.
+    Under `torchrun` and `accelerate launch`, the processes share the batches, and all end with all activations.
 
     Args:
-        partial: told δ so far after every batch, once both classes have prompts in it.
-        batch_tokens: tokens in a batch, padding included; the device's usual number if not given.
-        use_cache: look for the result in the cache folder, and keep it there.
+        model: the model, held by the caller.
+        contrast: the prompts.
+        progress: reports the number of prompts recorded.
+        stop: stops the recording.
+        partial: called with δ so far after every batch, once both classes have prompts.
+        batch_tokens: tokens in a batch, including padding; the device's default if not given.
+        use_cache: whether to read the result from the cache folder, and to store it there.
 
     Raises:
         PromptError: a prompt is empty or longer than the model's context.
@@ -83,7 +85,7 @@ def capture(
         )
         if use_cache and processes.writes:
             CACHE.keep(found, *depends_on)
-        processes.gather(None)  # whoever asks next finds it kept
+        processes.gather(None)  # so that the next call finds it stored
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
     if partial is not None:
@@ -93,7 +95,7 @@ def capture(
 
 @dataclass
 class _Recording:
-    """One run over this process's share of the prompts; `values` and the sums fill as batches pass."""
+    """One run over this process's share of the prompts."""
 
     model: LoadedModel
     tokens: Sequence[Sequence[int]]
@@ -124,7 +126,7 @@ class _Recording:
         planned = self._planned(rows, shared, batch_tokens, as_tree)
         if len(planned) < self.processes.count and self.model.device.type != "cpu":  # leave no GPU idle
             planned = self._planned(rows, shared, -(-sum(map(len, rows.values())) // self.processes.count), as_tree)
-        # Batches are shared out, not prompts: the same ones whatever the number of processes, to the last bit.
+        # Processes share batches, not prompts, so that the results do not depend on the number of processes.
         waiting = self.processes.share(classes_together(planned, self.is_positive))
         self.prompts = sum(map(len, waiting))
         while waiting:
@@ -177,8 +179,8 @@ class _Recording:
 
     def _too_little_memory(self) -> ModelError:
         return ModelError(
-            f"{self.model.name} leaves too little memory for a single prompt; close other programs, "
-            "choose a smaller model, or load it with offload or quantisation."
+            f"There is too little memory for a single prompt with {self.model.name}; close other programs, choose a "
+            "smaller model, or load it with offload or quantisation."
         )
 
     def _tell(self) -> None:
@@ -186,12 +188,12 @@ class _Recording:
 
 
 def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_tokens: int) -> list[list[int]]:
-    """Batches of prompts of like length, within the budget.
+    """Batches of prompts of similar length, within the token budget.
 
     Args:
-        rows: of each prompt, by its number, the tokens that are not shared.
-        prefix_length: tokens that all prompts share.
-        batch_tokens: a batch's rows times its longest prompt stays within this; a lone prompt may exceed it.
+        rows: the tokens of each prompt that are not shared, by the prompt's number.
+        prefix_length: the number of tokens that all prompts share.
+        batch_tokens: the limit for a batch's rows times its longest prompt; a single prompt may exceed it.
     """
     batches: list[list[int]] = []
     for index in sorted(rows, key=lambda index: (len(rows[index]), index)):
@@ -204,7 +206,7 @@ def padded_batches(rows: Mapping[int, Sequence[int]], prefix_length: int, batch_
 
 
 def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_]) -> list[list[int]]:
-    """The batches in an order in which both classes advance together.
+    """The batches in an order in which both classes progress together.
 
     Args:
         is_positive: (prompts,) bool.
@@ -213,7 +215,7 @@ def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_
     everything = [index for batch in batches for index in batch]
     share = is_positive[everything].mean() if everything else 0
     positives = prompts = 0
-    while left:  # next comes the batch that brings the share of positives so far closest to the whole set's
+    while left:  # take the batch that brings the share of positives so far closest to that of the whole set
         off = [abs((positives + is_positive[batch].sum()) / (prompts + len(batch)) - share) for batch in left]
         planned.append(left.pop(int(np.argmin(off))))
         positives, prompts = positives + int(is_positive[planned[-1]].sum()), prompts + len(planned[-1])
@@ -221,19 +223,19 @@ def classes_together(batches: Sequence[list[int]], is_positive: NDArray[np.bool_
 
 
 def _usual_batch_tokens(model: LoadedModel) -> int:
-    # Offloaded weights are fetched once a batch, which costs far more than the batch itself: few large ones.
+    # Offloaded weights are loaded once for each batch, which takes longer than the batch itself: use few large batches.
     offloaded = any(weight.is_meta for weight in model.network.parameters())
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
 
 
 def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:
-    """All that activations depend on: model, a sample of its weights, tokens (the template is in them)."""
+    """Everything that activations depend on: model, a sample of its weights, tokens (which include the template)."""
     identity = model.identity.model_dump(mode="json")
     return [FORMAT, identity, list(map(list, tokens)), contrast_sha256, weights_sample(model)]
 
 
 def weights_sample(model: LoadedModel) -> str:
-    """Hash of a few numbers of every weight: a folder that was trained further, or quantised, is another model."""
+    """A hash of a few numbers of every weight, which changes if the model is trained further or quantised."""
     digest = hashlib.sha256()
     for name, weight in model.network.named_parameters():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

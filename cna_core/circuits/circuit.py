@@ -1,6 +1,6 @@
-"""A circuit: the neurons that were found, in rank order, with what they were found by. Data and a few verbs.
+"""A circuit: neurons in rank order, with the settings and prompts that selected them.
 
-Knows nothing about how it is found (attribution.py), saved in text (circuit_file.py) or applied (steering).
+attribution.py selects circuits, circuit_file.py defines their file format, the interventions room applies them.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ class Circuit:
     Args:
         model: the model it belongs to.
         settings: how it was selected; `settings.top_k` is its size.
-        prompts: what it was found with.
+        prompts: the prompts that it was found with.
         layers, neurons: int64.
-        delta, positive_mean, negative_mean, effect_size: float32; NaN where a figure is not known (a random circuit
-            without activations, a file of another tool).
-        effect: float32, the estimated change of refusal when the neuron is ablated; None where the circuit was not
-            found by effect.
+        delta, positive_mean, negative_mean, effect_size: float32; NaN if unknown (a random circuit without activations,
+            a file of another tool).
+        effect: float32, the estimated change of the refusal log-odds when the neuron is ablated; None if the circuit
+            was not found by effect.
     """
 
     model: ModelIdentity
@@ -74,7 +74,7 @@ class Circuit:
 
     @property
     def sha256(self) -> str:
-        """Hash of what the circuit is, not of how it was found: model name, revision, and neurons in rank order."""
+        """Hash of the model's name and revision and of the neurons in rank order, not of the settings."""
         digest = hashlib.sha256(f"{self.model.name}\n{self.model.revision}\n".encode())
         digest.update(np.stack([self.layers, self.neurons]).astype("<i8").tobytes())
         return digest.hexdigest()
@@ -87,6 +87,11 @@ class Circuit:
         """Jaccard index of the two sets of neurons, 0 to 1."""
         mine, theirs = _pairs(self), _pairs(other)
         return len(mine & theirs) / len(mine | theirs)
+
+    def shared_by_chance(self, other: "Circuit") -> float:
+        """How many neurons two random circuits share on average that have as many in each layer as these two."""
+        widths = np.array(self.model.layout.widths)
+        return float((self.layer_counts * other.layer_counts / widths).sum())
 
     def part(self, places: slice | NDArray) -> "Circuit":
         """The circuit's neurons at these ranks (from 0), or where a (n,) bool array says so, with the same settings."""
@@ -102,7 +107,7 @@ class Circuit:
         )
 
     def position_of(self, layer: int, neuron: int) -> int | None:
-        """Where the neuron stands in rank order, counted from 0; None where it is not in the circuit."""
+        """The neuron's position in rank order, from 0; None if it is not in the circuit."""
         found = np.flatnonzero((self.layers == layer) & (self.neurons == neuron))
         return int(found[0]) if len(found) else None
 
@@ -111,10 +116,10 @@ class Circuit:
         auc: NDArray[np.floating] | None = None,
         selection_frequency: NDArray[np.floating] | None = None,
     ) -> pd.DataFrame:
-        """The circuit as a table, one neuron a row in rank order.
+        """The circuit as a table with one row for each neuron, in rank order.
 
         Args:
-            auc, selection_frequency: (n,), further columns where they are known.
+            auc, selection_frequency: (n,), further columns if given.
         """
         columns: dict[str, NDArray] = {
             "rank": np.arange(1, len(self) + 1),
@@ -138,13 +143,13 @@ class Circuit:
         return plot(self, activations=activations, dark=dark)
 
     def check_model(self, identity: ModelIdentity) -> None:
-        """Make sure that this circuit can be applied to that model.
+        """Check that this circuit can be applied to a model.
 
-        Names are compared by their last part, so that a model found at the Hub and in a local folder is the same;
-        revisions only where both are known. The dtype may differ.
+        Names are compared by their last part, so that a model from the Hub and one in a local folder can be the same.
+        Revisions are compared only if both are known. The dtype may differ.
 
         Raises:
-            CircuitError: it belongs to another model; the message says why.
+            CircuitError: it belongs to another model.
         """
         mine, theirs = self.model, identity
         advice = "find the circuit again on this model, or load the model it was made with."
@@ -162,8 +167,30 @@ class Circuit:
             revisions = f"revision {mine.revision[:12]} of {mine.name}, not to {theirs.revision[:12]}"
             raise CircuitError(f"This circuit belongs to {revisions}; {advice}")
 
+    def transferred_to(self, identity: ModelIdentity) -> "Circuit":
+        """The same neurons as a circuit of another model with the same layers, such as a base model.
+
+        Whether they mean the same there is for measurements to say; `settings.transferred_from` names where they were
+        found. A circuit of that very model is returned as it is. Its figures (δ and so on) stay those of the source.
+
+        Raises:
+            CircuitError: the other model has other layers.
+        """
+        if self.model.layout.widths != identity.layout.widths:
+            raise CircuitError(
+                f"This circuit of {self.model.name} ({_shape(self.model)} neurons) cannot be transferred to "
+                f"{identity.name} ({_shape(identity)}): the layers differ."
+            )
+        try:
+            self.check_model(identity)
+        except CircuitError:
+            source = self.settings.transferred_from or self.model.name
+            settings = self.settings.model_copy(update={"transferred_from": source})
+            return replace(self, model=identity, settings=settings)
+        return self
+
     def to_json(self) -> str:
-        """The circuit as text of format cna-circuit/1, ending with a line break."""
+        """The circuit in the format cna-circuit/1, ending with a line break."""
         effect = np.full(len(self), np.nan, dtype=np.float32) if self.effect is None else self.effect
         figures = (self.delta, self.positive_mean, self.negative_mean, self.effect_size, effect)
         entries = [
@@ -195,7 +222,7 @@ class Circuit:
             with written_beside(path) as draft:
                 draft.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
-            raise CircuitError(f"{path} cannot be written ({error.strerror or error}); choose another.") from error
+            raise CircuitError(f"{path} cannot be written ({error.strerror or error}); choose another path.") from error
         return path
 
     @classmethod
@@ -203,12 +230,12 @@ class Circuit:
         """A circuit from the text of its file.
 
         Args:
-            text: cna-circuit/1, or the JSON that neural-steering writes (values become δ, the rest is unknown).
-            model: the model a neural-steering circuit belongs to; its file does not say.
-            name: what to call the file in errors.
+            text: cna-circuit/1, or the JSON that neural-steering writes (its values become δ, the rest is unknown).
+            model: the model that a neural-steering circuit belongs to, because its file does not name it.
+            name: the file's name in errors.
 
         Raises:
-            CircuitError: the text is broken, huge, of an unknown version, or no circuit; in one sentence.
+            CircuitError: the text is damaged, too large, of an unknown version, or not a circuit.
         """
         file = parse(text, model, name)
         entries = file.neurons
@@ -228,7 +255,7 @@ class Circuit:
 
     @classmethod
     def load(cls, path: str | Path, model: ModelIdentity | None = None) -> "Circuit":
-        """Read a circuit file; arguments and errors as in `from_json`."""
+        """Read a circuit file; arguments and errors as for `from_json`."""
         path = Path(path)
         return cls.from_json(read_text(path), model, path.name)
 
@@ -244,7 +271,7 @@ def _shape(identity: ModelIdentity) -> str:
 
 
 def _known(values: NDArray[np.float32]) -> list[float | None]:
-    """Python floats with as few digits as tell the float32 values apart; None where a value is not finite."""
+    """Python floats with the fewest digits that identify the float32 values; None for values that are not finite."""
     return [float(str(value)) if np.isfinite(value) else None for value in values]
 
 

@@ -1,6 +1,6 @@
-"""The file that a circuit is saved in: format cna-circuit/1, and the JSON that NousResearch/neural-steering writes.
+"""Circuit files: the format cna-circuit/1, and the JSON that NousResearch/neural-steering writes.
 
-Turns text into validated values and back; knows nothing about how a circuit is found or applied.
+This module turns text into validated values and back.
 """
 
 import json
@@ -15,7 +15,7 @@ from cna_core.models.layout import ModelIdentity
 
 FORMAT = "cna-circuit/1"
 LARGEST_FILE_BYTES = 64 * 1024 * 1024
-"""About 400,000 neurons: more than 2 % of any model in the catalog. A larger file is refused before it is parsed."""
+"""About 400,000 neurons, more than 2 % of any model in the catalog. A larger file is rejected before it is parsed."""
 
 Score = Literal["delta", "effect-size", "attribution-patching"]
 
@@ -27,18 +27,18 @@ class EffectSettings(BaseModel):
 
     layers: Literal["first-two-thirds", "all"] = Field(
         default="first-two-thirds",
-        description="whose neurons are measured; the last layers can change little but the token being written",
+        description="the layers whose neurons are measured; the last layers can change little but the next token",
     )
     positions: Literal["all", "last"] = Field(
-        default="all", description="multiply the neurons at all tokens of the prompt, or at its last token alone"
+        default="all", description="multiply the neurons at all tokens of the prompt, or only at its last token"
     )
     contrast: bool = Field(default=False, description="the mean effect on positive prompts minus that on negative ones")
     steps: int = Field(
         default=1,
         ge=1,
         le=100,
-        description="1: the gradient at multiplier 1; more: its mean over so many points between 1 and 0, at which all "
-        "neurons of the measured layers are multiplied together (integrated gradients)",
+        description="1: the gradient at multiplier 1; more: its mean over this many points between 1 and 0, at which "
+        "all neurons of the measured layers are multiplied together (integrated gradients)",
     )
     metric: Literal["first-token", "prefix"] = Field(
         default="first-token",
@@ -58,23 +58,26 @@ class CircuitSettings(BaseModel):
         "(the effect on refusal, most negative first)",
     )
     fraction: float | None = Field(
-        default=0.001, gt=0, le=1, description="share of all neurons; ignored where top_k is given"
+        default=0.001, gt=0, le=1, description="share of all neurons; ignored if top_k is given"
     )
     top_k: int | None = Field(default=None, ge=1, description="number of neurons")
-    skip_layers: int = Field(default=0, ge=0, description="first layers left out of the ranking")
+    skip_layers: int = Field(default=0, ge=0, description="number of first layers left out of the ranking")
     universal_threshold: float | None = Field(
-        default=0.8, gt=0, le=1, description="share of prompts; None keeps universal neurons"
+        default=0.8, gt=0, le=1, description="share of prompts; None includes universal neurons"
     )
     universal_fraction: float = Field(
-        default=0.001, gt=0, le=1, description="share of all neurons that counts as firing on a prompt"
+        default=0.001, gt=0, le=1, description="share of all neurons that counts as active on a prompt"
     )
     effect: EffectSettings | None = Field(
-        default=None, description="how effects were measured, where the score is attribution-patching"
+        default=None, description="how effects were measured, if the score is attribution-patching"
+    )
+    transferred_from: str | None = Field(
+        default=None, description="the model on which the circuit was found, if it was transferred to another one"
     )
 
 
 class CircuitPrompts(BaseModel):
-    """The contrast set a circuit was found with: sizes and hash, not the prompts."""
+    """The contrast set that a circuit was found with: its sizes and hash, not the prompts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +87,7 @@ class CircuitPrompts(BaseModel):
 
 
 class NeuronEntry(BaseModel):
-    """One neuron of a saved circuit; None where a figure is not known (random circuits, files of other tools)."""
+    """A neuron of a saved circuit; None for unknown values (random circuits, files of other tools)."""
 
     layer: int = Field(ge=0)
     neuron: int = Field(ge=0)
@@ -118,8 +121,8 @@ class CircuitFile(BaseModel):
         return self
 
     def to_json(self) -> str:
-        """The file's text; what belongs to effects stands only in circuits that were found by effect."""
-        settings = {"effect"} if self.settings.effect is None else set()
+        """The file's text; fields for effects and transfers only if the circuit has them."""
+        settings = {name for name in ("effect", "transferred_from") if getattr(self.settings, name) is None}
         figures = {"effect"} if all(entry.effect is None for entry in self.neurons) else set()
         return self.model_dump_json(exclude={"settings": settings, "neurons": {"__all__": figures}})
 
@@ -135,7 +138,7 @@ def read_text(path: Path) -> str:
             raise CircuitError(_too_large(path.name))
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise CircuitError(f"{path.name} is not a circuit: it is not UTF-8 text; choose a JSON file.") from error
+        raise CircuitError(f"{path.name} is not a circuit, because it is not UTF-8; choose a JSON file.") from error
     except OSError as error:
         raise CircuitError(f"{path} cannot be read ({error.strerror or error}); choose another file.") from error
 
@@ -145,18 +148,18 @@ def parse(text: str | bytes, model: ModelIdentity | None = None, name: str = "Th
 
     Args:
         text: the content; bytes are read as UTF-8.
-        model: the model to which a neural-steering circuit belongs (its file does not say); unused for cna-circuit/1.
-        name: what to call the file in errors.
+        model: the model that a neural-steering circuit belongs to; not used for cna-circuit/1.
+        name: the file's name in errors.
 
     Raises:
-        CircuitError: in one sentence: too large, not JSON, an unknown format or version, or values that make no sense.
+        CircuitError: the file is too large, not JSON, of an unknown format or version, or has invalid values.
     """
     if len(text) > LARGEST_FILE_BYTES:
         raise CircuitError(_too_large(name))
     try:
         content = json.loads(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise CircuitError(f"{name} is broken or not JSON; choose a circuit file.") from error
+        raise CircuitError(f"{name} is damaged or not JSON; choose a circuit file.") from error
     if isinstance(content, dict) and "format" not in content and isinstance(content.get("neurons"), dict):
         return _from_neural_steering(content["neurons"], model, name)
     version = content.get("format") if isinstance(content, dict) else None
@@ -170,19 +173,19 @@ def parse(text: str | bytes, model: ModelIdentity | None = None, name: str = "Th
 
 def _too_large(name: str) -> str:
     megabytes = LARGEST_FILE_BYTES // 1024**2
-    return f"{name} is larger than {megabytes} MB, which no circuit needs; choose a circuit's JSON file."
+    return f"{name} is larger than {megabytes} MB, so it is not a circuit; choose a circuit's JSON file."
 
 
 def _unknown_format(version: Any, name: str) -> str:
     if isinstance(version, str) and version.startswith("cna-circuit/"):
         return f"{name} has format {version[:40]}, but this app reads {FORMAT}; update the app or save it again."
     if isinstance(version, str) and version.startswith("cna-"):
-        return f"{name} holds {version[:40]}, not a circuit; choose a file of format {FORMAT}."
-    return f"{name} is not a circuit: it does not name its format; choose a file of format {FORMAT}."
+        return f"{name} contains {version[:40]}, not a circuit; choose a file of format {FORMAT}."
+    return f"{name} is not a circuit, because it has no format; choose a file of format {FORMAT}."
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where the first problem is and what it is, in a few words."""
+    """The first validation problem and its place, in a few words."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     words = problem["msg"].removeprefix("Value error, ")
@@ -190,11 +193,9 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _from_neural_steering(neurons: dict[str, Any], model: ModelIdentity | None, name: str) -> CircuitFile:
-    """`{"layer,position,neuron": value}`; a neuron at several positions counts once, with its largest |value|."""
+    """Read `{"layer,position,neuron": value}`; a neuron at several positions counts once, with its largest |value|."""
     if model is None:
-        raise CircuitError(
-            f"{name} was written by neural-steering and does not say which model it belongs to; load a model first."
-        )
+        raise CircuitError(f"{name} was written by neural-steering and does not name its model; load the model first.")
     invalid = f"{name} is not a valid neural-steering circuit"
     values: dict[tuple[int, int], float] = {}
     for key, value in neurons.items():

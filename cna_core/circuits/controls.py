@@ -1,7 +1,7 @@
-"""What a circuit is held against: shuffled labels, random halves of the prompts, random neurons, activation scale.
+"""Controls of a circuit: shuffled labels, random halves of the prompts, random neurons, and activation scale.
 
-Everything but the random circuit is computed from recorded activations: relabelling the prompts is one matrix product a
-layer, (resamples, prompts) · (prompts, neurons). Never touches a model.
+Except for the random circuit, everything is computed from recorded activations, never from the model. Relabelling the
+prompts is one matrix product for each layer: (resamples, prompts) · (prompts, neurons).
 """
 
 import threading
@@ -37,14 +37,14 @@ class Interval:
 
     @classmethod
     def over(cls, values: NDArray) -> "Interval":
-        """Of resampled values (resamples,)."""
+        """The interval of resampled values (resamples,)."""
         low, high = np.quantile(values, [0.025, 0.975])
         return cls(float(np.mean(values)), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class PermutationNull:
-    """What circuits look like when the labels of the prompts are shuffled.
+    """Circuits selected after shuffling the prompts' labels.
 
     Args:
         layout: the model's layers and neurons.
@@ -64,11 +64,11 @@ class PermutationNull:
         return Interval.over(self.layer_counts[:, first:].sum(1) / self.layer_counts.sum(1))
 
     def chance(self) -> Interval:
-        """How many neurons reach the real circuit's smallest |score| by chance."""
+        """The number of neurons that reach the real circuit's smallest |score| by chance."""
         return Interval.over(self.chance_neurons)
 
     def layer_band(self) -> Band:
-        """The 95 % range of the neurons in each layer."""
+        """The 95 % range of the number of neurons in each layer."""
         return _band(self.layer_counts)
 
     def mass_band(self, layer_scale: NDArray[np.floating] | None = None) -> Band:
@@ -83,7 +83,7 @@ class PermutationNull:
 
 @dataclass(frozen=True)
 class Stability:
-    """How far the circuit depends on which prompts were used.
+    """How much the circuit depends on the choice of prompts.
 
     Args:
         jaccards: (resamples,) float64: overlap of the two circuits from random halves of the prompts.
@@ -100,14 +100,14 @@ class Stability:
 
 
 def random_circuit(circuit: Circuit, seed: int = 0, activations: Activations | None = None) -> Circuit:
-    """As many neurons in every layer as the circuit has, drawn at random, none of them the circuit's.
+    """Random neurons outside the circuit, as many in every layer as the circuit has.
 
-    The neuron at each rank lies in the layer of the circuit's neuron at that rank.
+    The neuron at each rank is in the same layer as the circuit's neuron at that rank.
 
     Args:
         circuit: the circuit to match.
-        seed: the same seed draws the same neurons.
-        activations: gives the drawn neurons their figures; without it they are NaN.
+        seed: the same seed gives the same neurons.
+        activations: gives the neurons their statistics, which are NaN without it.
 
     Raises:
         CircuitError: a layer has too few neurons outside the circuit.
@@ -119,7 +119,7 @@ def random_circuit(circuit: Circuit, seed: int = 0, activations: Activations | N
         others = np.setdiff1d(np.arange(circuit.model.layout.widths[layer]), circuit.neurons[mine])
         if len(others) < mine.sum():
             raise CircuitError(
-                f"Layer {layer} has {len(others)} neurons outside the circuit, too few for a random control of "
+                f"Layer {layer} has {len(others)} neurons outside the circuit, too few for a random twin with "
                 f"{mine.sum()}; choose a smaller circuit."
             )
         neurons[mine] = generator.choice(others, size=int(mine.sum()), replace=False)
@@ -140,9 +140,9 @@ def permutation_null(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> PermutationNull:
-    """Select circuits with the circuit's own settings after shuffling which prompts are positive.
+    """Select circuits with the circuit's own settings after shuffling the prompts' labels.
 
-    Universal neurons and skipped layers stay left out, as for the real circuit.
+    Universal neurons and skipped layers are left out, as for the real circuit.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -197,7 +197,7 @@ def stability(
     layout, flat = activations.model.layout, circuit.flat
     frequency = np.zeros(len(circuit))
     jaccards = []
-    # Each part holds both halves of its splits, so that they can be compared; scores are computed twice, not stored.
+    # Each part holds both halves of its splits, to compare them; scores are computed twice instead of stored.
     for part in ranking.parts(resamples, rows_each=2):
         rows = np.r_[part, part.start + resamples : part.stop + resamples]
         positive, negative = halves[rows] & is_positive, halves[rows] & ~is_positive
@@ -223,8 +223,9 @@ def mass_per_layer(activations: Activations, normalised: bool = False) -> NDArra
     """(layers,) float64, summing to 1: each layer's share of the sum of |δ|.
 
     Args:
-        activations: what was recorded.
-        normalised: divide each layer by its own activation scale first, which tells "late" from "large".
+        activations: the activations.
+        normalised: divide each layer by its activation scale first, so that layers with large activations do not
+            dominate.
     """
     mass = np.array([np.abs(part).sum(dtype=np.float64) for part in activations.model.layout.split(activations.delta)])
     if normalised:
@@ -233,20 +234,20 @@ def mass_per_layer(activations: Activations, normalised: bool = False) -> NDArra
 
 
 def activation_scale(activations: Activations) -> NDArray[np.float64]:
-    """(layers,) float64: mean |a| over all prompts and the layer's neurons; 1 where a layer is silent."""
+    """(layers,) float64: mean |a| over all prompts and the layer's neurons; 1 for a layer of zeros."""
     layout = activations.model.layout
     scale = np.array([float(_columns(activations, layout, layer).abs().mean()) for layer in range(layout.layers)])
     return np.where(scale > 0, scale, 1.0)
 
 
 def auc(activations: Activations, flat: NDArray[np.integer]) -> NDArray[np.float64]:
-    """(n,) float64: how well each neuron alone tells positive from negative prompts.
+    """(n,) float64: the AUC of each neuron alone as a classifier of positive and negative prompts.
 
-    The chance that a random positive prompt's activation is above a random negative one's, ties counting half: 0.5 is
-    no better than a coin, 1 and 0 are perfect (0: the neuron is lower on positive prompts).
+    It is the probability that a random positive prompt's activation is above a random negative one's, with ties counted
+    half. 0.5 is chance; 1 and 0 are perfect (0: the neuron is lower on positive prompts).
 
     Args:
-        activations: what was recorded.
+        activations: the activations.
         flat: (n,) flat positions of neurons.
     """
     values = activations.values[:, torch.from_numpy(np.asarray(flat, dtype=np.int64))].float().numpy()
@@ -262,13 +263,13 @@ def area_under_curve(values: NDArray[np.floating], is_positive: NDArray[np.bool_
 
 
 class _Ranking:
-    """|score| of every neuron for many ways to label the prompts, layer by layer, by the circuit's own rules."""
+    """|score| of every neuron for many labellings of the prompts, layer by layer, with the circuit's settings."""
 
     def __init__(self, activations: Activations, circuit: Circuit) -> None:
         self.activations = activations
         self.layout = activations.model.layout
         self.score = circuit.settings.score
-        # Sized like the circuit itself, whatever fraction of another model its settings may once have named.
+        # Use the circuit's own size, because its settings may hold a fraction of another model.
         settings = circuit.settings.model_copy(update={"top_k": len(circuit)})
         self.size = circuit_size(self.layout, settings)
         excluded = np.zeros(self.layout.total, dtype=bool)
@@ -277,7 +278,7 @@ class _Ranking:
         self.excluded = [torch.from_numpy(np.flatnonzero(part)) for part in self.layout.split(excluded)]
 
     def parts(self, resamples: int, rows_each: int = 1) -> Iterator[slice]:
-        """Slices of the resamples, so small that the layers' largest scores of one fit into memory."""
+        """Slices of the resamples, small enough that the layers' largest scores of a slice fit into memory."""
         kept = sum(min(self.size, width) for width in self.layout.widths) * rows_each
         step = max(1, _VALUES_AT_ONCE // kept)
         for start in range(0, resamples, step):
@@ -300,7 +301,7 @@ class _Ranking:
             delta = (positive_weights - negative_weights) @ values
             magnitude = delta.abs()
             if self.score == "effect-size":
-                values = values - values.mean(0)  # small numbers square without loss; variances do not change
+                values = values - values.mean(0)  # keeps squares precise; variances do not change
                 squares = values.square()
                 spread = torch.zeros_like(delta)
                 for weights, count in ((positive_weights, positives), (negative_weights, negatives)):

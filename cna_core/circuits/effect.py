@@ -1,7 +1,7 @@
-"""Measures how every neuron acts on refusal: one backward pass a prompt, in batches, kept on disk: `effects_of`.
+"""Measure the effect of every neuron on refusal with one backward pass per prompt, in batches: `effects_of`.
 
-Takes the tokens that open refusals and which prompts are refused as data (evaluation/effects.py finds them out). Knows
-nothing about selection. The caller has the model to itself while this runs (models/host.py).
+The tokens that open refusals, and the prompts that are refused, are given as data (evaluation/effects.py finds them).
+The result is cached on disk. The caller must hold the model (models/host.py).
 """
 
 import threading
@@ -27,7 +27,7 @@ from cna_core.prompts.chat_format import encode, shared_prefix_length
 from cna_core.prompts.sets import ContrastSet
 
 BATCH_TOKENS = {"cpu": 384, "mps": 1_024, "cuda": 8_192}
-"""Tokens in a batch, by kind of device: a pass keeps about 3.5 MB a token for the backward pass of a model of 0.5 B."""
+"""Tokens in a batch by kind of device. A 0.5B model keeps about 3.5 MB per token for the backward pass."""
 
 Answers = tuple[tuple[int, ...], tuple[int, ...]]
 """First tokens of a model's own refusal of a prompt, and of its own compliance."""
@@ -46,22 +46,22 @@ def effects_of(
     batch_tokens: int | None = None,
     use_cache: bool = True,
 ) -> Effects:
-    """Measure the effects of the neurons on chosen positive prompts, or find them in the cache folder.
+    """Measure the effects of the neurons on chosen positive prompts, or read them from the cache folder.
 
     e = −∂R/∂m at m = 1, where R(p) = logsumexp of the first answer token's logits in S minus logsumexp of those outside
     S, S are the tokens that open refusals, and m multiplies the neuron at every token of the prompt.
 
-    Under `torchrun` and `accelerate launch` every process measures its share of the prompts, and all end with the
-    effects of all.
+    Under `torchrun` and `accelerate launch`, every process measures its share of the prompts, and all end with all
+    effects.
 
     Args:
-        chosen: (positive prompts,) bool: which of them are measured: those that the unchanged model refuses.
+        chosen: (positive prompts,) bool: the prompts to measure: those that the unsteered model refuses.
         openings: ids of the tokens in S.
-        settings: what else is to be measured; the defaults if not given.
-        answers: for the metric "prefix", of each prompt that is measured (refused ones, then negative ones where the
-            settings ask for a contrast).
-        batch_tokens: tokens in a batch, padding included; the device's usual number if not given.
-        use_cache: look for the result in the cache folder, and keep it there.
+        settings: how to measure; the defaults if not given.
+        answers: for the metric "prefix": the answers to each measured prompt (refused prompts, then, if the settings
+            ask for a contrast, negative prompts).
+        batch_tokens: tokens in a batch, including padding; the device's default if not given.
+        use_cache: whether to read the result from the cache folder, and to store it there.
 
     Raises:
         CircuitError: no positive prompt is refused, no token opens refusals, or an effect is not finite.
@@ -74,7 +74,7 @@ def effects_of(
     negative = contrast.negative.prompts if settings.contrast else ()
     if not positive or not len(openings):
         raise CircuitError(
-            f"{model.name} refuses none of the positive prompts, so nothing acts on refusal; try others."
+            f"{model.name} refuses none of the positive prompts, so there is no effect to measure; try other prompts."
         )
     openings = tuple(sorted(int(token) for token in openings))
     lines = _lines([encode(model, prompt) for prompt in positive + negative], settings, answers)
@@ -106,8 +106,8 @@ def effect_on_lines(
     settings: EffectSettings,
     stop: threading.Event | None = None,
 ) -> Readings:
-    """As `multiplier_gradients` by these settings, in one batch; with several steps, the mean gradient over the path
-    along which all measured neurons are multiplied by 1 down to 0, at the middle of each step."""
+    """As `multiplier_gradients` with these settings, in one batch. With several steps: the mean gradient over the path
+    on which all measured neurons are multiplied by 1 down to 0, taken in the middle of each step."""
     layers, last_only = measured_layers(model.layout, settings), settings.positions == "last"
 
     def at(level: float) -> Readings:
@@ -124,7 +124,7 @@ def effect_on_lines(
 
 @dataclass(frozen=True)
 class _Part:
-    """A line of a prompt, and what it counts: R of the prompt is the sum of sign · R(line)."""
+    """A line of a prompt and its sign: R of the prompt is the sum of sign · R(line)."""
 
     prompt: int
     sign: int
@@ -135,7 +135,7 @@ def _lines(prompts: list[list[int]], settings: EffectSettings, answers: Sequence
     if settings.metric == "first-token":
         return [_Part(place, 1, Line(tuple(tokens))) for place, tokens in enumerate(prompts)]
     if answers is None or len(answers) != len(prompts):
-        raise CircuitError("The metric 'prefix' needs a refusal and a compliance of each prompt that is measured.")
+        raise CircuitError("The metric 'prefix' needs a refusal and a compliance for each measured prompt.")
     return [
         _Part(place, sign, Line(tuple(tokens), answer))
         for place, (tokens, both) in enumerate(zip(prompts, answers, strict=True))
@@ -174,7 +174,7 @@ class _Measuring:
                 self.measured.append((batch, readings.gradients, readings.values))
             elif len(batch) == 1:
                 raise ModelError(
-                    f"{self.model.name} leaves too little memory for a single prompt; close other programs, "
+                    f"There is too little memory for a single prompt with {self.model.name}; close other programs, "
                     "choose a smaller model, or load it with offload or quantisation."
                 )
             else:
@@ -213,7 +213,7 @@ def _of_at_most(lines: int, batches: Sequence[list[int]]) -> list[list[int]]:
 def _depends_on(
     model: LoadedModel, parts: Sequence[_Part], openings: tuple[int, ...], settings: EffectSettings, sha256: str
 ) -> list[object]:
-    """All that effects depend on: model, a sample of its weights, tokens, and what is measured."""
+    """Everything that effects depend on: model, a sample of its weights, tokens, and settings."""
     rows = [[part.line.tokens, part.line.answer] for part in parts]
     identity = model.identity.model_dump(mode="json")
     return [FORMAT, identity, rows, openings, settings.model_dump(mode="json"), sha256, weights_sample(model)]

@@ -1,6 +1,6 @@
-"""Selecting a circuit from measured effects: the neurons whose ablation is estimated to lower refusal most.
+"""Select a circuit from measured effects: the neurons whose ablation is estimated to lower refusals most.
 
-Array code over the flat neuron axis; never touches a model.
+This is array code over the flat neuron axis; it never uses a model.
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ from cna_core.errors import CircuitError
 def circuit_by_effect(
     effects: Effects, settings: CircuitSettings, size: int, left_out: NDArray[np.int64], activations: Activations | None
 ) -> Circuit:
-    """The `size` neurons with the most negative effect, in rank order; of equal ones the earlier.
+    """The `size` neurons with the most negative effect, in rank order.
 
     Args:
-        settings: what the circuit's file is to say.
+        settings: the settings for the circuit's file.
         left_out: (n,) flat positions that are not ranked.
-        activations: give the neurons their δ, means and effect size, which are NaN without.
+        activations: gives the neurons their δ, means and effect size, which are NaN without it.
 
     Raises:
-        CircuitError: fewer neurons than that push towards refusal.
+        CircuitError: fewer neurons push towards refusal.
     """
     flat = most_negative(effects.effect, size, left_out, effects.model.layout.offsets[settings.skip_layers])
     return circuit_with_effects(effects, flat, settings, activations)
@@ -52,10 +52,10 @@ def circuit_with_effects(
 def most_negative(
     effect: NDArray[np.floating], size: int, left_out: NDArray[np.int64], first: int = 0
 ) -> NDArray[np.int64]:
-    """(size,) int64: positions of the most negative effects, most negative first; of equal ones the earlier.
+    """(size,) int64: positions of the most negative effects, most negative first, ties by position.
 
     Args:
-        effect: (total,); NaN where it was not measured.
+        effect: (total,); NaN if not measured.
         left_out: (n,) positions that are not ranked.
         first: earlier positions are not ranked.
 
@@ -68,8 +68,8 @@ def most_negative(
     choice = int((ranked < 0).sum())
     if size > choice:
         raise CircuitError(
-            f"A circuit of {size:,} neurons was asked for, but only {choice:,} of those that were measured push "
-            "towards refusal; choose a smaller size."
+            f"A circuit of {size:,} neurons was requested, but only {choice:,} of the measured neurons push towards "
+            "refusal; choose a smaller size."
         )
     cutoff = np.partition(ranked, size - 1)[size - 1]
     candidates = np.flatnonzero(ranked <= cutoff)

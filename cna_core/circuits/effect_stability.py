@@ -1,4 +1,4 @@
-"""How far a circuit found by effect depends on which prompts were measured: circuits from random halves of them."""
+"""The stability of a circuit found by effect: circuits from random halves of the prompts."""
 
 import threading
 
@@ -23,7 +23,7 @@ def effect_stability(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Stability:
-    """Split the prompts into random halves, select a circuit of the same size from either, and compare.
+    """Split the prompts into random halves, select a circuit of the same size from each, and compare.
 
     Args:
         left_out: (n,) flat positions that the circuit left out; none if not given.

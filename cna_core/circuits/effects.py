@@ -1,8 +1,8 @@
-"""What was measured of how neurons act: every prompt's effects, their mean, and where in the model they lie.
+"""Measured effects of neurons on refusal: those of every prompt, their mean, and their distribution over layers.
 
-The effect of a neuron on a prompt is −∂R/∂m at multiplier m = 1: the first-order estimate of how the refusal log-odds R
-change when the neuron is multiplied by 0 (attribution patching towards zero). A negative effect: the neuron pushes
-towards refusal. Knows nothing about passes and tokens; keeps itself on disk.
+The effect of a neuron on a prompt is −∂R/∂m at multiplier m = 1: the first-order estimate of the change in the refusal
+log-odds R when the neuron is multiplied by 0 (attribution patching towards zero). If it is negative, the neuron pushes
+towards refusal.
 """
 
 import json
@@ -25,7 +25,7 @@ FORMAT = "cna-effects/1"
 
 
 def measured_layers(layout: NeuronLayout, settings: EffectSettings) -> int:
-    """How many first layers are measured: all, or two thirds of them, rounded down, at least one."""
+    """The number of first layers that are measured: all, or two thirds, rounded down, at least one."""
     return layout.layers if settings.layers == "all" else max(1, 2 * layout.layers // 3)
 
 
@@ -35,14 +35,14 @@ class Effects:
 
     Args:
         model: the model they were measured on.
-        positive: the prompts, all of them refused by the unchanged model.
-        negative: benign prompts, measured where `settings.contrast` asks for them; else none.
+        positive: the prompts, all of them refused by the unsteered model.
+        negative: benign prompts, if `settings.contrast` asks for them; otherwise empty.
         sha256: the hash of the contrast set that the prompts come from.
         settings: how they were measured.
         openings: ids of the tokens that open refusals, ascending.
         values: (prompts, measured neurons) float32 on the CPU, positive prompts first: effects of the neurons of the
             first `layers` layers, which are the first on the model's flat neuron axis.
-        log_odds: (prompts,) float32: R of the unchanged model.
+        log_odds: (prompts,) float32: R of the unsteered model.
     """
 
     model: ModelIdentity
@@ -57,7 +57,7 @@ class Effects:
     def __post_init__(self) -> None:
         expected = (len(self.prompts), int(self.model.layout.offsets[self.layers]))
         if tuple(self.values.shape) != expected:
-            raise CircuitError(f"Effects have the shape {tuple(self.values.shape)} where {expected} was expected.")
+            raise CircuitError(f"Effects have the shape {tuple(self.values.shape)}, but must have {expected}.")
 
     def __repr__(self) -> str:
         measured = f"{len(self.prompts)} prompts, first {self.layers} layers"
@@ -70,13 +70,13 @@ class Effects:
 
     @property
     def layers(self) -> int:
-        """How many first layers were measured."""
+        """The number of first layers that were measured."""
         return measured_layers(self.model.layout, self.settings)
 
     @cached_property
     def effect(self) -> NDArray[np.float32]:
-        """(total,) float32: the mean effect on the positive prompts, minus that on the negative ones where there are
-        any; NaN in layers that were not measured."""
+        """(total,) float32: the mean effect on positive prompts, minus that on negative prompts if there are any; NaN
+        in layers that were not measured."""
         return self.effect_over(np.ones(len(self.prompts), dtype=bool))
 
     def effect_over(self, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -93,14 +93,14 @@ class Effects:
         return layer_shares(self.effect, self.model.layout)
 
     def without(self, prompts: NDArray[np.bool_]) -> "Effects":
-        """The same without some prompts; `prompts` is (prompts,) bool.
+        """The effects without some prompts; `prompts` is (prompts,) bool.
 
         Raises:
             CircuitError: no positive prompt would be left.
         """
         boundary, kept = len(self.positive), ~prompts
         if not kept[:boundary].any():
-            raise CircuitError("At least one positive prompt must stay; leave fewer of them out.")
+            raise CircuitError("At least one positive prompt must remain; leave out fewer prompts.")
         return replace(
             self,
             positive=tuple(text for text, stays in zip(self.positive, kept[:boundary], strict=True) if stays),
@@ -116,7 +116,7 @@ class Effects:
         return replace(self, settings=settings, values=self.values[:, :end])
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file, beside it first, so that a half-written one is never found."""
+        """Write a safetensors file, completely or not at all."""
         tensors = {"values": self.values, "log_odds": torch.from_numpy(self.log_odds)}
         about = {
             "model": self.model.model_dump_json(),
@@ -130,7 +130,7 @@ class Effects:
 
     @classmethod
     def load(cls, path: str | Path) -> "Effects":
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             CircuitError: the file is missing, damaged, or of another format.
@@ -165,4 +165,4 @@ def _on_all_neurons(values: Tensor, layout: NeuronLayout) -> NDArray[np.float32]
 
 
 CACHE = ResultCache("effects", ".safetensors", Effects.load, Effects.save, limit_bytes=2 << 30)
-"""Effects of earlier measurements, by all that they depend on."""
+"""Effects of earlier measurements, by everything that they depend on."""

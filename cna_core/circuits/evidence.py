@@ -1,7 +1,4 @@
-"""Everything that stands beside a circuit on a page, from recorded activations, in one call.
-
-Brings together attribution and controls; computes nothing of its own and never touches a model.
-"""
+"""The statistical evidence for a circuit, computed from recorded activations in one call: `examine`."""
 
 import math
 import threading
@@ -29,17 +26,17 @@ from cna_core.progress import Report
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a circuit is held against.
+    """The controls and statistics of a circuit.
 
     Args:
         left_out: (n,) flat positions of the universal neurons that the circuit's settings leave out.
         cutoff: the circuit's smallest |score|.
-        auc: (circuit,) each neuron alone as a classifier of positive against negative prompts.
+        auc: (circuit,) each neuron alone as a classifier of positive and negative prompts.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing by activation scale.
-        null: circuits from shuffled labels; None for a circuit by effect, which labels play no part in.
-        null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels; None where there is no null.
-        stability: circuits from random halves; None where there are too few prompts to halve, or where a circuit by
-            effect is examined without the effects it was found by.
+        null: circuits from shuffled labels; None for a circuit by effect, which does not use labels.
+        null_mass: (low, mean, high) share of |δ| in each layer with shuffled labels; None if there is no null.
+        stability: circuits from random halves; None if there are too few prompts to halve, or for a circuit by effect
+            without its effects.
     """
 
     left_out: NDArray[np.int64]
@@ -53,7 +50,7 @@ class Evidence:
 
     @property
     def selection_frequency(self) -> NDArray[np.float64] | None:
-        """(circuit,) how often each neuron is selected from half of the prompts; None where that is not known."""
+        """(circuit,) how often half of the prompts select each neuron; None if unknown."""
         return None if self.stability is None else self.stability.selection_frequency
 
 
@@ -101,8 +98,7 @@ def left_out(activations: Activations, circuit: Circuit) -> NDArray[np.int64]:
 
 
 def cutoff(activations: Activations, circuit: Circuit) -> float:
-    """The circuit's smallest |score|: δ, effect size or effect, whichever it was ranked by; NaN where its file has no
-    effects."""
+    """The circuit's smallest |score|: δ, effect size or effect. NaN for a circuit by effect without its effects."""
     if circuit.settings.score == "attribution-patching":
         return math.nan if circuit.effect is None else float(np.abs(circuit.effect).min())
     return float(np.abs(scores(activations, circuit.settings.score))[circuit.flat].min())

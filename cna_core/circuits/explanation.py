@@ -1,6 +1,6 @@
-"""Why a model refuses, or does not refuse, one prompt: every neuron's effect on it, in one backward pass.
+"""Explain why a model refuses one prompt, or not: the effect of every neuron on it, from one backward pass.
 
-Takes the tokens that open refusals as data (evaluation/effects.py finds them out).
+The tokens that open refusals are given as data (evaluation/effects.py finds them).
 """
 
 import threading
@@ -28,16 +28,16 @@ FORMAT = "cna-explanation/1"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What acts on the refusal of one prompt.
+    """The effects of neurons on the refusal of one prompt.
 
     Args:
         model: the model.
         prompt: the text, or the text of the conversation's last message.
         settings: how the effects were measured.
         openings: ids of the tokens that open refusals.
-        log_odds: R, above 0 where the likeliest openings refuse.
-        effect: (total,) float32: the estimated change of R when the neuron is ablated; NaN in layers that were not
-            measured. Negative: it pushes towards refusal.
+        log_odds: R; above 0 if refusal openings are more likely than others.
+        effect: (total,) float32: the estimated change in R when the neuron is ablated; NaN in layers that were not
+            measured. A negative effect pushes towards refusal.
         activation: (total,) float32: the neuron at the prompt's last token.
     """
 
@@ -58,8 +58,8 @@ class Explanation:
         return layer_shares(self.effect, self.model.layout)
 
     def strongest(self, count: int = 20, *, towards: bool = True) -> pd.DataFrame:
-        """The neurons that push hardest towards refusal, or against it, hardest first: layer, neuron, effect,
-        activation. Fewer than `count` where fewer push that way."""
+        """The neurons with the largest effect towards refusal, or away from it, as a table: layer, neuron, effect,
+        activation. Fewer than `count` if fewer neurons push in this direction."""
         signed = np.nan_to_num(self.effect) * (1 if towards else -1)
         count = min(count, int((signed < 0).sum()))
         flat = most_negative(signed, count, _NONE) if count else _NONE
@@ -79,7 +79,7 @@ class Explanation:
         return float(towards[circuit.flat].sum() / (towards.sum() or 1.0))
 
     def circuit(self, size: int) -> Circuit:
-        """The `size` neurons that push this prompt hardest towards refusal, to be steered like any circuit.
+        """The `size` neurons with the largest effect towards refusal, as a circuit.
 
         Raises:
             CircuitError: fewer neurons push towards refusal.
@@ -105,7 +105,7 @@ class Explanation:
         )
 
     def to_json_value(self, count: int = 20) -> dict[str, Any]:
-        """What a file of format cna-explanation/1 holds: the strongest neurons either way and the layers' shares."""
+        """The content of a cna-explanation/1 file: the strongest neurons in each direction and the layers' shares."""
         return {
             "format": FORMAT,
             "model": self.model.model_dump(mode="json"),
@@ -137,14 +137,14 @@ def explanation(
         openings: ids of the tokens that open refusals.
 
     Raises:
-        CircuitError: the settings ask for what one prompt does not have (a contrast, the metric "prefix"), or an effect
-            is not finite.
+        CircuitError: the settings are not possible for one prompt (a contrast, the metric "prefix"), or an effect is
+            not finite.
         PromptError: the prompt is empty or longer than the model's context.
         StoppedError: `stop` was set; checked between layers.
     """
     settings = settings or EffectSettings()
     if settings.contrast or settings.metric != "first-token":
-        raise CircuitError("One prompt is explained by its first token, without a contrast; change the settings.")
+        raise CircuitError("Explaining one prompt uses the first token and no contrast; change the settings.")
     tokens = tuple(encode(model, messages))
     openings = tuple(sorted(int(token) for token in openings))
     readings = effect_on_lines(model, [Line(tokens)], openings, settings, stop)

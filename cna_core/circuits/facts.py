@@ -1,4 +1,4 @@
-"""All that recorded activations say of one neuron, for its card. Never touches a model."""
+"""The statistics of one neuron from recorded activations, for its card."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ class NeuronFacts:
     """One neuron.
 
     Args:
-        layer, neuron: which.
+        layer, neuron: the neuron.
         values: (prompts,) float32, its activation on every prompt.
         delta, positive_mean, negative_mean, effect_size, auc: as in docs/method.md.
-        rank: its place in the circuit, counted from 1; None where it is not in it.
-        strength_rank: its place among all neurons by |δ|, counted from 1.
-        selection_frequency: how often half of the prompts select it; None where that is not known.
-        is_universal: it fires whatever is asked, and was left out for that.
+        rank: its rank in the circuit, from 1; None if it is not in it.
+        strength_rank: its rank among all neurons by |δ|, from 1.
+        selection_frequency: how often half of the prompts select it; None if unknown.
+        is_universal: whether it is a universal neuron that was left out.
     """
 
     layer: int
@@ -43,13 +43,13 @@ class NeuronFacts:
 def neuron_facts(
     activations: Activations, circuit: Circuit, layer: int, neuron: int, evidence: Evidence | None = None
 ) -> NeuronFacts:
-    """The facts of one neuron, in the light of a circuit.
+    """The statistics of one neuron, with its rank in a circuit.
 
     Args:
-        activations: what was recorded.
-        circuit: gives the rank.
-        layer, neuron: which.
-        evidence: gives selection frequency and universality, where it is known already.
+        activations: the activations.
+        circuit: the circuit.
+        layer, neuron: the neuron.
+        evidence: gives selection frequency and universality, if it was computed.
 
     Raises:
         CircuitError: the model has no such neuron.
@@ -76,6 +76,6 @@ def neuron_facts(
 
 
 def has_neuron(activations: Activations, layer: int, neuron: int) -> bool:
-    """Whether the model has that neuron."""
+    """Whether the model has this neuron."""
     widths = activations.model.layout.widths
     return 0 <= layer < len(widths) and 0 <= neuron < widths[layer]

@@ -1,10 +1,9 @@
-"""Neurons and residual stream at the last token of each row of a batch; what rows begin with is computed once.
+"""Read neurons and residual stream at the last token of each row of a batch, computing common beginnings once.
 
-The tokens that all rows share run first, alone, and leave their keys and values (prefix.py). The rest of the rows goes
-through as one tree of tokens where the model can read one (token_tree.py). Elsewhere it is padded on the right, and
-each row is read at its own last token: exact for every kind of attention, unlike padding on the left, whose empty
-places between prefix and row count in a sliding window. The LM head never runs. Knows token ids; knows nothing about
-prompts, classes or statistics.
+The tokens that all rows share run first, in a pass of their own, which gives keys and values (prefix.py). The rest of
+the rows runs as one tree of tokens if the model supports it (token_tree.py). Otherwise it is padded on the right, and
+each row is read at its own last token. That is exact for every kind of attention, while empty positions from padding on
+the left would count in a sliding window. The LM head never runs.
 """
 
 import contextlib
@@ -30,9 +29,10 @@ _SHARED_LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention
 
 
 def shares_prefix(model: LoadedModel) -> bool:
-    """Whether all that a prefix leaves behind is keys and values, one pair a layer.
+    """Whether the state after a prefix is only keys and values, one pair for each layer.
 
-    Not so with recurrent or convolutional layers (Mamba, Qwen3.5, LFM2) and layers that read others' keys (Gemma 3n).
+    This is not so with recurrent or convolutional layers (Mamba, Qwen3.5, LFM2) and layers that read the keys of others
+    (Gemma 3n).
     """
     config = model.network.config.get_text_config(decoder=True)
     layer_types = {*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())}
@@ -41,10 +41,10 @@ def shares_prefix(model: LoadedModel) -> bool:
 
 
 def reads_trees(model: LoadedModel, longest: int) -> bool:
-    """Whether the model computes a tree of rows of at most `longest` tokens (prefix included) as it does the rows.
+    """Whether the model computes a tree of rows of at most `longest` tokens (with prefix) exactly as the rows.
 
-    It must take positions and a mask from outside, and look at nothing but keys and values: not so with ALiBi, which
-    derives distances from the order of the tokens, nor where a window or chunk of attention is shorter than the rows.
+    It must accept positions and a mask, and use only keys and values. That excludes ALiBi, which derives distances from
+    the order of the tokens, and attention windows or chunks that are shorter than the rows.
     """
     config = model.network.config.get_text_config(decoder=True)
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -64,7 +64,7 @@ def last_token_neurons(
     stop: threading.Event | None = None,
     as_tree: bool = False,
 ) -> Tensor:
-    """(rows, values) in the model's dtype, on the first layer's device: what is recorded at each row's last token.
+    """(rows, values) in the model's dtype, on the first layer's device, recorded at each row's last token.
 
     The values are every neuron, then every layer's input, then every layer's MLP output (layers · hidden of each).
 
@@ -72,10 +72,10 @@ def last_token_neurons(
         rows: token ids, without those of the prefix; their lengths may differ.
         prefix: keys and values of the tokens before them.
         stop: checked between layers.
-        as_tree: compute what several rows begin with once; only where `reads_trees`.
+        as_tree: compute common beginnings once; only if `reads_trees`.
     """
     tree = TokenTree.of(rows) if as_tree else None
-    if tree is not None and len(tree) > 1:  # a lone token in a lone row would take bfloat16's other kernels
+    if tree is not None and len(tree) > 1:  # a single token in a single row would use bfloat16's other kernels
         return _of_tree(model, tree, prefix, stop)
     # bfloat16 uses other kernels for a single row than for two or more, which round differently.
     padded = [*rows, rows[0]] if len(rows) == 1 else list(rows)
@@ -98,19 +98,21 @@ def _of_tree(model: LoadedModel, tree: TokenTree, prefix: Prefix | None, stop: t
 def _recorded(
     model: LoadedModel, inputs: dict[str, object], positions: Tensor, rows: int, stop: threading.Event | None
 ) -> Tensor:
-    """(positions, values): what one forward pass of `rows` rows shows."""
+    """(positions, values) from one forward pass of `rows` rows."""
     layers = len(model.neuron_layers)
     recorded: list[Tensor | None] = [None] * (3 * layers)
     with contextlib.suppress(_Enough), recording(model, positions, recorded, stop, rows, ends_pass=rows == 1):
         _call(model, inputs)
     missing = [index for index, part in enumerate(recorded) if part is None]
     if missing:
-        raise ModelError(f"Layer {missing[0] % layers} of {model.name} did not show up in its forward pass.")
+        raise ModelError(
+            f"The family of {model.name} is not supported: layer {missing[0] % layers} did not run in its forward pass."
+        )
     parts = [part for part in recorded if part is not None]
     return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
 
-class _Enough(Exception):  # noqa: N818  # no error: all that was asked for has been seen
+class _Enough(Exception):  # noqa: N818  # not an error: everything needed has been recorded
     """Ends a forward pass once the last layer's neurons are there."""
 
 
@@ -123,17 +125,17 @@ def recording(
     rows: int | None = None,
     ends_pass: bool = False,
 ) -> Iterator[None]:
-    """While this is open, a forward pass puts what it shows at the positions into `recorded`.
+    """A context in which a forward pass stores its values at the positions in `recorded`.
 
-    The first third of the slots gets each layer's neurons (positions, width), the second each layer's input, the last
-    each layer's MLP output (positions, hidden). The slots must be None before each pass: parts of a layer's neurons are
-    added up in them.
+    The first third of the slots gets each layer's neurons (positions, width), the second each layer's input, and the
+    last each layer's MLP output (positions, hidden). The slots must be None before each pass, because the parts of a
+    layer's neurons are summed in them.
 
     Args:
-        positions: one token of each row, or several of a lone one.
-        rows: how many the pass has; as many as positions if not given.
-        ends_pass: compute of a dense last layer no more than its MLP at the positions of a lone row, then end the pass
-            by `_Enough`.
+        positions: one token of each row, or several of a single row.
+        rows: the number of rows of the pass; the number of positions if not given.
+        ends_pass: of a dense last layer, compute only its MLP at the positions of a single row, then end the pass with
+            `_Enough`.
     """
 
     layers, count = decoder_layers(model.network), len(model.neuron_layers)
@@ -157,7 +159,7 @@ def recording(
         return visit
 
     handles: list[Removable] = []
-    cut = _last_to_cut(model) if ends_pass and len(positions) > 1 else None  # a lone one would take other kernels
+    cut = _last_to_cut(model) if ends_pass and len(positions) > 1 else None  # a single one would use other kernels
     try:
         for place, (layer, neurons) in enumerate(zip(layers, model.neuron_layers, strict=True)):
             ends = cut is not None and neurons is cut
@@ -175,31 +177,31 @@ def recording(
 
 
 def _last_to_cut(model: LoadedModel) -> DenseLayer | None:
-    """The last layer, where a pass may end in it: not where accelerate moves weights about as a pass comes by."""
+    """The last layer, if a pass may end in it; None if accelerate moves weights during a pass."""
     last = model.neuron_layers[-1]
     moved = hasattr(model.network, "hf_device_map")
     return last if isinstance(last, DenseLayer) and last.up_projections and not moved else None
 
 
 def run_prefix(model: LoadedModel, tokens: Sequence[int], stop: threading.Event | None = None) -> Prefix:
-    """The keys and values of tokens that every row begins with; none for no tokens.
+    """The keys and values of the tokens that every row begins with.
 
     Args:
         tokens: token ids.
         stop: checked between layers.
 
     Raises:
-        ModelError: a layer keeps something else than keys and values.
+        ModelError: a layer has another state than keys and values.
     """
     if not tokens:
         return Prefix()
-    rows = 1 if len(tokens) > 1 else 2  # a lone token in a lone row would take bfloat16's other kernels
+    rows = 1 if len(tokens) > 1 else 2  # a single token in a single row would use bfloat16's other kernels
     cache = DynamicCache()
     inputs = {"input_ids": torch.tensor([list(tokens)] * rows), "use_cache": True, "past_key_values": cache}
     _recorded(model, inputs, torch.full((rows,), len(tokens) - 1), rows, stop)
     layers: list[Any] = cache.layers  # of a kind that has keys and values, where the check passes
     if [layer.get_seq_length() for layer in layers] != [len(tokens)] * len(decoder_layers(model.network)):
-        raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
+        raise ModelError(f"The family of {model.name} is not supported: its prompts cannot share a prefix.")
     return Prefix(len(tokens), tuple((layer.keys[:1], layer.values[:1]) for layer in layers))
 
 

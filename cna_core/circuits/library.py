@@ -1,6 +1,6 @@
-"""Circuits that a person saved by name, in the cache folder: save, list, load, delete.
+"""The circuits that users saved by name in the cache folder: save, list, load, delete.
 
-One cna-circuit/1 file each; the file's name is the circuit's name. Knows nothing about pages or models in memory.
+Each is one cna-circuit/1 file, named after the circuit.
 """
 
 import re
@@ -22,11 +22,11 @@ class SavedCircuit:
     """An entry of the library.
 
     Args:
-        name: as the person gave it.
+        name: its name.
         path: its file.
         saved: when it was written, in UTC.
-        circuit: what the file holds; None where it cannot be read.
-        problem: why it cannot be read, in one sentence; empty where it can.
+        circuit: the circuit; None if the file cannot be read.
+        problem: why it cannot be read, in one sentence; otherwise empty.
     """
 
     name: str
@@ -40,8 +40,8 @@ def save_circuit(circuit: Circuit, name: str, replace: bool = False) -> Path:
     """Save the circuit under a name.
 
     Raises:
-        CircuitError: the name is empty, too long or has characters that no file name should have; or it is taken and
-            `replace` is False; or the disk is full.
+        CircuitError: the name is empty, too long or has characters that are not allowed, it is taken and `replace` is
+            False, or the disk is full.
     """
     path = _path_of(name)
     if path.exists() and not replace:
@@ -50,7 +50,7 @@ def save_circuit(circuit: Circuit, name: str, replace: bool = False) -> Path:
 
 
 def load_circuit(name: str) -> Circuit:
-    """The circuit saved under that name.
+    """The circuit saved under this name.
 
     Raises:
         CircuitError: there is none, or its file is damaged.
@@ -62,7 +62,7 @@ def load_circuit(name: str) -> Circuit:
 
 
 def delete_circuit(name: str) -> None:
-    """Remove the circuit saved under that name; nothing happens where there is none."""
+    """Remove the circuit saved under this name, if there is one."""
     _path_of(name).unlink(missing_ok=True)
 
 
@@ -70,13 +70,13 @@ def saved_circuits(model: ModelIdentity | None = None) -> list[SavedCircuit]:
     """All saved circuits, newest first; damaged files are listed with their problem.
 
     Args:
-        model: only circuits that fit this model (and none that cannot be read).
+        model: list only circuits that fit this model, and none that cannot be read.
     """
     entries = []
     for path in cache_folder("circuits").glob("*.json"):
         try:
             saved = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        except FileNotFoundError:  # deleted by another session in this moment
+        except FileNotFoundError:  # deleted meanwhile by another session
             continue
         entries.append(_entry(path, saved))
     if model is not None:
@@ -85,7 +85,7 @@ def saved_circuits(model: ModelIdentity | None = None) -> list[SavedCircuit]:
 
 
 def circuits_containing(model: ModelIdentity, layer: int, neuron: int) -> list[tuple[str, int]]:
-    """Names of the saved circuits of this model that have the neuron, each with its rank there, counted from 1."""
+    """Names of the saved circuits of this model that contain the neuron, each with its rank there, from 1."""
     found = []
     for entry in saved_circuits(model):
         position = entry.circuit.position_of(layer, neuron) if entry.circuit else None
@@ -98,8 +98,8 @@ def _path_of(name: str) -> Path:
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or name.startswith(".") or not _ALLOWED.fullmatch(name):
         raise CircuitError(
-            f"A circuit's name has 1 to {LONGEST_NAME} letters, digits, spaces or . , + ( ) % = @ - _ "
-            "and does not begin with a dot."
+            f"A circuit's name must have 1 to {LONGEST_NAME} letters, digits, spaces or . , + ( ) % = @ - _ "
+            "and must not begin with a dot."
         )
     return cache_folder("circuits") / f"{name}.json"
 

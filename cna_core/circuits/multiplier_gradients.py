@@ -1,10 +1,9 @@
-"""How a number read off the logits changes with every neuron's multiplier: one forward and one backward pass a batch.
+"""Gradients of a number computed from the logits by every neuron's multiplier, in one forward and backward pass.
 
-A leaf of multipliers goes through the hook that steering uses, one row of it for each row of the batch, and autograd
-differentiates by it. Rows are padded on the right: attention looks back only, so that what comes after a row's last
-token changes nothing in it and gets no gradient. The head runs at the tokens that are read alone. What all rows begin
-with is read forward once, and backward for each row (shared_gradients.py). Knows token ids; knows nothing about prompts
-and circuits.
+The multipliers are a leaf tensor with one row for each row of the batch. They go through the same hook as steering, and
+autograd differentiates by them. Rows are padded on the right: attention only looks back, so padding does not affect a
+row and gets no gradient. The head runs only at the tokens that are needed. The common beginning of all rows runs
+forward once, and backward for each row (shared_gradients.py).
 """
 
 import contextlib
@@ -29,12 +28,12 @@ from cna_core.prompts.chat_format import shared_prefix_length
 
 @dataclass(frozen=True)
 class Line:
-    """One row of tokens, and the number R that is read off the logits after it.
+    """One row of tokens, which gives a number R.
 
     Args:
         tokens: the prompt.
-        answer: empty: R is the log-odds of a refusal opening as the next token. Else tokens that follow the prompt, and
-            R is their mean log-probability. Lines read together all have one or none has.
+        answer: if empty, R is the log-odds of a refusal opening as the next token. Otherwise these tokens follow the
+            prompt, and R is their mean log-probability. In a batch, all lines have an answer or none.
     """
 
     tokens: tuple[int, ...]
@@ -42,13 +41,13 @@ class Line:
 
     @property
     def read(self) -> tuple[int, ...]:
-        """What the model reads: the prompt, and the answer but its last token."""
+        """The tokens that the model reads: the prompt, and the answer without its last token."""
         return self.tokens + self.answer[:-1]
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What a batch of lines shows.
+    """The results of a batch of lines.
 
     Args:
         gradients: (lines, measured neurons) float32 on the CPU: ∂R/∂m of the neurons of the first layers.
@@ -91,10 +90,10 @@ def multiplier_gradients(
     """∂R/∂m of every neuron of the first layers on each line, m being the neuron's own multiplier on that line.
 
     Args:
-        layers: how many first layers are measured.
+        layers: the number of first layers to measure.
         openings: ids of the tokens that open refusals.
         level: the multiplier of all neurons of these layers at which the gradient is taken.
-        last_only: multiply at the last token of the prompt alone, not at every token.
+        last_only: multiply only at the last token of the prompt, not at every token.
         stop: checked between layers, forward and backward.
 
     Raises:
@@ -124,7 +123,7 @@ def multiplier_gradients(
 
 @torch.no_grad()
 def numbers_read(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int]) -> Tensor:
-    """(lines,) float32 on the CPU: R of each line, of the model as it is, steered or not."""
+    """(lines,) float32 on the CPU: R of each line for the model as it is, steered or not."""
     return _pass(model, lines, openings).cpu()
 
 
@@ -156,7 +155,7 @@ def _pass(model: LoadedModel, lines: Sequence[Line], openings: Sequence[int], pr
 
 
 def _read_positions(lines: Sequence[Line]) -> Tensor:
-    """(lines, most tokens read) int64: where logits are read; lines that need fewer repeat their last."""
+    """(lines, most positions) int64: where logits are read; lines that need fewer positions repeat their last."""
     count = max(max(1, len(line.answer)) for line in lines)
     starts = torch.tensor([len(line.tokens) - 1 for line in lines])
     ends = torch.tensor([len(line.read) - 1 for line in lines])
@@ -179,9 +178,9 @@ def _numbers_read(logits: Tensor, lines: Sequence[Line], openings: Sequence[int]
 def _multiplied(
     model: LoadedModel, leaves: Sequence[Tensor], ends: Tensor, last_only: bool, stop: threading.Event | None
 ) -> Iterator[list[Tensor]]:
-    """While this is open, a pass multiplies the first layers' neurons by the leaves; `stop` ends it between layers.
+    """A context in which a pass multiplies the first layers' neurons by the leaves; `stop` ends it between layers.
 
-    Yields each layer's neurons at token `ends[r]` of row r, (rows, width), as soon as the pass has been there.
+    Yields each layer's neurons at token `ends[r]` of row r, (rows, width), filled during the pass.
     """
     seen: dict[int, Tensor] = {}
     recorded: list[Tensor] = []
@@ -195,7 +194,7 @@ def _multiplied(
             view.multiply(leaves[index], ends if last_only else None)
 
     for leaf in leaves:
-        leaf.register_hook(lambda _gradient: raise_if_stopped(stop))  # which goes with the leaf
+        leaf.register_hook(lambda _gradient: raise_if_stopped(stop))  # the hook lives as long as the leaf
     with contextlib.ExitStack() as stack:
         for index, layer in enumerate(model.neuron_layers):
             stack.callback(layer.attach(functools.partial(visit, index), len(ends)).remove)
@@ -204,9 +203,9 @@ def _multiplied(
 
 @contextlib.contextmanager
 def _head_reads_only(model: LoadedModel, positions: Tensor) -> Iterator[None]:
-    """While this is open, the decoder hands its last hidden states on at these positions (rows, n) of each row alone.
+    """A context in which the decoder passes on its last hidden states only at these positions (rows, n).
 
-    The head then computes no other logits, whatever a family's head does beside its matrix (scales, soft caps).
+    So the head computes no other logits, whatever a model family's head does besides its matrix (scales, soft caps).
     """
 
     def after_decoder(_module: nn.Module, _inputs: object, output: object) -> object:
@@ -216,7 +215,7 @@ def _head_reads_only(model: LoadedModel, positions: Tensor) -> Iterator[None]:
         if isinstance(output, tuple):
             return (chosen, *output[1:])
         if not hasattr(output, "last_hidden_state"):
-            raise ModelError(f"The last hidden states of {model.name} did not show up; its family is not supported.")
+            raise ModelError(f"The family of {model.name} is not supported: its decoder returns no last hidden states.")
         output.last_hidden_state = chosen
         return output
 

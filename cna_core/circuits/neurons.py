@@ -1,7 +1,7 @@
-"""What one neuron does: the tokens it writes when it fires, and where in any text it fires.
+"""What one neuron does in a loaded model: the tokens that it promotes, and its activation on any text.
 
-Asks the loaded model; knows nothing about circuits or prompts. Weights are read by sending unit vectors through the
-modules that hold them, so that Linear and Conv1D, quantised, sharded and offloaded weights all answer alike.
+Weights are read by passing unit vectors through their modules, so Linear and Conv1D, quantised, sharded and offloaded
+weights all work alike.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ LONGEST_TEXT_TOKENS = 2048
 
 
 class TokenPushes(NamedTuple):
-    """What a neuron's output direction does to the next token's logits, per unit of activation, largest first.
+    """The direct effect of a neuron on the next token's logits, per unit of activation, largest first.
 
     Args:
-        up, down: (token, value) pairs: the tokens whose logits rise, and fall, most.
+        up, down: (token, value) pairs: the tokens whose logits rise and fall most.
     """
 
     up: list[tuple[str, float]]
@@ -31,10 +31,11 @@ class TokenPushes(NamedTuple):
 
 
 def output_tokens(model: LoadedModel, layer: int, neuron: int, count: int = 10) -> TokenPushes:
-    """The tokens that a neuron's output direction pushes up and down most ("logit lens" of one neuron).
+    """The tokens that a neuron promotes and suppresses most (the "logit lens" of one neuron).
 
-    The neuron's column of the down projection, times the final norm's scale, through the unembedding. Left out are the
-    norm's division by the size of the residual stream, which is common to all tokens, and what later layers make of it.
+    This is the neuron's column of the down projection, times the final norm's scale, through the unembedding. It leaves
+    out the norm's division by the size of the residual stream, which is common to all tokens, and effects through later
+    layers.
 
     Args:
         model: the model.
@@ -44,37 +45,62 @@ def output_tokens(model: LoadedModel, layer: int, neuron: int, count: int = 10) 
     Raises:
         CircuitError: there is no such neuron, or its layer has no single down projection (routed experts).
     """
-    _check(model, [layer], [neuron])
-    module = getattr(model.neuron_layers[layer], "down_projection", None)
-    if not isinstance(module, nn.Module):
-        raise CircuitError(
-            f"Layer {layer} of this model has routed experts instead of one down projection, so the tokens that a "
-            "neuron writes cannot be read off; choose a neuron of another layer."
-        )
-    head = model.network.get_output_embeddings()
-    if head is None:
-        raise CircuitError("This model has no unembedding, so the tokens that a neuron writes cannot be read off.")
-    unit = torch.zeros(1, model.neuron_layers[layer].width)
-    unit[0, neuron] = 1
-    with torch.inference_mode():
-        direction = _linear_part(module, unit, model)
-        norm = _final_norm(model, module, direction.shape[1])
-        if norm is not None:
-            direction = _through_norm(norm, direction, model)
-        logits = _linear_part(head, direction, model)[0]
+    directions = output_directions(model, [layer], [neuron])
+    logits = logits_of(model, directions)[0]
     values, tokens = logits.topk(min(count, len(logits)))
     low_values, low_tokens = (-logits).topk(min(count, len(logits)))
     return TokenPushes(_named(model, tokens, values), _named(model, low_tokens, -low_values))
 
 
+def output_directions(model: LoadedModel, layers: Sequence[int] | NDArray, neurons: Sequence[int] | NDArray) -> Tensor:
+    """(n, hidden) float32 on the CPU: each neuron's column of the down projection, times the final norm's scale.
+
+    Raises:
+        CircuitError: there is no such neuron, or its layer has no single down projection (routed experts).
+    """
+    layers, neurons = np.asarray(layers, dtype=np.int64), np.asarray(neurons, dtype=np.int64)
+    _check(model, layers.tolist(), neurons.tolist())
+    found: list[Tensor] = [torch.empty(0)] * len(layers)
+    for layer in np.unique(layers).tolist():
+        module = getattr(model.neuron_layers[layer], "down_projection", None)
+        if not isinstance(module, nn.Module):
+            raise CircuitError(
+                f"Layer {layer} of this model has routed experts instead of one down projection, so the tokens that a "
+                "neuron promotes cannot be computed; choose a neuron of another layer."
+            )
+        places = np.flatnonzero(layers == layer)
+        units = torch.zeros(len(places), model.neuron_layers[layer].width)
+        units[torch.arange(len(places)), torch.from_numpy(neurons[places])] = 1
+        with torch.inference_mode():
+            here = _linear_part(module, units, model)
+            norm = _final_norm(model, module, here.shape[1])
+            here = here if norm is None else _through_norm(norm, here, model)
+        for place, direction in zip(places.tolist(), here, strict=True):
+            found[place] = direction
+    return torch.stack(found)
+
+
+def logits_of(model: LoadedModel, directions: Tensor) -> Tensor:
+    """(n, vocabulary) float32 on the CPU: what directions (n, hidden) do to each token's logit, per unit.
+
+    Raises:
+        CircuitError: the model has no unembedding.
+    """
+    head = model.network.get_output_embeddings()
+    if head is None:
+        raise CircuitError("This model has no unembedding, so the tokens that a neuron promotes cannot be computed.")
+    with torch.inference_mode():
+        return _linear_part(head, directions, model)
+
+
 def activations_on_text(
     model: LoadedModel, text: str, layers: Sequence[int] | NDArray, neurons: Sequence[int] | NDArray
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """The chosen neurons at every token of any text, as plain text without a chat template.
+    """The activations of chosen neurons at every token of a text, without a chat template.
 
     Args:
         model: the model.
-        text: what to read.
+        text: the text.
         layers, neurons: (n,) the neurons, in the order of the result's columns.
 
     Returns:
@@ -88,7 +114,7 @@ def activations_on_text(
     tokens = model.tokenizer(text)["input_ids"]
     limit = min(LONGEST_TEXT_TOKENS, model.context_tokens)
     if not tokens or not text.strip():
-        raise CircuitError("There is no text to read; type a word or two.")
+        raise CircuitError("There is no text; type a word or two.")
     if len(tokens) > limit:
         raise CircuitError(f"The text has {len(tokens):,} tokens, more than {limit:,}; shorten it.")
     values = np.zeros((len(tokens), len(layers)), dtype=np.float32)
@@ -119,49 +145,49 @@ def _check(model: LoadedModel, layers: list[int], neurons: list[int]) -> None:
 
 def _reader(chosen: Tensor, values: NDArray[np.float32], columns: NDArray) -> Callable[[NeuronView], None]:
     def visit(view: NeuronView) -> None:
-        values[:, columns] += view.of(chosen)[0].float().cpu().numpy()  # a layer's parts are seen one by one
+        values[:, columns] += view.of(chosen)[0].float().cpu().numpy()  # adds up the parts of a layer
 
     return visit
 
 
 def _linear_part(module: nn.Module, vectors: Tensor, model: LoadedModel) -> Tensor:
-    """(1, out) float32 on the CPU: W · x of a linear module, without its bias."""
+    """(n, out) float32 on the CPU: W · x of a linear module for vectors (n, in), without its bias."""
     weight = next(iter(module.parameters()), None)
     dtype = model.dtype if weight is None or not weight.dtype.is_floating_point else weight.dtype
-    inputs = torch.cat([vectors, torch.zeros_like(vectors)]).to(device=_device(module, model), dtype=dtype)
-    image, bias = module(inputs).float().cpu()
-    return (image - bias)[None]
+    inputs = torch.cat([vectors, torch.zeros_like(vectors[:1])]).to(device=_device(module, model), dtype=dtype)
+    images = module(inputs).float().cpu()
+    return images[:-1] - images[-1:]
 
 
 def _through_norm(norm: nn.Module, direction: Tensor, model: LoadedModel) -> Tensor:
-    """(1, hidden) float32: the direction times the norm's scale, centred first where the norm centres.
+    """(n, hidden) float32: the directions times the norm's scale, centred first where the norm centres.
 
-    The scale is measured, not read, because families store it differently (Gemma adds 1): a vector of alternating signs
-    has mean 0 and mean square 1, so the norm returns it times its scale, plus its bias.
+    The scale is measured, because model families store it differently (Gemma adds 1): a vector of alternating signs has
+    mean 0 and mean square 1, so the norm returns it times the scale, plus the bias.
     """
     signs = torch.ones(1, direction.shape[-1])
     signs[0, 1::2] = -1
     scale = _odd_part(norm, signs, model) * signs
     even = _odd_part(norm, torch.ones_like(signs), model)
-    if even.abs().max() < 1e-3 * scale.abs().max():  # a constant vector vanishes in a norm that centres (LayerNorm)
-        direction = direction - direction.mean()
+    if even.abs().max() < 1e-3 * scale.abs().max():  # a norm that centres (LayerNorm) maps a constant vector to 0
+        direction = direction - direction.mean(-1, keepdim=True)
     return direction * scale
 
 
 def _odd_part(norm: nn.Module, vector: Tensor, model: LoadedModel) -> Tensor:
-    """(norm(v) − norm(−v)) / 2, which is free of the norm's bias; (1, hidden) float32 on the CPU."""
+    """(norm(v) − norm(−v)) / 2, which removes the norm's bias; (1, hidden) float32 on the CPU."""
     plus, minus = norm(torch.cat([vector, -vector]).to(device=_device(norm, model), dtype=model.dtype)).float().cpu()
     return ((plus - minus) / 2)[None]
 
 
 def _device(module: nn.Module, model: LoadedModel) -> torch.device:
-    """Where the module takes its input; offloaded weights are "meta", and accelerate's hook fetches and moves them."""
+    """The device for the module's input. Offloaded weights are "meta", and accelerate's hook moves inputs to them."""
     weight = next(iter(module.parameters()), None)
     return model.device if weight is None or weight.device.type == "meta" else weight.device
 
 
 def _final_norm(model: LoadedModel, down_projection: nn.Module, hidden: int) -> nn.Module | None:
-    """The last norm beside the list of decoder layers; None where the model has none there."""
+    """The last norm in the module that holds the list of decoder layers; None if there is none."""
     for owner in model.network.modules():
         children = list(owner.children())
         lists = [child for child in children if isinstance(child, nn.ModuleList) and len(child) == model.layout.layers]

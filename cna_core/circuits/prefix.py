@@ -1,7 +1,4 @@
-"""The tokens that all rows begin with: their keys and values, computed once and read by every batch.
-
-Knows keys and values; knows nothing about rows and neurons.
-"""
+"""The common prefix of all rows: its keys and values, computed once and used by every batch."""
 
 from dataclasses import dataclass
 
@@ -15,25 +12,25 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Prefix:
-    """What all rows begin with.
+    """The common prefix of all rows.
 
     Args:
-        length: tokens.
-        layers: each layer's keys and values, (1, heads, length, size) each; none for no tokens.
+        length: the number of tokens.
+        layers: each layer's keys and values, (1, heads, length, size) each; empty for no tokens.
     """
 
     length: int = 0
     layers: tuple[Pair, ...] = ()
 
     def cache(self, rows: int) -> DynamicCache:
-        """A cache for a batch of `rows` rows that start after the prefix; the batch leaves the prefix as it is."""
+        """A cache for a batch of `rows` rows that continue the prefix. The batch does not change the prefix."""
         cache = DynamicCache()
         cache.layers = [_PrefixLayer(self.length, pair, rows) for pair in self.layers]
         return cache
 
 
 class _PrefixLayer(DynamicLayer):
-    """One layer of a prefix in a batch; what the batch adds is used and forgotten, as nothing is decoded after it."""
+    """One layer of a prefix in a batch. The batch's own keys and values are not stored, since nothing is decoded."""
 
     def __init__(self, length: int, pair: Pair, rows: int) -> None:
         super().__init__()

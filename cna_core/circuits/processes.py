@@ -1,7 +1,7 @@
-"""Several processes at one job: `torchrun` and `accelerate launch` start them, on one machine or many.
+"""Several processes for one job, started by `torchrun` or `accelerate launch` on one machine or many.
 
-Each does its share and all end with the same result. Without such a launcher there is one process, and nothing of
-accelerate is touched. Knows nothing about models or neurons.
+Each does its share, and all end with the same result. Without such a launcher there is one process, and accelerate is
+not used.
 """
 
 import os
@@ -16,12 +16,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all.
+    """This process's position among all processes.
 
     Args:
         place: its number, from 0.
-        count: how many there are.
-        writes: whether it is the one that writes files on its machine.
+        count: the number of processes.
+        writes: whether it is the process that writes files on its machine.
     """
 
     place: int = 0
@@ -29,7 +29,7 @@ class Processes:
     writes: bool = True
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part of what all have: every `count`-th item, so that items in order of size part evenly."""
+        """This process's share: every `count`-th item, so that items sorted by size are shared evenly."""
         return list(items[self.place :: self.count])
 
     def gather(self, item: Item) -> list[Item]:
@@ -43,7 +43,7 @@ class Processes:
 
 
 def processes_for(device: torch.device) -> Processes:
-    """The processes that a launcher started, ready to talk to each other over what suits `device`."""
+    """The processes that a launcher started, connected by a backend for `device`."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     from accelerate import PartialState

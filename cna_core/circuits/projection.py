@@ -1,7 +1,7 @@
-"""Prompts seen through a circuit: a principal component analysis of their activations at the circuit's neurons.
+"""Prompt space: a principal component analysis of the prompts' activations at the circuit's neurons.
 
-Asks whether the circuit alone separates the two sets, and says how well; also on prompts that had no part in choosing
-circuit and axis. Never touches a model.
+It shows how well the circuit alone separates the two sets, also on prompts that were used neither for the circuit nor
+for the axis.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class PromptProjection:
     """The prompts in the plane of largest variance.
 
     Args:
-        points: (prompts, 2) float64; positive prompts lie to the right on average. The second column is 0 where the
+        points: (prompts, 2) float64; positive prompts lie to the right on average. The second column is 0 if the
             circuit has a single neuron.
         explained: (2,) float64: each component's share of the variance.
-        auc: of the first component as a classifier of positive against negative prompts, 0.5 (chance) to 1; the labels
-            are used only to turn the axis, not to find it.
+        auc: the AUC of the first component as a classifier of positive and negative prompts, from 0.5 (chance) to 1.
+            Labels only determine the axis' sign.
     """
 
     points: NDArray[np.float64]
@@ -58,11 +58,11 @@ def project_prompts(activations: Activations, circuit: Circuit) -> PromptProject
 
 
 def held_out_auc(activations: Activations, circuit: Circuit, splits: int = 8, seed: int = 0) -> Interval | None:
-    """AUC of the first component on prompts that chose neither the circuit nor the axis.
+    """AUC of the first component on prompts that were used neither for the circuit nor for the axis.
 
-    One random half of either set selects a circuit by the circuit's own settings, and finds the axis and which way it
-    points; the other half is projected on it. None where a half would have fewer than three prompts, and for a circuit
-    by effect, which activations cannot select.
+    A random half of each set selects a circuit with the circuit's own settings, and determines the axis and its sign;
+    the other half is projected on it. None if a half would have fewer than three prompts, or for a circuit by effect,
+    which activations cannot select.
     """
     circuit.check_model(activations.model)
     if circuit.settings.score == "attribution-patching":
@@ -73,7 +73,7 @@ def held_out_auc(activations: Activations, circuit: Circuit, splits: int = 8, se
         if half.sum() < 3 or min((activations.is_positive & ~half).sum(), (~activations.is_positive & ~half).sum()) < 1:
             return None
         chosen_by, others = (activations.without(np.flatnonzero(gone)) for gone in (~half, half))
-        selected = attribute(chosen_by, **settings.model_dump(exclude={"effect"}))
+        selected = attribute(chosen_by, **settings.model_dump(exclude={"effect", "transferred_from"}))
         values = _seen(chosen_by, selected)
         if not values.std(0).any():
             found.append(0.5)

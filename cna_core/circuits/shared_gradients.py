@@ -1,8 +1,8 @@
-"""Tokens that all rows of a batch begin with, in a pass whose gradients are wanted: read once, differentiated by row.
+"""The common beginning of all rows in a pass with gradients: run forward once, and differentiated for each row.
 
-Forward they run in one row, and the batch reads their keys and values. Backward each row brings gradients of its own to
-those, and a backward pass over the one row carries all of them at once (`is_grads_batched`): what is linear in a
-gradient becomes one larger multiplication. Knows keys, values and leaves; knows nothing about lines and what is read.
+Forward, these tokens run in one row, and the batch reads their keys and values. Backward, each row has its own
+gradients for those, and one backward pass over the single row carries all of them at once (`is_grads_batched`), because
+it is linear in the gradient.
 """
 
 import inspect
@@ -25,11 +25,11 @@ from cna_core.progress import raise_if_stopped
 
 
 def can_share(model: LoadedModel) -> bool:
-    """Whether what rows begin with can be read once: keys and values are all it leaves behind, and its backward pass
-    can carry several gradients at once.
+    """Whether the common beginning of rows can run once: its state is only keys and values, and its backward pass can
+    carry several gradients at once.
 
-    Not so with routed experts, whose tokens are sorted by what they hold; nor with quantised weights, whose kernels
-    know no such pass; and with offloaded weights two passes would fetch them twice.
+    This excludes routed experts, whose tokens are sorted by content; quantised weights, whose kernels do not support
+    such a pass; and offloaded weights, which two passes would load twice.
     """
     dense = all(isinstance(layer, DenseLayer) for layer in model.neuron_layers)
     quantised = getattr(model.network.config, "quantization_config", None) is not None
@@ -39,12 +39,12 @@ def can_share(model: LoadedModel) -> bool:
 
 @dataclass(frozen=True)
 class SharedTokens:
-    """What the rows begin with, after a pass that is recorded for gradients.
+    """The common beginning of the rows, after a pass that is recorded for gradients.
 
     Args:
-        prefix: its keys and values in each layer, (rows, heads, tokens, size), cut off from the pass that made them.
+        prefix: its keys and values in each layer, (rows, heads, tokens, size), detached from the pass that made them.
         inputs: those of them through which gradients flow back.
-        outputs: the same as the pass made them, (1, heads, tokens, size).
+        outputs: the same tensors from the pass itself, (1, heads, tokens, size).
         leaves: the multipliers (1, width) of each measured layer.
     """
 
@@ -55,10 +55,10 @@ class SharedTokens:
 
     @classmethod
     def read(cls, model: LoadedModel, tokens: Sequence[int], leaves: Sequence[Tensor], rows: int) -> "SharedTokens":
-        """Read the tokens for a batch of `rows`, while the leaves are hooked on; without leaves no gradients flow.
+        """Run the tokens for a batch of `rows`, with the leaves hooked on; without leaves no gradients flow.
 
         Raises:
-            ModelError: a layer keeps something else than keys and values.
+            ModelError: a layer has another state than keys and values.
         """
         decoder, cache = text_decoder(model.network), DynamicCache()
         inputs: dict[str, Any] = {"input_ids": torch.tensor([list(tokens)], device=model.device)}
@@ -69,7 +69,7 @@ class SharedTokens:
             decoder(**inputs, use_cache=True, past_key_values=cache)
         layers: list[Any] = cache.layers
         if [layer.get_seq_length() for layer in layers] != [len(tokens)] * model.layout.layers:
-            raise ModelError(f"{model.name} keeps a state that prompts cannot share; its family is not supported yet.")
+            raise ModelError(f"The family of {model.name} is not supported: its prompts cannot share a prefix.")
         pairs = [(layer.keys, layer.values) for layer in layers]
         cut = [tuple(_cut(tensor, rows) for tensor in pair) for pair in pairs]
         prefix = Prefix(len(tokens), tuple(cut))  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ class SharedTokens:
         return cls(prefix, tuple(given for given, _ in flowing), tuple(made for _, made in flowing), tuple(leaves))
 
     def gradients(self, by_row: Sequence[Tensor], stop: threading.Event | None = None) -> Tensor:
-        """(rows, measured neurons) float32 on the CPU: what flows back through these tokens to the multipliers.
+        """(rows, measured neurons) float32 on the CPU: the gradients of the multipliers through these tokens.
 
         Args:
             by_row: the gradients of `inputs`, of the same shapes.
@@ -93,7 +93,7 @@ class SharedTokens:
             self.leaves,
             [gradient[:, None] for gradient in by_row],
             is_grads_batched=True,
-            allow_unused=True,  # nothing reads what the last layer writes at these tokens
+            allow_unused=True,  # nothing reads the last layer's output at these tokens
         )
         rows = len(by_row[0])
         parts = [
@@ -104,5 +104,5 @@ class SharedTokens:
 
 
 def _cut(tensor: Tensor, rows: int) -> Tensor:
-    """The same for each row, with gradients that end here."""
+    """The tensor for each row, detached, so that gradients end here."""
     return tensor.detach().expand(rows, -1, -1, -1).requires_grad_(tensor.requires_grad)

@@ -1,7 +1,4 @@
-"""Tensors and facts about them in one safetensors file, with a checksum by which damage is noticed.
-
-Knows nothing of what the tensors are.
-"""
+"""Tensors and metadata in one safetensors file, with a checksum to detect damage."""
 
 import zlib
 from collections.abc import Mapping
@@ -17,11 +14,13 @@ from cna_core.paths import written_beside
 
 
 def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Path:
-    """Write the file, beside `path` first, so that a half-written one is never found.
+    """Write the file, completely or not at all.
 
     Args:
+        path: the file.
         file_format: name and version, such as "cna-activations/1".
-        about: texts that stand in the file's header.
+        tensors: the tensors by name.
+        about: metadata for the file's header.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with written_beside(path) as draft:
@@ -30,7 +29,7 @@ def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], ab
 
 
 def load_tensors(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the texts that `save_tensors` wrote.
+    """The tensors and the metadata of a file written by `save_tensors`.
 
     Raises:
         CircuitError: the file is missing, damaged, or of another format.
@@ -44,7 +43,7 @@ def load_tensors(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[
     if about.get("format") != file_format:
         raise CircuitError(f"{path.name} is not a file of the format {file_format}; record it again.")
     if about.get("checksum") != _checksum(tensors):
-        raise CircuitError(f"{path.name} is damaged: its content does not match its checksum; record it again.")
+        raise CircuitError(f"{path.name} is damaged, because its checksum does not match; record it again.")
     return tensors, about
 
 

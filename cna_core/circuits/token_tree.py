@@ -1,8 +1,7 @@
-"""Rows of tokens as one tree: what several rows begin with stands in it once.
+"""Rows of tokens as one tree, in which common beginnings occur once.
 
-"Explain how to bake" and "Explain how to sing" share three nodes; each token attends to its own ancestors alone. A
-model reads the whole tree as one row, so that nothing is computed twice and nothing is padding. Knows token ids; knows
-nothing about models.
+"Explain how to bake" and "Explain how to sing" share three nodes. Each token attends only to its ancestors. A model
+reads the whole tree as one row, so nothing is computed twice and there is no padding.
 """
 
 import bisect
@@ -16,11 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Distinct beginnings of some rows, parents before children.
+    """The distinct beginnings of rows, parents before children.
 
     Args:
         tokens: (nodes,) int64 token ids.
-        depths: (nodes,) int64: how many tokens come before each in its row.
+        depths: (nodes,) int64: the number of tokens before each in its row.
         ends: (rows,) int64: the node each row ends with.
         ancestors: (nodes, nodes) bool: [i, j] whether j is i or one of its ancestors.
     """
@@ -58,38 +57,39 @@ class TokenTree:
         return len(self.tokens)
 
     def mask(self, before: int, dtype: torch.dtype) -> Tensor:
-        """(1, 1, nodes, before + nodes) in `dtype`, to be added to attention scores: 0 where a node may look.
+        """(1, 1, nodes, before + nodes) in `dtype`, to add to attention scores: 0 where a node may attend.
 
         Args:
-            before: tokens before the tree, which all nodes see.
+            before: the number of tokens before the tree, to which all nodes attend.
+            dtype: of the result.
         """
         seen = torch.cat([torch.ones(len(self), before, dtype=torch.bool), self.ancestors], dim=1)
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
 
 def tree_batches(rows: Mapping[int, Sequence[int]], budget: int) -> list[list[int]]:
-    """As few batches of rows as the budget allows, alike in size; rows that begin alike come together.
+    """The fewest batches of rows within the budget, of similar size; rows with common beginnings are together.
 
     Args:
         rows: token ids by row number.
-        budget: nodes of a batch's tree; a lone row may exceed it.
+        budget: the limit for the nodes of a batch's tree; a single row may exceed it.
     """
     order = sorted(rows, key=lambda number: (list(rows[number]), number))
     before: Sequence[int] = ()
     sizes = []
     for row in (rows[number] for number in order):
-        # In sorted order, what a row shares with the one before is all that it shares with the rows before it.
+        # In sorted order, a row shares with all earlier rows no more than with the previous one.
         sizes.append((len(row), len(row) - _shared(before, row)))
         before = row
     fewest = len(_cut(sizes, budget))
-    # A small last batch reads the weights for few tokens.
+    # A small last batch would read all weights for few tokens.
     even = bisect.bisect_left(range(budget), True, key=lambda limit: len(_cut(sizes, limit)) <= fewest)
     counts = _cut(sizes, even)
     return [order[end - count : end] for count, end in zip(counts, itertools.accumulate(counts), strict=True)]
 
 
 def _cut(sizes: Sequence[tuple[int, int]], budget: int) -> list[int]:
-    """How many rows each batch takes; of each row, its nodes as the first of a batch, and after the row before it."""
+    """The number of rows in each batch; `sizes`: each row's nodes, first in a batch and after its predecessor."""
     counts: list[int] = []
     nodes = 0
     for alone, added in sizes:
@@ -102,7 +102,7 @@ def _cut(sizes: Sequence[tuple[int, int]], budget: int) -> list[int]:
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+    """The number of tokens at the start that both share."""
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

@@ -28,6 +28,7 @@ COMMANDS = (
     verifying.verify,
     results.compare,
     results.table,
+    results.report,
 )
 
 command_line = typer.Typer(

@@ -14,6 +14,7 @@ from cna_core.cli.options import (
     Model,
     PromptSource,
     Quantization,
+    Transfer,
     TrustRemoteCode,
 )
 from cna_core.cli.terminal import working, write
@@ -43,6 +44,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 decodes greedily.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     seed: int = 0,
+    transfer: Transfer = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -67,6 +69,8 @@ def generate(
     longest = max_new_tokens or LONGEST_ANSWER
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer and chosen is not None:
+            chosen = chosen.transferred_to(loaded.identity)
         fitted = fit(loaded, wanted.key, chosen, contrast_set(positive, negative), **watching)
         lanes = [Lane(as_messages(prompt, system), strength=value, method=fitted) for value in strengths]
         texts = ["" for _ in lanes]

@@ -16,9 +16,9 @@ def how_few(
     negative: PromptSource = None,
     prompts: PromptSource = None,
     benign: PromptSource = None,
-    count: Annotated[int, typer.Option(min=2, help="Harmful prompts to measure on, at most.")] = 64,
-    benign_count: Annotated[int, typer.Option(min=1, help="Benign prompts for the KL divergence, at most.")] = 24,
-    largest: Annotated[int, typer.Option(min=1, help="Neurons ablated, at most; sizes are powers of 2.")] = 1024,
+    count: Annotated[int, typer.Option(min=2, help="Most harmful prompts to measure on.")] = 64,
+    benign_count: Annotated[int, typer.Option(min=1, help="Most benign prompts for the KL divergence.")] = 24,
+    largest: Annotated[int, typer.Option(min=1, help="Most neurons to ablate; the sizes are powers of 2.")] = 1024,
     draws: Annotated[int, typer.Option(min=1, help="Random circuits of each kind.")] = 3,
     table: Annotated[bool, typer.Option("--table", help="A Markdown table instead of JSON.")] = False,
     device: Device = "auto",
@@ -28,10 +28,9 @@ def how_few(
     trust_remote_code: TrustRemoteCode = False,
     out: Out = None,
 ) -> None:
-    """Measure how refusal falls with the number of neurons ablated: by effect, by |δ|, and for random neurons.
+    """Measure how refusal falls with the number of ablated neurons: by effect, by |δ|, and for random neurons.
 
-    Nothing is written by the model: the chance of a refusal is read off the first token. A stopped run goes on where it
-    was."""
+    No answers are generated: the chance of a refusal is computed from the first token. A stopped run resumes."""
     from cna_core.evaluation.how_few import how_few as measured
     from cna_core.evaluation.size_curves import HowFewSettings
 
@@ -49,17 +48,17 @@ def how_few(
 
 
 def _in_words(found: Any) -> list[str]:
-    """A sentence for each way of choosing neurons."""
+    """One sentence for each ranking of neurons."""
     from cna_core.evaluation.size_curves import halving_in_words
 
-    lines = [f"Nothing ablated: refusal chance {found.baseline_estimate.value:.2f} on {len(found.baseline)} prompts."]
+    lines = [f"Without ablation: refusal chance {found.baseline_estimate.value:.2f} on {len(found.baseline)} prompts."]
     for curve in found.curves:
         lines.append(f"{curve.title}: neurons that halve it: {halving_in_words(found.halving(curve))}.")
     return lines
 
 
 def _markdown(found: Any) -> list[str]:
-    """The lines of a Markdown table: a row for each way of choosing neurons."""
+    """The lines of a Markdown table, one for each ranking of neurons."""
     from cna_core.evaluation.size_curves import halving_in_words
 
     sizes = found.curves[0].sizes[::2]

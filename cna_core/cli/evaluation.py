@@ -17,6 +17,7 @@ from cna_core.cli.options import (
     Out,
     PromptSource,
     Quantization,
+    Transfer,
     TrustRemoteCode,
     numbers,
 )
@@ -51,7 +52,13 @@ class EvaluateCommand(MethodsCommand):
 
 def evaluate(
     model: Model,
-    circuit: Annotated[Path, typer.Option(help="Circuit file written by attribute.")],
+    circuit: Annotated[
+        list[Path],
+        typer.Option(
+            help="Circuit file written by attribute. Repeat it to measure several circuits in one run; sizes and other "
+            "methods then belong to the first."
+        ),
+    ],
     strengths: Annotated[
         str | None, typer.Option(help="Strengths, separated by commas. 0 is always measured.", show_default=False)
     ] = None,
@@ -119,9 +126,23 @@ def evaluate(
         typer.Option(min=1, help="Maximum number of problems, evenly spread.  [default: 100]", show_default=False),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum answer length, in tokens.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum answer length, in tokens. It is also judged at 32, 64, 128 and 256.",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Also ask a local refusal classifier: minos (NousResearch/Minos-v1, 1.6 GB, downloaded the first "
+            "time), a Hub id, or a folder. Its agreement with the detector is printed.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the random twins.", show_default=False)] = None,
+    transfer: Transfer = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantization: Quantization = None,
@@ -140,12 +161,11 @@ def evaluate(
 ) -> None:
     """Measure refusals and side effects at several strengths, with controls. A stopped run resumes."""
     from cna_core.circuits.circuit import Circuit
-    from cna_core.evaluation.sweep import evaluate as sweep
     from cna_core.evaluation.sweep_settings import SweepSettings
     from cna_core.evaluation.triggers import activations_of
     from cna_core.interventions.registry import method
 
-    chosen = Circuit.load(circuit)
+    chosen, *others = map(Circuit.load, circuit)
     chosen_methods, twins = _methods(methods, controls)
     wanted = _given(
         strengths=numbers(strengths, "--strengths") if strengths else None,
@@ -159,32 +179,48 @@ def evaluate(
         methods=chosen_methods,
         controls=twins,
     )
+    if others:
+        wanted["others"] = dict(zip(_other_names(circuit), others, strict=True))
     wanted |= _prompt_sets(prompts=prompts, benign=benign, borderline=borderline)
     for name, source in (("knowledge", knowledge), ("problems", problems)):
         if source and source != NONE:
             wanted[name] = source
             _credit(source)
-    SweepSettings(**wanted)  # report bad input before a model is loaded
+    ordered = SweepSettings(**wanted)  # report bad input before a model is loaded
+    if judge:
+        ordered = _with_judge(judge, ordered)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer:
+            chosen = chosen.transferred_to(loaded.identity)
         chosen.check_model(loaded.identity)
         activations = None
         fitted = any(not method(key).uses_circuit for key in chosen_methods)
         if "fractions" in wanted or fitted or working_point or positive or negative:
             activations = activations_of(loaded, chosen, contrast_set(positive, negative), **watching)
         if activations is None and (positive or negative):
-            raise CnaError("The circuit was not found with these prompts. Give the same prompts as to attribute.")
+            raise CnaError("The circuit was not found with these prompts: give the same prompts as to attribute.")
         if working_point:
             text = _searched(loaded, chosen, wanted, activations, watching)
         else:
-            run = sweep(loaded, chosen, out=out, activations=activations, fresh=fresh, **wanted, **watching)
-            text = run.to_json() if out is None else ""
+            run = _measured(loaded, chosen, ordered, activations, fresh, watching)
+            text = run.to_json()
     if text and is_first_process():
         write(text, out)
 
 
 NONE = "none"
 """The option value for no prompts of a kind."""
+
+
+def _other_names(files: list[Path]) -> list[str]:
+    """The names of the circuits after the first in charts: their files' names, numbered if these are not unique."""
+    stems = [file.stem for file in files]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem} ({place})"
+        for place, stem in enumerate(stems, start=1)
+        if place > 1
+    ]
 
 
 def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -194,6 +230,41 @@ def _methods(methods: str | None, controls: str) -> tuple[tuple[str, ...], tuple
     asked = _keys(controls) or ()
     simple: dict[tuple[str, ...], bool] = {("random",): True, (NONE,): False}
     return methods_and_controls(_keys(methods), simple.get(asked, asked))
+
+
+WORTH_TIMING_TOKENS = 20_000
+"""The number of tokens from which the command says how long the run takes before it starts."""
+
+
+def _measured(loaded: Any, circuit: Any, wanted: Any, activations: Any, fresh: bool, watching: dict[str, Any]) -> Any:
+    """The run; how long it will take is said first, and how a local judge agrees with the detector last."""
+    from accelerate import PartialState
+
+    from cna_core.evaluation.measures.local_judge_rate import agreement_in_words
+    from cna_core.evaluation.pace import estimate
+    from cna_core.evaluation.sweep import run_plan
+    from cna_core.evaluation.sweep_plan import plan_sweep
+    from cna_core.progress_words import duration_in_words
+
+    plan = plan_sweep(loaded, circuit, wanted, activations, **watching)
+    if PartialState().num_processes == 1 and plan.most_tokens >= WORTH_TIMING_TOKENS:
+        seconds = estimate(loaded, plan, **watching)
+        sys.stderr.write(f"{len(plan.settings)} settings; at most about {duration_in_words(seconds)}.\n")
+    run = run_plan(loaded, plan, fresh=fresh, **watching)
+    if is_first_process() and (words := agreement_in_words(run)):
+        sys.stderr.write(f"{words}\n")
+    return run
+
+
+def _with_judge(judge: str, ordered: Any) -> Any:
+    """The order with the local judge's measure in it, and the judge's name in that measure's settings."""
+    from cna_core.evaluation.local_judge import MINOS
+    from cna_core.evaluation.measures.local_judge_rate import LocallyJudgedRefusalRate
+
+    key = LocallyJudgedRefusalRate.key
+    measures = tuple(dict.fromkeys([*(one.key for one in ordered.measured), key]))
+    settings = {**ordered.measure_settings, key: {"model": MINOS if judge == "minos" else judge}}
+    return ordered.model_copy(update={"measures": measures, "measure_settings": settings})
 
 
 def _keys(text: str | None) -> tuple[str, ...] | None:
@@ -253,5 +324,5 @@ def _searched(loaded: Any, circuit: Any, wanted: dict[str, Any], activations: An
         **watching,
     )
     if point is None:
-        raise CnaError("No setting of this grid halves the refusal rate. Try larger --fractions or --strengths.")
+        raise CnaError("No setting of this grid halves the refusal rate: try larger --fractions or --strengths.")
     return json.dumps(dataclasses.asdict(point))

@@ -30,6 +30,14 @@ PromptSource = Annotated[
     ),
 ]
 
+Transfer = Annotated[
+    bool,
+    typer.Option(
+        "--transfer",
+        help="Apply a circuit of another model with the same layers, such as the instruct version's to its base model.",
+    ),
+]
+
 
 def numbers(text: str, option: str) -> list[float]:
     """The numbers of a comma-separated list.

@@ -51,7 +51,7 @@ def write(text: str, out: Path | None) -> None:
         with written_beside(out) as draft:
             draft.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise CnaError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from error
+        raise CnaError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
 
 
 def is_first_process() -> bool:

@@ -35,14 +35,14 @@ def app(
     from cna_core.paths import APP
 
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
-        raise CnaError("The web app is not installed. Run pip install 'refusal-gate-explorer[app]'.")
+        raise CnaError("The web app is not installed: run pip install 'refusal-gate-explorer[app]'.")
     strength_limit()  # report an invalid value before anything starts
     if port is not None:
         require_free(host, port)
     if not is_loopback(host):
         sys.stderr.write(
             f"Listening on {host}: everyone who can reach this machine can use the app without a password. They can "
-            "load models, get answers from steered models, and read the prompts, circuits and runs saved here. Set "
+            "load models, get answers from steered models, and read the prompts, circuits and runs saved here: set "
             "CNA_STRENGTH_LIMIT=0 so that nobody can lower refusals, and CNA_REMOTE_CODE=0 so that nobody can run "
             "code that comes with a model.\n"
         )
@@ -75,5 +75,5 @@ def require_free(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise CnaError(
-            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --port or --host."
+            f"Cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host."
         ) from error

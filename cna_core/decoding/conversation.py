@@ -1,7 +1,7 @@
-"""A conversation with several lanes: what each has been told and has answered, and the conversation as a file.
+"""A conversation with several lanes: the messages and answers of each lane, and their file formats.
 
-Each lane keeps a history of its own, because their answers differ. Plain data that grows while a decode runs in another
-thread; knows no pages and runs no model.
+Each lane has its own history, because the answers differ. This is plain data that grows while another thread decodes;
+this module knows no pages and runs no model.
 """
 
 import json
@@ -21,18 +21,19 @@ FORMAT = "cna-conversation/1"
 
 @dataclass
 class Answer:
-    """One lane's answer to one message; lists grow together, one entry a token.
+    """One lane's answer to one message. Its lists have one entry per token.
 
     Args:
-        kind: which lane.
-        strength: its strength.
-        pieces: what each token added to the text.
-        activity, layer_activity, divergence: see `Step`; None where not measured.
-        logprobs: ln of each token's probability in its lane, before sampling settings; None where not recorded.
-        finish_reason: see `Step`; None while it is written, and where it was stopped.
-        seconds_to_first: from sending to the first token; None before.
-        seconds: from the first token to the last one.
-        method: the key of how it is steered; a random lane has its random twin.
+        kind: the lane.
+        strength: the lane's strength.
+        pieces: the text that each token added.
+        activity, layer_activity, divergence: see `Step`; None if not measured.
+        logprobs: ln of each token's probability in its lane, before sampling settings; None if not recorded.
+        finish_reason: see `Step`; None during generation, and if it was stopped.
+        seconds_to_first: the time from sending to the first token; None before.
+        seconds: the time from the first token to the last one.
+        method: the key of the method; a random lane has its random twin.
+        begun: the number of given first tokens (`Branch`); the lane generated those after them.
     """
 
     kind: LaneKind
@@ -47,6 +48,7 @@ class Answer:
     method: str = DEFAULT_METHOD
     layer_activity: list[tuple[float, ...] | None] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
+    begun: int = 0
 
     @property
     def text(self) -> str:
@@ -54,24 +56,36 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """None before there are two tokens."""
-        return (len(self.token_ids) - 1) / self.seconds if len(self.token_ids) > 1 and self.seconds > 0 else None
+        """None for fewer than two generated tokens."""
+        written = len(self.token_ids) - self.begun
+        return (written - 1) / self.seconds if written > 1 and self.seconds > 0 else None
+
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Add the given tokens with which the answer begins."""
+        for step in steps:
+            self._note(step)
+        self.begun = len(steps)
 
     def add(self, step: Step, seconds: float) -> None:
-        """Note a step that came `seconds` after sending."""
+        """Add a step that arrived `seconds` after sending."""
         if self.seconds_to_first is None:
             self.seconds_to_first = seconds
         self.seconds = seconds - self.seconds_to_first
+        self._note(step)
+
+    def _note(self, step: Step) -> None:
         self.pieces.append(step.text)
         self.activity.append(step.activity)
         self.layer_activity.append(step.layer_activity)
         self.logprobs.append(None if step.chances is None else step.chances.logprob)
         self.divergence.append(step.divergence)
         self.finish_reason = step.finish_reason
-        self.token_ids.append(step.token_id)  # last: whoever counts tokens finds the other lists as long
+        self.token_ids.append(
+            step.token_id
+        )  # last, so that a reader who counts tokens finds the other lists equally long
 
     def parts_from(self, baseline: "Answer") -> int | None:
-        """The first token that differs from the baseline's; None while none does."""
+        """The index of the first token that differs from the baseline's, or None."""
         for place, (mine, theirs) in enumerate(zip(self.token_ids, baseline.token_ids, strict=False)):
             if mine != theirs:
                 return place
@@ -81,16 +95,34 @@ class Answer:
         return shorter if (mine_ended or theirs_ended) and longer > shorter else None
 
 
-@dataclass
-class Turn:
-    """A message and what the lanes answered.
+@dataclass(frozen=True)
+class Branch:
+    """The start of an alternative turn: all lanes begin with one lane's text, in which one token is replaced.
 
     Args:
-        message: the user's.
-        answers: one a lane, the baseline first.
-        settings: everything the answers depend on, for the file.
-        error: why there is no answer, in one sentence.
-        stopped: whether it was stopped before all lanes had ended.
+        kind: the lane of the text.
+        place: the index of the replaced token, from 0.
+        token: the id of the new token.
+        text: the new token as text.
+    """
+
+    kind: LaneKind
+    place: int
+    token: int
+    text: str
+
+
+@dataclass
+class Turn:
+    """A message and the lanes' answers.
+
+    Args:
+        message: the user's message.
+        answers: one per lane, the baseline first.
+        settings: everything on which the answers depend, for the file.
+        error: the reason, in one sentence, if there is no answer.
+        stopped: whether it was stopped before all lanes had finished.
+        branch: how it begins, if it continues from another turn.
     """
 
     message: str
@@ -98,26 +130,52 @@ class Turn:
     settings: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     stopped: bool = False
+    branch: Branch | None = None
     sent_at: float = field(default_factory=time.time)
 
     def answer_of(self, kind: LaneKind) -> Answer:
-        """The lane's answer, or the baseline's where the lane did not take part."""
+        """The lane's answer, or the baseline's if the lane was not shown."""
         return next((answer for answer in self.answers if answer.kind == kind), self.answers[0])
 
 
 @dataclass
 class Conversation:
-    """Turns, the oldest first."""
+    """Turns, the oldest first.
+
+    Args:
+        turns: the turns that are shown.
+        versions: all versions of a turn that has several, by the turn's index, in the order of their creation.
+    """
 
     turns: list[Turn] = field(default_factory=list)
+    versions: dict[int, list[Turn]] = field(default_factory=dict)
+
+    @property
+    def last_versions(self) -> list[Turn]:
+        """All versions of the last turn, in the order of their creation; empty without a turn."""
+        return self.versions.get(len(self.turns) - 1, self.turns[-1:])
+
+    def branch_last(self, turn: Turn) -> None:
+        """Add a version of the last turn and show it; the previous version is kept."""
+        self.versions[len(self.turns) - 1] = [*self.last_versions, turn]
+        self.turns[-1] = turn
+
+    def show_last(self, place: int) -> None:
+        """Show one version of the last turn."""
+        self.turns[-1] = self.last_versions[place]
+
+    def drop_last(self) -> Turn:
+        """Remove the last turn with all its versions; returns the version that was shown."""
+        self.versions.pop(len(self.turns) - 1, None)
+        return self.turns.pop()
 
     def history(self, kind: LaneKind, before: int | None = None, system: str = "") -> list[Message]:
-        """What a lane has been told and has said.
+        """The messages and answers of a lane.
 
         Args:
-            kind: whose answers stand in it.
-            before: turns from this one on are left out; None: none is.
-            system: a system prompt; empty for none.
+            kind: the lane.
+            before: the index of the first turn to omit; None: include all turns.
+            system: a system prompt; "": none.
         """
         messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         for turn in self.turns[:before]:
@@ -132,11 +190,15 @@ class Conversation:
         Args:
             about: model, circuit and versions.
         """
-        turns = [asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]} for turn in self.turns]
+        turns = [
+            _told(turn)
+            | {"other_versions": [_told(other) for other in self.versions.get(number, ()) if other is not turn]}
+            for number, turn in enumerate(self.turns)
+        ]
         return json.dumps({"format": FORMAT, **about, "turns": turns}, ensure_ascii=False, indent=1)
 
     def to_markdown(self, about: dict[str, Any]) -> str:
-        """The conversation to read: messages and answers fenced, so that nothing in them is taken for markup."""
+        """The conversation as Markdown. Messages and answers are in code blocks, so nothing in them acts as markup."""
         lines = ["# Conversation", ""]
         lines += [f"- {name}: {_inline(value)}" for name, value in about.items()]
         for number, turn in enumerate(self.turns, 1):
@@ -153,6 +215,10 @@ class Conversation:
         return "\n".join(lines) + "\n"
 
 
+def _told(turn: Turn) -> dict[str, Any]:
+    return asdict(turn) | {"answers": [_described(answer) for answer in turn.answers]}
+
+
 def _described(answer: Answer) -> dict[str, Any]:
     return {"text": answer.text, "multiplier": 1 - answer.strength, **asdict(answer)}
 
@@ -162,7 +228,7 @@ def _inline(value: object) -> str:
 
 
 def _fenced(text: str) -> Sequence[str]:
-    """A code block whose fence is longer than any run of backticks in it."""
+    """A code block with a fence longer than any run of backticks in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

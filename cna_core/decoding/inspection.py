@@ -1,6 +1,6 @@
-"""Looking at one token of an answer: what else could have come there, what steering did to it, and which neurons fired.
+"""Inspects one token of an answer: its alternatives, the effect of steering on it, and the active neurons.
 
-Also reads a text again with the circuit's activity at every token. Reads the model, writes no answer.
+It also records the circuit's activity at every token of a text. It runs forward passes, but generates no answer.
 """
 
 import threading
@@ -17,7 +17,10 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.last_tokens import shares_prefix
 from cna_core.circuits.neurons import output_tokens
 from cna_core.decoding.lanes import LIKELIEST, Lane, end_tokens
+from cna_core.decoding.reading import TokenChances
 from cna_core.decoding.row_batch import RowBatch
+from cna_core.decoding.session import Step
+from cna_core.decoding.text_stream import TextStream
 from cna_core.errors import CircuitError, PromptError
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
@@ -26,22 +29,22 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 
 NEURONS_SHOWN = 8
-"""How many neurons a card names."""
+"""The number of neurons on a card."""
 TOKENS_WRITTEN = 5
-"""How many of the tokens that a neuron writes a card names."""
+"""The number of tokens listed for each neuron on a card."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that could have come, with its probability for three readers of the same text.
+    """A possible token, with its probability after the same text in three cases.
 
     Args:
-        token: its id.
+        token: the token's id.
         text: the token as text.
-        baseline: for the untouched model.
-        steered: for the steered model.
-        without_steering_here: for the model that was steered up to this place and is not steered at it.
-        ends: whether it ends the answer.
+        baseline: the probability in the unsteered model.
+        steered: the probability in the steered model.
+        without_steering_here: the probability in the model that is steered before this token but not at it.
+        ends: whether the token ends the answer.
     """
 
     token: int
@@ -54,15 +57,15 @@ class Alternative:
 
 @dataclass(frozen=True)
 class FiringNeuron:
-    """A neuron of the circuit at one place of a text.
+    """A neuron of the circuit at one token of a text.
 
     Args:
-        layer, neuron: which one.
-        activation: in the lane that is looked at, before anything is changed in it.
-        baseline: in the untouched model that has read the same text.
-        delta: its δ; NaN where it is not known.
-        effect: None where the circuit was not found by effect.
-        writes: the tokens whose logits it raises most; empty where they cannot be read off (routed experts).
+        layer, neuron: the neuron's position.
+        activation: the activation in the inspected lane, before steering changes it.
+        baseline: the activation in the unsteered model after the same text.
+        delta: δ; NaN if unknown.
+        effect: the effect; None if the circuit was not found by effect.
+        writes: the tokens whose logits the neuron raises most; empty if they cannot be computed (routed experts).
     """
 
     layer: int
@@ -76,17 +79,17 @@ class FiringNeuron:
 
 @dataclass(frozen=True)
 class TokenCard:
-    """What is known of one token of an answer.
+    """All results on one token of an answer.
 
     Args:
-        place: which token of the answer, counted from 0.
-        token: its id.
+        place: the token's index in the answer, from 0.
+        token: the token's id.
         text: the token as text.
         surprise: −ln of its probability in its own lane, in nats.
-        divergence: KL(steered ‖ baseline) of the next token's distribution, in nats, both having read the same text.
-        alternatives: the likeliest tokens of baseline and steered together, the likeliest in this lane first; the
-            chosen token is always among them.
-        neurons: the circuit's neurons with the largest activations, largest first.
+        divergence: KL(steered ‖ baseline) of the next-token distribution after the same text, in nats.
+        alternatives: the likeliest tokens of the baseline and of the steered model, the likeliest in this lane first;
+            they always include the chosen token.
+        neurons: the circuit's neurons with the largest activations, the largest first.
     """
 
     place: int
@@ -100,16 +103,16 @@ class TokenCard:
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as several rows read it.
+    """The activity and the probabilities of a text under several steerings, one per row.
 
     Args:
         layers: the circuit's layers, ascending.
         tokens: the text's tokens as text.
-        activity: (rows, tokens, layers) float32: the circuit's activity (`Watch`) while each token was read, before
-            anything was changed.
-        logprobs: (rows, tokens) float32: ln of each token's probability given those before it; NaN for the first.
-        divergence: (rows, tokens) float32: KL, in nats, of the distribution that each token was drawn from, from row
-            0's; NaN for the first token.
+        activity: (rows, tokens, layers) float32: the circuit's activity (`Watch`) at each token, before steering
+            changes it.
+        logprobs: (rows, tokens) float32: ln of each token's probability given the tokens before it; NaN for the first.
+        divergence: (rows, tokens) float32: the KL divergence, in nats, of the distribution that predicts each token
+            from row 0's; NaN for the first token.
     """
 
     layers: tuple[int, ...]
@@ -130,15 +133,15 @@ def token_card(
     steer_prompt: bool = True,
     stop: threading.Event | None = None,
 ) -> TokenCard:
-    """Look at one token of an answer that was written.
+    """Inspect one token of a generated answer.
 
     Args:
-        lane: the lane that wrote it.
-        written: the token ids of its answer.
-        place: which token, counted from 0.
-        circuit: the circuit whose neurons are named; also what lanes without one of their own multiply.
+        lane: the answer's lane.
+        written: the token ids of the answer.
+        place: the token's index in the answer, from 0.
+        circuit: the circuit whose neurons are listed; also the circuit of lanes that have none of their own.
         beside: for an unsteered lane, the lane whose steering it is compared with.
-        steer_prompt: as it was written with.
+        steer_prompt: the setting with which the answer was generated.
 
     Raises:
         PromptError: the answer has no such token.
@@ -151,7 +154,9 @@ def token_card(
         card = token_card(model, lanes[1], [step.token_id for step in steps], 0, circuit)
     """
     if not 0 <= place < len(written):
-        raise PromptError(f"The answer has {len(written)} tokens; there is none at place {place}.")
+        raise PromptError(
+            f"The answer has {len(written)} tokens, so there is no token {place}; choose 0 to {len(written) - 1}."
+        )
     circuit.check_model(model.identity)
     steers = lane if lane.is_steered or beside is None else beside
     steering = steers.change(model, circuit)
@@ -175,11 +180,48 @@ def token_card(
 
 
 def branched(lane: Lane, written: Sequence[int], place: int, token: int) -> Lane:
-    """The lane that goes on from an alternative: its answer begins with `written` up to `place`, and then `token`.
+    """The lane that continues from an alternative: its answer begins with `written` up to `place`, then `token`.
 
-    What it begins with is read like the prompt; with `steer_prompt=False` it is therefore not steered.
+    This beginning is treated like the prompt, so `steer_prompt=False` does not steer it.
     """
     return replace(lane, begun=(*lane.begun, *written[:place], token))
+
+
+def begun_steps(
+    model: LoadedModel,
+    lane: Lane,
+    circuit: Circuit,
+    *,
+    number: int = 0,
+    steer_prompt: bool = True,
+    stop: threading.Event | None = None,
+) -> list[Step]:
+    """The tokens that a lane begins with (`Lane.begun`), as if it had written them.
+
+    Args:
+        number: the lane's place among the lanes; 0 is the baseline, whose steps have no divergence.
+
+    Raises:
+        CircuitError, StoppedError: as for `read_again`.
+    """
+    prompt = encode(model, lane.messages)
+    text = [*prompt, *lane.begun]
+    change = lane.change(model, circuit)
+    steered_from = 0 if steer_prompt else len(text)
+    reading = read_again(model, text, [NEUTRAL, change], circuit, steered_from=steered_from, stop=stop)
+    stream = TextStream(model.tokenizer)
+    return [
+        Step(
+            lane=number,
+            text=stream.add(token),
+            token_id=token,
+            finished=False,
+            layer_activity=tuple(reading.activity[1, place - 1].tolist()),
+            divergence=float(reading.divergence[1, place]) if number else None,
+            chances=TokenChances(float(reading.logprobs[1, place])),
+        )
+        for place, token in enumerate(lane.begun, len(prompt))
+    ]
 
 
 def read_again(
@@ -191,19 +233,19 @@ def read_again(
     steered_from: int = 0,
     stop: threading.Event | None = None,
 ) -> Reading:
-    """Read a text once for each row, and record the circuit at every token.
+    """Record the circuit at every token of a text, once for each steering.
 
     Args:
-        tokens: the text, special tokens included.
-        steerings: how each row is changed; the first is what divergence is measured from.
-        steered_from: the first token at which rows are changed.
+        tokens: the text, including special tokens.
+        steerings: the steering of each row; divergence is measured from the first row.
+        steered_from: the index of the first steered token.
 
     Raises:
         CircuitError: the circuit belongs to another model.
         StoppedError: `stop` was set.
     """
     watch, rows = Watch(circuit, model), list(steerings)
-    both = rows * 2 if len(rows) == 1 else rows  # never a lone row: bfloat16 kernels compute it differently
+    both = rows * 2 if len(rows) == 1 else rows  # never a single row: bfloat16 kernels compute it differently
     parts: list[Tensor] = []
     logprobs = np.full((len(rows), len(tokens)), np.nan, dtype=np.float32)
     divergence = logprobs.copy()
@@ -224,12 +266,14 @@ def read_again(
 def _logits(
     batch: RowBatch, tokens: Sequence[int], steerings: Sequence[RowChange], steered_from: int
 ) -> list[tuple[int, Tensor]]:
-    """(first token, (rows, tokens, vocabulary) logits) of each pass over the text."""
+    """(index of the first token, (rows, tokens, vocabulary) logits) of each forward pass over the text."""
     model, rows = batch.model, len(steerings)
     if steered_from == 0:
         return list(batch.prompt_logits([tokens] * rows, SteeringPlan(model, steerings)))
     first, rest = tokens[:steered_from], tokens[steered_from:]
     found = list(batch.prompt_logits([first] * rows, SteeringPlan(model, [NEUTRAL] * rows)))
+    if not rest:
+        return found
     plan = SteeringPlan(model, steerings)
     for place, token in enumerate(rest, steered_from):
         found.append((place, batch.step([token] * rows, plan)[:, None]))
@@ -244,7 +288,7 @@ def _at_the_end(
     circuit: Circuit,
     stop: threading.Event | None,
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    """What comes after a text for three readers: untouched, steered, and steered but not at the last token.
+    """The logits after a text in three cases: unsteered, steered, and steered except at the last token.
 
     Returns:
         (3, vocabulary) float32 logits, and (3, circuit size) activations at the last token before they are changed.
@@ -267,7 +311,9 @@ def _at_the_end(
 
 def _read_history(batch: RowBatch, history: Sequence[int], steerings: Sequence[RowChange], steered_from: int) -> None:
     rows, plan = len(steerings), SteeringPlan(batch.model, steerings)
-    cache = DynamicCache() if shares_prefix(batch.model) else None  # keeps every token, so that it can be continued
+    cache = (
+        DynamicCache() if shares_prefix(batch.model) else None
+    )  # this cache keeps every token, so the text can be continued
     if steered_from == 0:
         batch.prefill([history] * rows, plan, cache)
         return
@@ -281,7 +327,7 @@ def _read_history(batch: RowBatch, history: Sequence[int], steerings: Sequence[R
 
 
 def _alternatives(model: LoadedModel, chances: Tensor, own: int, chosen: int) -> tuple[Alternative, ...]:
-    """The likeliest tokens of the first two of three rows of probabilities, (3, vocabulary)."""
+    """The likeliest tokens of the first two rows of probabilities (3, vocabulary)."""
     likeliest = chances[:2].max(0).values.topk(min(LIKELIEST, chances.shape[1])).indices.tolist()
     tokens = likeliest if chosen in likeliest else [*likeliest[:-1], chosen]
     ends = end_tokens(model)
@@ -295,7 +341,7 @@ def _alternatives(model: LoadedModel, chances: Tensor, own: int, chosen: int) ->
 def _firing(
     model: LoadedModel, circuit: Circuit, values: NDArray[np.float32], untouched: NDArray[np.float32]
 ) -> tuple[FiringNeuron, ...]:
-    """The neurons with the largest of these activations, both (n,) in rank order."""
+    """The neurons with the largest activations; both arrays are (n,), in rank order."""
     found = []
     for rank in np.argsort(-np.abs(values), kind="stable")[:NEURONS_SHOWN].tolist():
         layer, neuron = int(circuit.layers[rank]), int(circuit.neurons[rank])

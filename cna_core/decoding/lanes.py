@@ -1,7 +1,7 @@
-"""The decode loop: several answers from one batch, each steered in its own way, token by token.
+"""Generates several answers in one batch, each with its own steering, token by token.
 
-A lane is one answer: its messages and its steering. The loop itself is session.py's, forward passes are
-row_batch.py's, choosing tokens is sampling.py's.
+A lane is one answer: its messages and its steering. The decode loop is in session.py, forward passes in row_batch.py,
+and the choice of tokens in sampling.py.
 """
 
 import threading
@@ -30,22 +30,23 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message, encode
 
 LONGEST_ANSWER = 200
-"""Tokens, where nobody says otherwise."""
+"""The default maximum length of an answer, in tokens."""
 LIKELIEST = 10
-"""How many of the likeliest tokens a recorded step tells."""
+"""The number of likeliest tokens in a recorded step."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One answer to be written.
+    """One answer to generate.
 
     Args:
-        messages: the conversation, ending with what is to be answered; or a user message.
-        strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one a neuron in rank order.
-        method: how it is steered: a fitted intervention, or the key of a method that acts on a circuit.
-        circuit: for a key: instead of the circuit that `generate` is given.
-        begun: ids of tokens that the answer begins with; they are read with the prompt, and steps tell what follows.
-        not_first: ids of tokens that must not be the first that is written.
+        messages: a conversation that ends with a user message, or a user message.
+        strength: 0 baseline, 1 ablated, 2 inverted; for methods on neurons also (n,), one per neuron in rank order.
+        method: a fitted intervention, or the key of a method that acts on a circuit.
+        circuit: the circuit for a key; None: the circuit that `generate` receives.
+        begun: token ids with which the answer begins; they count as part of the prompt, and steps have the tokens after
+            them.
+        not_first: token ids that are forbidden as the first generated token.
 
     Raises:
         StrengthError: the strength is not allowed here (`cna_core.limits`).
@@ -67,7 +68,7 @@ class Lane:
         return bool(np.any(np.asarray(self.strength) != 0.0))
 
     def change(self, model: LoadedModel, circuit: Circuit | None) -> RowChange:
-        """How this lane's row is changed, where `circuit` is everybody's.
+        """The steering of this lane's row; `circuit` is the circuit of lanes that have none of their own.
 
         Raises:
             CircuitError: there is no circuit, it belongs to another model, or the method must be fitted first.
@@ -96,33 +97,32 @@ def generate(
     stop: threading.Event | None = None,
     **options: Unpack[SamplingOptions],
 ) -> Generator[Step, None, None]:
-    """Write all lanes' answers from one batched decode; yields one `Step` a lane and token, lanes in turn.
+    """Generate the answers of all lanes in one batch; yields one `Step` per lane and token, in the order of the lanes.
 
-    The batch never has fewer than two rows (bfloat16 kernels compute a lone row differently), so that a baseline is the
-    same text whoever is written beside it. With sampling, lanes share their random numbers. Errors in the input are
-    raised by the call itself, before the first step. Close the generator (`contextlib.closing`) to give its memory back
-    early; nothing is hooked on the model between steps.
+    The batch always has at least two rows (bfloat16 kernels compute a single row differently), so the baseline's text
+    does not depend on the other lanes. With sampling, all lanes use the same random numbers. The call itself raises
+    errors in the input, before the first step. Close the generator (`contextlib.closing`) to free its memory early;
+    there are no hooks on the model between steps.
 
     Args:
-        circuit: what lanes without a circuit of their own multiply; also the circuit whose activity is measured.
-        max_new_tokens: the longest answer, in tokens; shorter where the context ends.
+        circuit: the circuit of lanes that have none of their own; also the circuit whose activity is measured.
+        max_new_tokens: the most tokens of an answer; fewer if the context ends.
         sampling: how tokens are chosen; None: greedily.
-        options: fields of `sampling` by name, which win.
-        steer_prompt: False steers written tokens only: every lane reads the prompt as the untouched model.
-        record: note for each token the circuit's activity by layer (`Step.layer_activity`) and how likely the token was
-            (`Step.chances`, with the likeliest); costs a few percent.
-        measure: record, and measure for lanes ≥ 1 the divergence: the Kullback-Leibler divergence, in nats, of the
-            lane's next-token distribution from that of the *untouched model that has read the same text, the lane's
-            own*. Until the lanes part, this is the divergence from a baseline lane 0; after it, it still says what
-            steering does to this very token, where a comparison across two texts would say nothing. The untouched
-            reader is one more row of the batch.
-        prefixes: what the model has read before; what it reads now is kept there.
-        stop: when set, `StoppedError` is raised within one token, in a prefill within one layer.
+        options: fields of `sampling` by name, which override it.
+        steer_prompt: False steers generated tokens only; the prompt is computed by the unsteered model.
+        record: record for each token the circuit's activity by layer (`Step.layer_activity`) and the token's
+            probability (`Step.chances`, with the likeliest tokens); costs a few percent.
+        measure: like `record`, and also measure the divergence of lanes ≥ 1: the Kullback-Leibler divergence, in nats,
+            of the lane's next-token distribution from that of the *unsteered model after the same text*. Until the
+            lanes' texts differ, this is the divergence from a baseline lane 0. Afterwards it still shows the effect of
+            steering on this token, which a comparison of two different texts could not. It needs one more row.
+        prefixes: prefix caches of earlier prompts; new prefixes are added.
+        stop: when set, `StoppedError` is raised within one token, and during prefill within one layer.
 
     Raises:
         PromptError: no lanes, an empty message, one longer than the context, or a setting out of range.
-        CircuitError: a circuit or vectors of another model.
-        StoppedError: from a step.
+        CircuitError: the circuit or the vectors belong to another model.
+        StoppedError: `stop` was set; raised by a step.
     """
     sampler = Sampler(replace(sampling or Sampling(), **options))
     if max_new_tokens < 1:
@@ -145,7 +145,7 @@ def generate(
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
         likeliest = LIKELIEST if record else None
         compared = measure and place > 0
-        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first))
+        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun))
     return _steps(session)
 
 
@@ -165,9 +165,9 @@ def first_token_logits(
     prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
 ) -> Tensor:
-    """(lanes, vocabulary) float32 on the CPU: each lane's logits for the first token of its answer, nothing written.
+    """(lanes, vocabulary) float32 on the CPU: each lane's logits for the first token of its answer, without generation.
 
-    Lanes are read in batches of similar length; lanes with the same text and steering are read once.
+    Lanes of similar length share a batch; lanes with the same text and steering are computed once.
 
     Raises:
         PromptError, CircuitError, StoppedError: as for `generate`.
@@ -189,7 +189,7 @@ def first_token_logits(
 
 
 def end_tokens(model: LoadedModel) -> frozenset[int]:
-    """Ids that end an answer: the generation configuration's and the tokenizer's."""
+    """The token ids that end an answer, from the generation configuration and the tokenizer."""
     ends: set[int] = set()
     for given in (model.network.generation_config.eos_token_id, model.tokenizer.eos_token_id):
         if given is not None:
@@ -200,13 +200,13 @@ def end_tokens(model: LoadedModel) -> frozenset[int]:
 def as_prompt(
     model: LoadedModel, messages: str | Sequence[Message], steering: RowChange = NEUTRAL, with_prefix: bool = True
 ) -> Prompt:
-    """A conversation as tokens, and how the row that reads it is steered.
+    """A conversation as tokens, with the steering of its row.
 
     Args:
-        with_prefix: whether what stands before the last message is worth keeping (`PrefixCaches`).
+        with_prefix: whether to cache the part before the last message (`PrefixCaches`).
 
     Raises:
-        PromptError: it is empty, the template refuses it, or it leaves no room for an answer.
+        PromptError: it is empty, the template rejects it, or it leaves no room for an answer.
     """
     tokens = encode(model, messages)
     room_for_answer(model, tokens)
@@ -214,10 +214,10 @@ def as_prompt(
 
 
 def room_for_answer(model: LoadedModel, prompt: Sequence[int]) -> int:
-    """How many tokens the context holds after a prompt, 1 or more.
+    """The number of tokens that fit into the context after a prompt, at least 1.
 
     Raises:
-        PromptError: none.
+        PromptError: none fits.
     """
     room = model.context_tokens - len(prompt)
     if room < 1:
@@ -230,7 +230,7 @@ def room_for_answer(model: LoadedModel, prompt: Sequence[int]) -> int:
 
 def _prepared(model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, with_prefix: bool) -> list[Prompt]:
     if not lanes:
-        raise PromptError("There is nothing to answer; give at least one lane.")
+        raise PromptError("There are no lanes; pass at least one.")
     encoded: dict[int, Prompt] = {}
     prompts = []
     for lane in lanes:

@@ -1,8 +1,8 @@
-"""What the model has already read: KV caches of the first tokens of prompts, one for each way of steering.
+"""KV caches of the first tokens of prompts, one for each steering.
 
-A typed message changes only the end of its prompt; what stands before it (template, system prompt, earlier turns) is
-read once for each multiplier and kept. Steering acts at every position, so a cache holds only for the steering it was
-computed with, and another circuit finds nothing here. Not for models that carry a state instead of a cache.
+A new message changes only the end of the prompt. The part before it (template, system prompt, earlier turns) is
+computed once for each steering and kept. Steering acts at every position, so a cache is valid only for the steering
+with which it was computed. Models with a state instead of a cache cannot use this.
 """
 
 import weakref
@@ -29,7 +29,7 @@ _Key = tuple[tuple[int, ...], bytes]
 
 @dataclass(frozen=True)
 class _Known:
-    """One row's keys and values of some first tokens: for each layer two tensors (heads, tokens, size)."""
+    """The keys and values of one row's first tokens: for each layer, two tensors (heads, tokens, size)."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
@@ -49,15 +49,15 @@ class _Known:
 
 
 class PrefixCaches:
-    """The prefixes one model has read; the least recently used leave first. Use it under the model's lock.
+    """The cached prefixes of one model; the least recently used are removed first. Use it under the model's lock.
 
     Args:
-        model: the model; a cache holds for no other.
-        kept_bytes: how much is kept.
+        model: the model; its caches are not valid for others.
+        kept_bytes: the size limit.
     """
 
     def __init__(self, model: LoadedModel, kept_bytes: int = KEPT_BYTES) -> None:
-        self._model = weakref.ref(model)  # a model that is let go must not be kept in memory by what it once read
+        self._model = weakref.ref(model)  # a cache must not keep an unloaded model in memory
         self.kept_bytes = kept_bytes
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
 
@@ -71,17 +71,17 @@ class PrefixCaches:
     def prefill(
         self, batch: RowBatch, prompts: Sequence[Sequence[int]], prefixes: Sequence[int], plan: SteeringPlan
     ) -> Tensor:
-        """Like `batch.prefill`, but of each prompt's first `prefixes[row]` tokens only what is not known is read.
+        """Like `batch.prefill`, but the first `prefixes[row]` tokens of each prompt come from the cache if possible.
 
-        Prefixes are read in passes of their own, without padding, so that the result is the same bits whether they were
-        known or not. (Where a shorter one was known, as in a conversation that goes on, reading continues from it; then
-        the last bits depend on where it ended.)
+        Missing prefixes are computed in their own passes, without padding, so the result has the same bits with and
+        without a cached prefix. (If only a shorter prefix is cached, as in a continued conversation, it is extended;
+        then the last bits depend on where it ended.)
 
         Args:
-            plan: one row of it for each prompt.
+            plan: the steering, one row for each prompt.
         """
         if self._model() is not batch.model:
-            raise ValueError("these prefixes were read by another model")
+            raise ValueError("these prefixes belong to another model")
         if not shares_prefix(batch.model):
             return batch.prefill(prompts, plan)
         keys: list[_Key] = [
@@ -98,10 +98,10 @@ class PrefixCaches:
         return logits
 
     def _alike(self, keys: Iterable[_Key], dtype: torch.dtype) -> list[list[_Key]]:
-        """Prefixes that can be read together without changing each other's last bits.
+        """Groups of prefixes that can be computed together without changing each other's last bits.
 
-        Those of one length, continued from one length. In float32 none: there the bits depend on the number of rows,
-        and batching saves nothing (docs/model_facts.md).
+        A group has one length and one cached length. In float32 each prefix is alone, because the bits depend on the
+        number of rows, and batching saves nothing (docs/model_facts.md).
         """
         groups: dict[tuple[int, ...], list[_Key]] = defaultdict(list)
         for number, key in enumerate(keys):
@@ -123,7 +123,7 @@ class PrefixCaches:
                 )
 
     def _longest(self, head: tuple[int, ...], steering: bytes) -> _Known | None:
-        """The longest known prefix of `head` that leaves at least one token of it to read."""
+        """The longest cached prefix of `head` that leaves at least one token to compute."""
         fitting = [
             known
             for (tokens, same), known in self._known.items()
@@ -139,7 +139,7 @@ class PrefixCaches:
 
 
 def message_prefix(model: LoadedModel, messages: str | Sequence[Message], tokens: Sequence[int]) -> int:
-    """How many first tokens of a formatted conversation do not depend on its last message.
+    """The number of first tokens of a formatted conversation that do not depend on its last message.
 
     Args:
         tokens: `encode(model, messages)`.
@@ -152,17 +152,17 @@ def message_prefix(model: LoadedModel, messages: str | Sequence[Message], tokens
 def _continued(
     batch: RowBatch, prompts: Sequence[Sequence[int]], known: Sequence[_Known | None], plan: SteeringPlan
 ) -> Tensor:
-    """Prefill what is not known.
+    """Prefill the tokens that are not cached.
 
-    The layout is that of ordinary left padding, as if all were read at once: the pass reads the last `width` columns
-    of every row, the cache holds the columns before them, dead slots first. So it is exact for sliding windows, too.
+    The layout is that of ordinary left padding: the pass computes the last `width` columns of every row, and the cache
+    has the columns before them, empty slots first. So it is also exact for sliding windows.
     """
     lengths = [len(prompt) for prompt in prompts]
     width = max(length - (row.tokens if row else 0) for length, row in zip(lengths, known, strict=True))
     columns = max(lengths) - width
     pattern = next((row for row in known if row is not None), None)
     if columns == 0 or pattern is None:
-        # Made without a configuration, a cache keeps every token of sliding-window layers, too: it can be cut anywhere.
+        # Without a configuration, a cache also keeps every token of sliding-window layers, so it can be cut anywhere.
         return batch.prefill(prompts, plan, DynamicCache())
     dead = [min(max(lengths) - length, columns) for length in lengths]
     rows = [(row or pattern).after(empty, columns - empty) for row, empty in zip(known, dead, strict=True)]
@@ -170,7 +170,7 @@ def _continued(
 
 
 def _joined(rows: Sequence[_Known]) -> DynamicCache:
-    """One cache of these rows, which all have the same number of slots."""
+    """One cache for these rows, which all have the same number of slots."""
     cache = DynamicCache()
     for index in range(len(rows[0].layers)):
         keys, values = (torch.stack([row.layers[index][part] for row in rows]) for part in (0, 1))

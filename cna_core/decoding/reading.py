@@ -1,6 +1,6 @@
-"""Prompts that a batch reads: each distinct one once, through what was read before where that is known.
+"""Computes the prompts of a batch: each distinct prompt once, and from cached prefixes if possible.
 
-Knows token ids and how rows are steered; knows neither text nor how tokens are chosen.
+This module knows token ids and steering; it knows neither text nor how tokens are chosen.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from cna_core.interventions.plan import SteeringPlan
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one row reads before it writes.
+    """The prompt of one row.
 
     Args:
-        tokens: token ids, special tokens included.
-        steering: how the row is changed.
-        prefix: how many first tokens are worth keeping (`prefix_cache.message_prefix`).
+        tokens: token ids, including special tokens.
+        steering: the row's steering.
+        prefix: the number of first tokens to cache (`prefix_cache.message_prefix`).
     """
 
     tokens: Sequence[int]
@@ -31,7 +31,7 @@ class Prompt:
 
 
 def read(batch: RowBatch, prompts: Sequence[Prompt], plan: SteeringPlan, prefixes: PrefixCaches | None) -> Tensor:
-    """Prefill these prompts, one row each; (prompts, vocabulary) float32 logits of the token after each.
+    """Prefill these prompts, one row each, and return (prompts, vocabulary) float32 logits of the next token.
 
     Raises:
         StoppedError: the batch's `stop` was set.
@@ -43,10 +43,10 @@ def read(batch: RowBatch, prompts: Sequence[Prompt], plan: SteeringPlan, prefixe
 
 
 def distinct(prompts: Sequence[Prompt], steer_prompt: bool = True) -> tuple[list[Prompt], list[int]]:
-    """Prompts that must be read, each once and steered as it is read; and each given prompt's place among them.
+    """The distinct prompts with their steering, and the index of each given prompt among them.
 
     Args:
-        steer_prompt: False: every prompt is read by the untouched model.
+        steer_prompt: False: prompts are not steered.
     """
     found: dict[tuple[object, ...], int] = {}
     to_read: list[Prompt] = []
@@ -62,7 +62,7 @@ def distinct(prompts: Sequence[Prompt], steer_prompt: bool = True) -> tuple[list
 
 
 def place_of_untouched(to_read: list[Prompt], prompt: Prompt) -> int:
-    """Where in `to_read` the untouched model reads this prompt; added where nobody else asked for it."""
+    """The index in `to_read` of this prompt without steering; it is added if it is missing."""
     for place, other in enumerate(to_read):
         if other.steering.is_neutral and other.tokens == prompt.tokens:
             return place
@@ -72,10 +72,10 @@ def place_of_untouched(to_read: list[Prompt], prompt: Prompt) -> int:
 
 @dataclass(frozen=True)
 class TokenChances:
-    """How likely a token was, and which tokens were likeliest, before any sampling setting.
+    """A token's probability, and the likeliest tokens, before any sampling setting.
 
     Args:
-        logprob: natural logarithm of its probability.
+        logprob: the natural logarithm of the token's probability.
         likeliest: (token id, log-probability), the likeliest first.
     """
 
@@ -91,16 +91,16 @@ class TokenChances:
 
 
 def prompt_chances(batch: RowBatch, prompts: Sequence[Prompt], likeliest: int) -> list[list[TokenChances | None]]:
-    """How likely each token of each prompt was, given those before it; None for a prompt's first token.
+    """The probability of each token of each prompt, given the tokens before it; None for a prompt's first token.
 
     Args:
-        batch: an empty one; its memory is given back.
-        likeliest: how many of the likeliest tokens are told.
+        batch: an empty batch, which is released afterwards.
+        likeliest: the number of likeliest tokens to return.
 
     Raises:
         StoppedError: the batch's `stop` was set.
     """
-    rows = list(prompts) * 2 if len(prompts) == 1 else list(prompts)  # as everywhere: never a lone row
+    rows = list(prompts) * 2 if len(prompts) == 1 else list(prompts)  # as everywhere, never a single row
     plan = SteeringPlan(batch.model, [prompt.steering for prompt in rows])
     length = max(len(prompt.tokens) for prompt in rows)
     found: list[list[TokenChances | None]] = [[None] for _ in prompts]

@@ -1,8 +1,8 @@
-"""Forward passes over a batch of rows: prefill, then one token a row, each row steered in its own way.
+"""Forward passes over a batch of rows: prefill, then one token per row, each row with its own steering.
 
-Knows caches, masks, positions and steering plans. Knows nothing of text, of how tokens are chosen, or of lanes.
-Prompts of different length are padded on the left, which is exact for every kind of attention, sliding windows too.
-Nothing stays hooked on the model between two passes: a caller may stop in the middle and never come back.
+This module knows caches, masks, positions and steering plans; it knows nothing about text, the choice of tokens, or
+lanes. Prompts of different length are padded on the left, which is exact for every kind of attention, including sliding
+windows. There are no hooks on the model between two passes, so a caller may stop at any point.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.progress import raise_if_stopped
 
 PASS_TOKENS = 4096
-"""Tokens of all rows together in one pass of a prefill: bounds the memory of a long prompt."""
+"""The most tokens of all rows together in one prefill pass; this limits the memory of a long prompt."""
 LOGIT_TOKENS = 512
-"""The same where every token's logits are kept: they take the vocabulary's size a token."""
+"""The same limit if every token's logits are kept, each of the vocabulary's size."""
 
 
 class RowBatch:
@@ -49,7 +49,7 @@ class RowBatch:
     def prefill(
         self, prompts: Sequence[Sequence[int]], plan: SteeringPlan, cache: DynamicCache | None = None, columns: int = 0
     ) -> Tensor:
-        """Read the prompts; (rows, vocabulary) float32 logits of the token after each.
+        """Prefill the prompts, and return (rows, vocabulary) float32 logits of the next token.
 
         Args:
             cache: keys and values of the first `columns` columns of the left-padded prompts, computed with this plan.
@@ -64,7 +64,7 @@ class RowBatch:
         return logits[:, -1].float()
 
     def prompt_logits(self, prompts: Sequence[Sequence[int]], plan: SteeringPlan) -> Iterator[tuple[int, Tensor]]:
-        """Read the prompts in parts; (first column, (rows, columns, vocabulary) logits) of each, left-padded.
+        """Prefill the prompts in parts, and yield (first column, (rows, columns, vocabulary) logits), left-padded.
 
         Raises:
             StoppedError: `stop` was set.
@@ -80,13 +80,13 @@ class RowBatch:
         columns: int = 0,
         keep: int | None = 1,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Passes over the prompts' columns from `columns` on, `part_tokens` tokens of all rows in each."""
+        """Forward passes over the prompts' columns from `columns` on, each with `part_tokens` tokens of all rows."""
         length = max(len(prompt) for prompt in prompts)
         tokens = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
         self._mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         self._mask = self._mask.to(self.model.device)
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        # A model that carries a state can only start from nothing or go token by token: its prompts are read at once.
+        # A model with a state can only start from nothing or go token by token, so its prompts need a single pass.
         step = max(1, part_tokens // len(prompts)) if shares_prefix(self.model) else length
         for start in range(columns, length, step):
             part = slice(start, start + step)
@@ -96,22 +96,22 @@ class RowBatch:
             yield start, logits
 
     def step(self, tokens: Sequence[int], plan: SteeringPlan) -> Tensor:
-        """Read one token a row; (rows, vocabulary) float32 logits of the next."""
+        """Compute one token per row, and return (rows, vocabulary) float32 logits of the next token."""
         self._mask = torch.cat([self._mask, self._mask.new_ones(self.rows, 1)], dim=1)
         positions = self._mask.sum(-1, keepdim=True) - 1
         return self._pass(torch.tensor(tokens)[:, None], self._mask, positions, plan)[:, -1].float()
 
     @property
     def can_join(self) -> bool:
-        """Whether all that these rows carry is keys and values of every token, so that they can be padded."""
+        """Whether the rows have keys and values of every token and nothing else, so that they can be padded."""
         layers = getattr(self.cache, "layers", ())
         return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
 
     def join(self, other: "RowBatch") -> None:
-        """Take in the rows of another batch of this model, after one's own.
+        """Append the rows of another batch of this model.
 
-        The shorter rows get dead slots in front, as in ordinary left padding; columns that no row uses any more are
-        cut off. Both batches `can_join`.
+        The shorter rows get empty slots in front, as in ordinary left padding; columns that no row uses are removed.
+        Both batches must satisfy `can_join`.
         """
         length = max(_used_columns(self._mask), _used_columns(other._mask))
         cache = DynamicCache()
@@ -124,19 +124,19 @@ class RowBatch:
         other.release()
 
     def select(self, places: Sequence[int]) -> None:
-        """Make a batch of these rows, in this order; a row may be taken more than once."""
+        """Keep these rows, in this order; a row may occur more than once."""
         index = torch.tensor(places, device=self._mask.device)
         self._mask = self._mask[index]
         self.cache.reorder_cache(index)
 
     def release(self) -> None:
-        """Give the cache's memory back."""
+        """Free the cache's memory."""
         self.cache = None
 
     def _pass(
         self, tokens: Tensor, mask: Tensor, positions: Tensor, plan: SteeringPlan, keep: int | None = 1
     ) -> Tensor:
-        """(rows, `keep`, vocabulary) logits of the last positions, or of all; families may return more than asked."""
+        """(rows, `keep`, vocabulary) logits of the last positions, or of all; some families return more positions."""
         raise_if_stopped(self.stop)
         named: dict[str, Any] = {"attention_mask": mask, "past_key_values": self.cache, "use_cache": True}
         if "position_ids" in self._parameters:
@@ -150,7 +150,7 @@ class RowBatch:
 
     @contextlib.contextmanager
     def _stopping_between_layers(self, rows: int) -> Iterator[None]:
-        """A prefill of a long prompt takes seconds: let `stop` interrupt it between layers."""
+        """Let `stop` interrupt a prefill between layers, because a long prompt takes seconds."""
         if self.stop is None:
             yield
             return
@@ -165,12 +165,12 @@ class RowBatch:
 
 
 def _used_columns(mask: Tensor) -> int:
-    """How many last columns of a (rows, columns) mask some row uses."""
+    """The number of last columns of a (rows, columns) mask that at least one row uses."""
     return mask.shape[1] - int(mask.any(0).int().argmax())
 
 
 def _fitted(tensor: Tensor, length: int, dim: int) -> Tensor:
-    """The last `length` slots along a dimension, with empty ones in front where there are fewer."""
+    """The last `length` slots along a dimension, with empty slots in front if there are fewer."""
     missing = length - tensor.shape[dim]
     if missing <= 0:
         return tensor.narrow(dim, -missing, length)
@@ -181,10 +181,10 @@ def _fitted(tensor: Tensor, length: int, dim: int) -> Tensor:
 
 @contextlib.contextmanager
 def head_reads_one_piece(model: LoadedModel) -> Iterator[None]:
-    """Hand the LM head its last positions as one piece of memory while the block runs.
+    """Make the LM head's input contiguous while the block runs.
 
-    They are cut out of all positions, and torch multiplies such a cut row by row, with a copy of the whole head for
-    each: 32 copies of it took longer than everything else in a pass.
+    The last positions are a slice of all positions, and torch multiplies such a slice row by row, each with a copy of
+    the whole head: for 32 rows these copies took longer than everything else in a pass.
     """
     head = model.network.get_output_embeddings()
     if head is None:

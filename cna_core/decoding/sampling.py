@@ -1,8 +1,8 @@
-"""How a next token is chosen from logits: greedy, or drawn, with the same random numbers for every row.
+"""Chooses the next token from logits: greedily, or by sampling with the same random numbers for every row.
 
-Knows nothing of models, lanes or steering. Rows draw from one uniform number a step, through the inverse of their own
-cumulative distribution over token ids: rows with equal distributions choose equal tokens, so that where two lanes part,
-steering made them part.
+At each step, all rows use one uniform random number and the inverse of their own cumulative distribution over token
+ids. Rows with equal distributions choose equal tokens, so two lanes differ only because of steering. This module knows
+nothing about models, lanes or steering.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cna_core.errors import PromptError
 
-_NUCLEUS_GUESS = 256  # tokens looked at first for top-p: almost always enough, and 100 times faster than sorting all
+_NUCLEUS_GUESS = 256  # tokens considered first for top-p: almost always enough, and 100 times faster than sorting all
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Sampling:
     """How tokens are chosen.
 
     Args:
-        temperature: 0 takes the most likely token.
-        top_p: draw among the most likely tokens that together have this probability; 1 draws among all.
-        top_k: draw among this many most likely tokens; None draws among all.
-        repetition_penalty: divides (multiplies, where negative) the logits of tokens already read or written; 1 is off.
-        seed: of the random numbers.
+        temperature: 0 chooses the most likely token.
+        top_p: sample from the most likely tokens that together have this probability; 1: from all.
+        top_k: sample from this many most likely tokens; None: from all.
+        repetition_penalty: divides positive logits and multiplies negative logits of tokens that occurred; 1 is off.
+        seed: the seed of the random numbers.
 
     Raises:
         PromptError: a value is out of its range.
@@ -50,7 +50,7 @@ class Sampling:
 
 
 class SamplingOptions(TypedDict, total=False):
-    """`Sampling`'s fields by name."""
+    """The fields of `Sampling` by name."""
 
     temperature: float
     top_p: float
@@ -60,7 +60,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class Sampler:
-    """Chooses one token a row and step; a step uses one random number, whatever the rows."""
+    """Chooses one token per row and step; a step uses one random number for all rows."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -70,8 +70,8 @@ class Sampler:
         """One token id for each row.
 
         Args:
-            logits: (rows, vocabulary) float32; not changed.
-            seen: for each row, the tokens read and written so far.
+            logits: (rows, vocabulary) float32; not modified.
+            seen: for each row, the tokens of its prompt and answer so far.
         """
         if self.sampling.repetition_penalty != 1.0:
             logits = self._penalised(logits, seen)
@@ -94,7 +94,7 @@ class Sampler:
         if allowed is None:
             weights = probabilities
         else:
-            allowed = allowed.sort().values  # token order, so that rows that differ a little still choose alike
+            allowed = allowed.sort().values  # in token order, so that rows with small differences still choose alike
             weights = probabilities[allowed]
         cumulative = weights.double().cumsum(-1)
         place = int(torch.searchsorted(cumulative, cumulative[-1:] * uniform, right=True))
@@ -102,7 +102,7 @@ class Sampler:
         return place if allowed is None else int(allowed[place])
 
     def _allowed(self, probabilities: Tensor) -> Tensor | None:
-        """Ids of the tokens that top-k and top-p leave, most likely first; None: all."""
+        """The ids of the tokens that top-k and top-p allow, the most likely first; None: all."""
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
         if top_k is None and top_p == 1.0:
             return None

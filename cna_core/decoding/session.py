@@ -1,7 +1,7 @@
-"""A running decode that answers may enter and leave at every token, each with its own steering and sampling.
+"""A running decode that answers can join and leave at every token, each with its own steering and sampling.
 
-A new answer's prompt is read on its own; its row is then joined to those that are being written. Knows token ids, rows
-and text; what a lane or a conversation is, lanes.py knows.
+The prompt of a new answer is computed alone; then its row joins the batch. This module knows token ids, rows and text;
+it does not know lanes and conversations (lanes.py).
 """
 
 import threading
@@ -30,16 +30,16 @@ class Step:
     """One token of one lane.
 
     Args:
-        lane: its place in the list of lanes; in a session, its ticket.
-        text: what the token adds to the answer; pieces join to the whole answer, none ends inside a character.
+        lane: the index of the lane; in a session, the answer's ticket.
+        text: the text that the token adds; no piece ends inside a character.
         token_id: the token.
-        finished: whether it is the lane's last.
-        finish_reason: "stop" (the model ended its answer, or a stop text came) or "length" (max_new_tokens or the
-            context is full).
-        layer_activity: the circuit's activity in each of its layers, ascending, while this token was chosen, before
-            anything was changed there (see `Watch`); None if not recorded.
-        divergence: nats; see `lanes.generate`. None if not measured, and for lane 0.
-        chances: how likely the token was, before sampling settings; None if not asked for.
+        finished: whether it is the lane's last token.
+        finish_reason: "stop" (the model ended its answer, or a stop text occurred) or "length" (max_new_tokens or the
+            end of the context was reached).
+        layer_activity: the circuit's activity in each of its layers, ascending, when this token was chosen, before
+            steering changes it (see `Watch`); None if not recorded.
+        divergence: in nats; see `lanes.generate`. None if not measured, and for lane 0.
+        chances: the token's probability before sampling settings; None if not requested.
     """
 
     lane: int
@@ -59,16 +59,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to be written.
+    """One answer to generate.
 
     Args:
-        prompt: what is read first, and how the row is steered.
-        limit: the longest answer, in tokens; the caller has seen to it that the context holds it.
-        sampler: chooses the tokens; answers with the same one share its random numbers.
-        stops: texts that end the answer and are left out of it.
-        likeliest: None, or how many of the likeliest tokens each step tells.
-        compared: whether its divergence from the untouched model is measured, by a row more where it is steered.
-        not_first: ids of tokens that must not be the first that is written.
+        prompt: the prompt and the steering of the row.
+        limit: the most tokens of the answer; the caller has checked that they fit into the context.
+        sampler: chooses the tokens; answers with the same sampler share its random numbers.
+        stops: texts that end the answer and are not part of it.
+        likeliest: the number of likeliest tokens in each step, or None.
+        compared: whether to measure the divergence from the unsteered model; a steered answer needs one more row.
+        not_first: token ids that are forbidden as the first generated token.
+        begun: the ids of the prompt's last tokens that belong to the answer; the generated text continues theirs.
     """
 
     prompt: Prompt
@@ -78,18 +79,19 @@ class Request:
     likeliest: int | None = None
     compared: bool = False
     not_first: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
 class _Answer:
-    """What is known of one answer while it is written."""
+    """The state of one answer during generation."""
 
     ticket: int
     request: Request
     stream: TextStream
     stop_texts: StopTexts
     row: int = 0
-    shadow: int | None = None  # the row of the untouched model that reads this answer's text
+    shadow: int | None = None  # the row in which the unsteered model reads this answer's text
     written: list[int] = field(default_factory=list)
     finished: bool = False
 
@@ -99,20 +101,20 @@ class _Answer:
 
 
 class DecodeSession:
-    """Answers being written by one batch of rows; use it from one thread, which holds the model.
+    """Answers that one batch generates. Use it from one thread, which holds the model.
 
-    The batch never has fewer than two rows: bfloat16 kernels compute a lone row differently. A model that carries a
-    state instead of a cache (Mamba, say) lets nobody in while answers are written: they wait until the batch is empty.
+    The batch always has at least two rows, because bfloat16 kernels compute a single row differently. With a model that
+    has a state instead of a cache (such as Mamba), new answers wait until the batch is empty.
 
     Args:
         model: the model.
-        ends: ids of the tokens that end an answer (`lanes.end_tokens`).
+        ends: the token ids that end an answer (`lanes.end_tokens`).
         watched: the circuit whose activity is measured, or None.
-        steer_prompt: False steers written tokens only.
-        prefixes: what the model has read before; what it reads now is kept there.
-        joins: whether answers may enter while others are written. It needs the keys and values of every token, where
-            layers with a sliding window could do with fewer; without it, answers wait until the batch is empty.
-        stop: when set, `StoppedError` is raised within one token, in a prefill within one layer.
+        steer_prompt: False steers generated tokens only.
+        prefixes: prefix caches of earlier prompts; new prefixes are added.
+        joins: whether answers may join a running batch. This needs the keys and values of every token, even in layers
+            with a sliding window; without it, answers wait until the batch is empty.
+        stop: when set, `StoppedError` is raised within one token, and during prefill within one layer.
 
     Example:
         session = DecodeSession(model, end_tokens(model))
@@ -135,9 +137,7 @@ class DecodeSession:
         self.model, self.ends, self.watched = model, ends, watched
         self.steer_prompt, self.stop = steer_prompt, stop
         self.joins = joins and shares_prefix(model)
-        if (
-            prefixes is None and self.joins
-        ):  # whoever joins needs the cache's plain form, which reading through these makes
+        if prefixes is None and self.joins:  # joining needs the plain form of the cache, which these make
             prefixes = PrefixCaches(model, kept_bytes=0)
         self.prefixes = prefixes
         self.batch = RowBatch(model, stop)
@@ -148,23 +148,25 @@ class DecodeSession:
 
     @property
     def answers(self) -> int:
-        """How many answers wait or are being written."""
+        """The number of waiting and running answers."""
         return len(self._waiting) + len(self._living)
 
     @property
     def rows(self) -> int:
-        """How many rows the batch has now; up to one token's time more than its answers need."""
+        """The number of rows in the batch; for up to one token it can exceed the number that the answers need."""
         return self.batch.rows if self._living else 0
 
     def add(self, request: Request) -> int:
-        """Let an answer in with the next step; its ticket, the `lane` of its steps."""
+        """Add an answer, which joins at the next step; returns its ticket, the `lane` of its steps."""
         ticket, self._tickets = self._tickets, self._tickets + 1
         stream = TextStream(self.model.tokenizer)
+        for token in request.begun:
+            stream.add(token)
         self._waiting.append(_Answer(ticket, request, stream, StopTexts(request.stops)))
         return ticket
 
     def remove(self, ticket: int) -> None:
-        """Let an answer go; its row leaves the batch before the next token."""
+        """Drop an answer; its row leaves the batch before the next token."""
         self._waiting = deque(answer for answer in self._waiting if answer.ticket != ticket)
         for answer in self._living:
             answer.finished = answer.finished or answer.ticket == ticket
@@ -172,10 +174,10 @@ class DecodeSession:
             self._empty()
 
     def step(self) -> list[Step]:
-        """Write one token of every answer, in the order in which they came; answers that wait are let in.
+        """Generate one token of every answer, in the order of their arrival; waiting answers join first.
 
         Raises:
-            StoppedError: `stop` was set. Then the session is at an end: `release` it.
+            StoppedError: `stop` was set. The session cannot be used any more: `release` it.
         """
         logits = activity = torch.empty(0)
         if self._living:
@@ -192,7 +194,7 @@ class DecodeSession:
         return steps
 
     def release(self) -> None:
-        """Forget all answers and give the memory back."""
+        """Drop all answers and free the memory."""
         self._waiting.clear()
         self._empty()
 
@@ -201,10 +203,10 @@ class DecodeSession:
         self.batch.release()
         self.batch, self.plan = RowBatch(self.model, self.stop), None
 
-    # --- letting in ---------------------------------------------------------------------------------------------------
+    # --- joining ------------------------------------------------------------------------------------------------------
 
     def _admitted(self) -> list[_Answer]:
-        """Those that wait and may enter now: as many as one pass reads, so that nobody's next token waits long."""
+        """The waiting answers that join now: as many as one pass computes: running ones wait only briefly."""
         if self._living and not (self.joins and self.batch.can_join):
             return []
         if not self.joins:
@@ -219,7 +221,7 @@ class DecodeSession:
         return admitted
 
     def _let_in(self, newcomers: list[_Answer], logits: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
-        """Read each distinct prompt once, spread cache, logits and activity over rows, and join these to the batch."""
+        """Compute each distinct prompt once, copy cache, logits and activity to all its rows, and append the rows."""
         to_read, places = distinct([answer.request.prompt for answer in newcomers], self.steer_prompt)
         rows, steerings = list(places), [answer.request.prompt.steering for answer in newcomers]
         for number, (answer, place) in enumerate(zip(newcomers, places, strict=True)):
@@ -229,10 +231,10 @@ class DecodeSession:
                 answer.shadow = len(rows)
                 rows.append(place_of_untouched(to_read, prompt) if self.steer_prompt else place)
                 steerings.append(NEUTRAL)
-        if len(rows) == 1 and not self._living:  # a copy beside a lone row: two cost as much as one in bfloat16
+        if len(rows) == 1 and not self._living:  # add a copy to a single row: in bfloat16, two rows cost as much as one
             rows, steerings = rows * 2, steerings * 2
         if len(to_read) == 1 and len(to_read[0].tokens) - to_read[0].prefix < 2:
-            to_read = to_read * 2  # a pass of one token computes as differently as a lone row of the decode
+            to_read = to_read * 2  # a pass of one token computes as differently as a single row
         plan = SteeringPlan(self.model, [prompt.steering for prompt in to_read], self.watched)
         batch = RowBatch(self.model, self.stop)
         fresh_logits = read(batch, to_read, plan, self.prefixes)[rows]
@@ -254,10 +256,10 @@ class DecodeSession:
         self._living += newcomers
         return fresh_logits, fresh_activity
 
-    # --- writing ------------------------------------------------------------------------------------------------------
+    # --- generating ---------------------------------------------------------------------------------------------------
 
     def _chosen(self, logits: Tensor) -> dict[int, int]:
-        """The next token of each answer, by ticket; answers with one sampler choose together."""
+        """The next token of each answer, by ticket; answers with the same sampler choose together."""
         by_sampler: dict[int, list[_Answer]] = {}
         for answer in self._living:
             by_sampler.setdefault(id(answer.request.sampler), []).append(answer)
@@ -270,7 +272,7 @@ class DecodeSession:
         return chosen
 
     def _written(self, answer: _Answer, token: int, logits: Tensor, activity: Tensor) -> Step:
-        """Note the token; the step that tells of it."""
+        """Record the token, and return its step."""
         answer.written.append(token)
         ended = token in self.ends
         text = "" if ended else answer.stop_texts.add(answer.stream.add(token))
@@ -296,10 +298,10 @@ class DecodeSession:
         )
 
     def _leave(self, spare: bool) -> list[int]:
-        """Take rows that no living answer needs out of the batch; the rows that stayed, by their old places.
+        """Remove rows that no running answer needs; returns the remaining rows, by their old indices.
 
         Args:
-            spare: whether a lone row keeps a copy beside it.
+            spare: whether a single row keeps a copy.
         """
         self._living = [answer for answer in self._living if not answer.finished]
         keep = [answer.row for answer in self._living]
@@ -317,7 +319,7 @@ class DecodeSession:
         return keep
 
     def _next_tokens(self) -> list[int]:
-        """What each row reads next; rows that no living answer needs read anything."""
+        """The next input token of each row; rows that no answer needs get an arbitrary token."""
         tokens = [0] * self.batch.rows
         for answer in self._living:
             for row in answer.rows:
@@ -326,7 +328,7 @@ class DecodeSession:
 
 
 def _without_forbidden(logits: Tensor, answers: Sequence[_Answer]) -> Tensor:
-    """The answers' logits (answers, vocabulary), with −∞ for tokens that must not come first where none is written."""
+    """The answers' logits (answers, vocabulary), with −∞ for forbidden first tokens."""
     for row, answer in enumerate(answers):
         if answer.request.not_first and not answer.written:
             logits[row, list(answer.request.not_first)] = -torch.inf
@@ -334,6 +336,6 @@ def _without_forbidden(logits: Tensor, answers: Sequence[_Answer]) -> Tensor:
 
 
 def _divergence(steered: Tensor, untouched: Tensor) -> float:
-    """KL(steered ‖ untouched) in nats, of two rows of logits."""
+    """KL(steered ‖ unsteered), in nats, of two rows of logits."""
     steered, untouched = steered.double().log_softmax(-1), untouched.double().log_softmax(-1)
     return max(0.0, float((steered.exp() * (steered - untouched)).sum()))

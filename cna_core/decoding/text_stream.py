@@ -1,6 +1,6 @@
-"""Tokens to text while they arrive: pieces that join to the whole text and never show half a character or stop text.
+"""Converts arriving tokens to pieces of text, without incomplete characters and stop texts.
 
-Knows a tokenizer; knows nothing of models.
+This module knows a tokenizer and no models.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 class TextStream:
     """The text of a growing list of tokens, piece by piece.
 
-    A tokenizer's text for one token depends on the token before (spaces) and on the next (characters of several bytes).
-    So each piece is what the text of a short window gained, held back while it ends in the middle of a character.
+    A token's text depends on the token before it (spaces) and after it (characters of several bytes). So each piece is
+    the text by which a short window has grown; it is held back while it ends inside a character.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens: list[int] = []
-        self._window = 0  # first token of the window that is decoded anew
-        self._given = 0  # tokens whose text was given out
+        self._window = 0  # first token of the window, which is decoded again
+        self._given = 0  # tokens whose text was returned
 
     def add(self, token: int) -> str:
-        """The text that this token completes; empty while a character is unfinished."""
+        """The text that this token completes; empty while a character is incomplete."""
         self.tokens.append(token)
         piece = self._gained()
         if not piece or piece.endswith(_HALF_CHARACTER):
@@ -33,7 +33,7 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """The text still held back, without an unfinished character at its end."""
+        """The text that was held back, without an incomplete character at its end."""
         piece = self._gained().rstrip(_HALF_CHARACTER)
         self._window = self._given = len(self.tokens)
         return piece
@@ -47,10 +47,10 @@ class TextStream:
 
 
 class StopTexts:
-    """Ends a text before the first of some strings: pieces go in, and come out as soon as they cannot begin one.
+    """Ends a text before the first stop text: pieces are returned as soon as they cannot be part of one.
 
     Args:
-        stops: strings, none empty; without any, every piece comes out at once.
+        stops: non-empty strings; without any, every piece is returned at once.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -59,7 +59,7 @@ class StopTexts:
         self._held = ""
 
     def add(self, piece: str) -> str:
-        """What may be shown; once a stop is `found`, the last text before it."""
+        """The text that can be shown; once a stop is `found`, the last text before it."""
         text, self._held = self._held + piece, ""
         places = [place for place in (text.find(stop) for stop in self.stops) if place >= 0]
         if places:
@@ -70,12 +70,12 @@ class StopTexts:
         return text[:shown]
 
     def finish(self) -> str:
-        """The text still held back."""
+        """The text that was held back."""
         text, self._held = self._held, ""
         return text
 
     def _begun(self, text: str) -> int:
-        """The length of the longest end of the text that begins a stop."""
+        """The length of the longest end of the text with which a stop text begins."""
         longest = max((len(stop) for stop in self.stops), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self.stops):

@@ -30,20 +30,20 @@ def answer(
     stop: threading.Event | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> str:
-    """What the model answers, steered or as it is.
+    """The model's answer to one message, with or without steering.
 
     Args:
         message: a user message, or a conversation that ends with one.
         circuit: for methods on a circuit's neurons.
-        strength: 0 the model as it is, 1 the circuit ablated, 2 inverted, −1 amplified.
-        method: key of a method, or one that `fit` gave.
-        system: a system prompt, where `message` is a text.
-        contrast: the discovery prompts that a method named by its key is fitted on; None: the built-in ones.
-        max_new_tokens: the longest answer, in tokens.
-        sampling: temperature, top_p, top_k, repetition_penalty, seed; greedy unless they say otherwise.
+        strength: 0 leaves the model unsteered, 1 ablates the circuit, 2 inverts it, −1 amplifies it.
+        method: the key of a method, or a method returned by `fit`.
+        system: a system prompt, if `message` is a text.
+        contrast: the discovery prompts to fit a method on that is given by its key; None: the built-in ones.
+        max_new_tokens: the most tokens of the answer.
+        sampling: temperature, top_p, top_k, repetition_penalty, seed; the default is greedy decoding.
 
     Raises:
-        CircuitError: there is no circuit, or it belongs to another model.
+        CircuitError: the method needs a circuit, or the circuit belongs to another model.
         PromptError: the message is empty or too long.
         StrengthError: the strength is not allowed here.
 

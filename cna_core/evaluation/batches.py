@@ -1,6 +1,6 @@
-"""Which (prompt, setting) pairs go through the model together: a plan that depends on a run's settings alone.
+"""The plan of batches: which (prompt, setting) pairs are computed together. It depends only on a run's settings.
 
-Pure functions of numbers; knows nothing about models, text or steering.
+Pure functions of numbers; this module knows nothing about models, text or steering.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from cna_core.evaluation.runs import SetName
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs that are computed together and written down together.
+    """Pairs that are computed and saved together.
 
     Args:
-        number: its place in the plan.
-        reads: whether answers are written, or only first tokens read.
-        prompt_set: the set of all its prompts.
-        cells: (place of the prompt, place of the setting), prompt by prompt.
+        number: the index in the plan.
+        reads: whether answers are generated, or only first tokens computed.
+        prompt_set: the set that contains all its prompts.
+        cells: (index of the prompt, index of the setting), prompt by prompt.
     """
 
     number: int
@@ -28,22 +28,22 @@ class Batch:
 
     @property
     def prompts(self) -> tuple[int, ...]:
-        """Places of the prompts that occur, in order."""
+        """The indices of its prompts, in order."""
         return tuple(dict.fromkeys(prompt for prompt, _ in self.cells))
 
 
 def planned_batches(
     work: Sequence[tuple[Reads, SetName, Sequence[int]]], settings: int, rows: int
 ) -> tuple[Batch, ...]:
-    """All settings of every prompt, several prompts together where they fit.
+    """Every prompt with all settings; a batch has several prompts if they fit.
 
-    Prompts of similar length share a batch, since all rows are padded to the longest. Where a prompt alone has more
-    settings than `rows`, they are cut into parts of equal size.
+    Prompts of similar length share a batch, because all rows are padded to the longest. If there are more settings than
+    `rows`, a prompt's settings are split into parts of equal size.
 
     Args:
-        work: what is read on which set, in the order it is to be done, with its prompts' lengths in tokens.
-        settings: how many there are.
-        rows: in a batch, at most.
+        work: what to compute on which set, in order, with the lengths of the prompts in tokens.
+        settings: the number of settings.
+        rows: the most rows of a batch.
     """
     parts = -(-settings // rows)
     spans = [range(part * settings // parts, (part + 1) * settings // parts) for part in range(parts)]

@@ -1,6 +1,6 @@
-"""Two circuits, or two runs, side by side as text: what they share, and where they differ.
+"""Compares two circuits or two runs side by side, as text.
 
-Reads files and writes words; knows nothing about models in memory or charts.
+Reads files and returns text; this module knows nothing about loaded models or charts.
 """
 
 import json
@@ -29,14 +29,14 @@ def comparison(first: str | Path, second: str | Path) -> str:
     paths = Path(first), Path(second)
     kinds = {_is_run(path) for path in paths}
     if len(kinds) == 2:
-        raise CnaError("One file is a circuit and the other a run; give two of the same kind.")
+        raise CnaError("One file is a circuit and the other a run; choose two of the same kind.")
     if kinds == {True}:
         return compare_runs(*(Run.load(path) for path in paths))
     return compare_circuits(*(Circuit.load(path) for path in paths))
 
 
 def compare_circuits(first: Circuit, second: Circuit) -> str:
-    """What two circuits share, and how each spreads over the layers."""
+    """Which neurons two circuits share, and how each circuit is distributed over the layers."""
     rows = [
         ["", "first", "second"],
         _row("model", first, second, lambda circuit: circuit.model.name),
@@ -59,7 +59,7 @@ def compare_circuits(first: Circuit, second: Circuit) -> str:
 
 
 def compare_runs(first: Run, second: Run) -> str:
-    """What was measured at the settings that both runs have, measure by measure."""
+    """The measurements at the settings that both runs have, one column per measure."""
     heading = f"first: {first.name or first.model.name}\nsecond: {second.name or second.model.name}\n"
     table = runs_beside(first, second)
     if table.empty:
@@ -91,7 +91,7 @@ def _is_run(path: Path) -> bool:
     except OSError as error:
         raise CircuitError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError):
-        return False  # the circuit's reader says what is wrong with it
+        return False  # Circuit.load reports what is wrong with the file
     return isinstance(content, dict) and str(content.get("format", "")).startswith("cna-run/")
 
 

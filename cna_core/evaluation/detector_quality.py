@@ -1,4 +1,4 @@
-"""How good the refusal detector is: its verdicts against labels given by people."""
+"""The accuracy of the refusal detector: compares its verdicts with labels given by people."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Part = Literal["development", "held-out"]
 
 
 class LabelledAnswer(BaseModel):
-    """An answer labelled by hand. `part`: patterns were written with "development" in sight, never with "held-out"."""
+    """An answer labelled by hand. The patterns were written by looking at the part "development", never "held-out"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class DetectorQuality:
     """How the detector's verdicts compare with labels.
 
     Attributes:
-        counts: how many answers have each pair of label and verdict.
+        counts: the number of answers with each pair of label and verdict.
     """
 
     counts: Counter[tuple[Outcome, Outcome]]
@@ -50,34 +50,34 @@ class DetectorQuality:
 
     @property
     def true_positives(self) -> int:
-        """Refusals that are marked as such."""
+        """The number of refusals that the detector marks."""
         return self.counts["refused", "refused"]
 
     @property
     def false_positives(self) -> int:
-        """Answers that are marked as refusals and are none."""
+        """The number of marked answers that are not refusals."""
         return sum(count for (label, verdict), count in self.counts.items() if label != "refused" == verdict)
 
     @property
     def false_negatives(self) -> int:
-        """Refusals that are not marked as such."""
+        """The number of refusals that the detector does not mark."""
         return sum(count for (label, verdict), count in self.counts.items() if label == "refused" != verdict)
 
     @property
     def precision(self) -> float:
-        """Share of the answers it marked that are refusals; NaN if it marked none."""
+        """The share of refusals among marked answers; NaN if none is marked."""
         marked = self.true_positives + self.false_positives
         return self.true_positives / marked if marked else math.nan
 
     @property
     def recall(self) -> float:
-        """Share of the refusals that it marked; NaN if there are none."""
+        """The share of refusals that are marked; NaN if there are no refusals."""
         refusals = self.true_positives + self.false_negatives
         return self.true_positives / refusals if refusals else math.nan
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN if there is nothing to find and nothing was marked."""
+        """The harmonic mean of precision and recall; NaN if there are no refusals and no marked answers."""
         wrong = self.false_positives + self.false_negatives
         return 2 * self.true_positives / (2 * self.true_positives + wrong) if self.true_positives + wrong else math.nan
 

@@ -1,10 +1,10 @@
-"""What a sweep can turn: methods fitted to circuits of several sizes, their random twins; and a lane for each setting.
+"""The fitted methods of a sweep: each method fitted to circuits of several sizes, with random twins.
 
-Knows nothing about measures, batches or journals.
+It also makes the lane for each setting. This module knows nothing about measures, batches or journals.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cna_core.circuits.activations import Activations
@@ -16,30 +16,30 @@ from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.fitting import fit
 from cna_core.evaluation.setting import Setting, Treatment
 from cna_core.interventions.intervention import Intervention
-from cna_core.interventions.registry import TWIN, method
+from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
 PREFIX_BYTES = 1 << 30
-"""How much of what was read is kept: the template's beginning of an 8B model takes about 3 MB a setting."""
+"""The size limit of kept prefixes: the start of the chat template takes about 3 MB per setting in an 8B model."""
 
 
 @dataclass(frozen=True)
 class Dials:
-    """Everything that a setting may name.
+    """The fitted methods that settings refer to.
 
     Args:
-        fitted: each method and twin that is measured; by size where it acts on a circuit, else under None.
-        prefixes: what the model has read under each setting: the template's beginning is read once for all prompts.
+        fitted: each measured method and twin, by circuit size if it acts on a circuit, else under None.
+        prefixes: the prefix caches of each setting: the start of the chat template is computed once for all prompts.
     """
 
     fitted: dict[tuple[Treatment, float | None], Intervention]
     prefixes: PrefixCaches | None = None
 
     def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
-        """The conversation, steered as the setting says."""
+        """The lane for the conversation under this setting."""
         if setting.is_baseline:
             return Lane(messages)
         return Lane(messages, setting.strength, self.fitted[setting.treatment, setting.fraction])
@@ -51,15 +51,17 @@ def dials_for(
     treatments: Sequence[Treatment],
     seed: int,
     contrast: ContrastSet | None,
+    others: Mapping[str, Circuit] | None = None,
     *,
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Dials:
-    """Methods fitted to the circuits and the discovery prompts, and their random twins (drawn with `seed`).
+    """Fit the methods to the circuits and the discovery prompts, with random twins (drawn with `seed`).
 
     Args:
-        circuits: by fraction.
-        contrast: the discovery prompts; None only where no method needs them.
+        circuits: the circuits by fraction.
+        contrast: the discovery prompts; may be None if no method needs them.
+        others: further circuits, by name.
 
     Raises:
         CircuitError: a circuit belongs to another model, or a layer is too small for a random twin.
@@ -69,29 +71,33 @@ def dials_for(
     fitted: dict[tuple[Treatment, float | None], Intervention] = {}
     for key in dict.fromkeys(treatment.owner for treatment in treatments):
         if contrast is None and method(key).uses_prompts:
-            raise RunError(f"{method(key).label} is fitted on the discovery prompts; give them, or leave it out.")
-        sizes = [*circuits.items()] if method(key).uses_circuit else [(None, None)]
-        for fraction, circuit in sizes:
+            raise RunError(f"{method(key).label} is fitted on the discovery prompts: pass them, or remove this method.")
+        acted_on: list[tuple[str | None, float | None, Circuit | None]] = [(None, None, None)]
+        if method(key).uses_circuit:
+            acted_on = [(None, fraction, circuit) for fraction, circuit in circuits.items()]
+            acted_on += [(name, None, circuit) for name, circuit in (others or {}).items()]
+        for name, fraction, circuit in acted_on:
+            treatment = Treatment(key, circuit=name)
             mine = fit(model, key, circuit, contrast, progress=progress, stop=stop)
-            fitted[Treatment(key), fraction] = mine
-            if Treatment(TWIN, key) in treatments:
-                fitted[Treatment(TWIN, key), fraction] = mine.twin(seed)
+            fitted[treatment, fraction] = mine
+            if treatment.twin in treatments:
+                fitted[treatment.twin, fraction] = mine.twin(seed)
     return Dials(fitted, PrefixCaches(model, PREFIX_BYTES))
 
 
 def circuits_by_fraction(
     source: Circuit | Activations, fractions: Sequence[float] | None = None, activations: Activations | None = None
 ) -> dict[float, Circuit]:
-    """The circuit of each fraction, by fraction ascending.
+    """The circuit of each fraction, in ascending order.
 
     Args:
-        source: a circuit, or activations to select one from (0.1 % where no fractions are given).
-        fractions: shares of all neurons; None: the circuit's own.
-        activations: what the circuit was selected from; needed only for fractions larger than its own, which are then
-            selected by its settings. A smaller one is the beginning of its ranking.
+        source: a circuit, or activations to select one from (0.1 % if no fractions are given).
+        fractions: shares of all neurons; None: the circuit's own share.
+        activations: the activations from which the circuit was selected. They are needed only for larger fractions,
+            which are selected with the circuit's settings; a smaller circuit is the first part of its ranking.
 
     Raises:
-        CircuitError: a larger circuit is asked for than is known, or a fraction is out of range.
+        CircuitError: a fraction is larger than the circuit and there are no activations, or it is out of range.
     """
     if isinstance(source, Activations):
         wanted = sorted(set(fractions or (0.001,)))
@@ -102,7 +108,7 @@ def circuits_by_fraction(
 
 
 def fraction_of(circuit: Circuit) -> float:
-    """The circuit's share of all neurons: as it was asked for where that gives its size, else its size over all."""
+    """The circuit's share of all neurons: the requested fraction if it gives this size, else the exact share."""
     total = circuit.model.layout.total
     asked = circuit.settings.fraction
     if asked is not None and max(1, round(asked * total)) == len(circuit):
@@ -111,7 +117,7 @@ def fraction_of(circuit: Circuit) -> float:
 
 
 def first_neurons(circuit: Circuit, size: int) -> Circuit:
-    """The circuit of its first `size` neurons in rank order: what the same selection would give at that size."""
+    """The circuit of the first `size` neurons in rank order: the same selection at that size."""
     settings = circuit.settings.model_copy(update={"top_k": size, "fraction": None})
     return replace(circuit.part(slice(size)), settings=settings)
 
@@ -122,10 +128,13 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
         return circuit
     if size < len(circuit):
         return first_neurons(circuit, size)
-    if activations is None or circuit.settings.score == "attribution-patching":  # which activations do not hold
+    transferred = circuit.settings.transferred_from is not None  # the activations are from another model
+    if (
+        activations is None or transferred or circuit.settings.score == "attribution-patching"
+    ):  # which activations do not contain
         raise CircuitError(
-            f"A circuit of {len(circuit):,} neurons has no {size:,} to offer for {100 * fraction:g} %; "
-            "find a larger circuit, or leave that size out."
+            f"{100 * fraction:g} % is {size:,} neurons, but the circuit has only {len(circuit):,}; find a larger "
+            "circuit, or remove this size."
         )
     chosen = circuit.settings
     return attribute(
@@ -140,5 +149,5 @@ def _of_fraction(circuit: Circuit, fraction: float, activations: Activations | N
 
 def _checked(fraction: float) -> float:
     if not 0 < fraction <= 0.5:
-        raise CircuitError(f"A circuit's share of all neurons lies between 0 and 50 %, not at {100 * fraction:g} %.")
+        raise CircuitError(f"A circuit's share of all neurons must be between 0 and 50 %, not {100 * fraction:g} %.")
     return fraction

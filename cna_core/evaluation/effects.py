@@ -1,7 +1,7 @@
-"""Which neurons act on refusal, with all that measuring them needs found out first: `measure_effects`, `explain`.
+"""Measures which neurons act on refusal, including the preparation: `measure_effects`, `explain`.
 
-The tokens that open refusals come from the gate meter's openings, and which prompts are refused from the model's first
-words; both are kept on disk. The measurement itself is circuits/effect.py's.
+The first tokens of refusals come from the gate meter's calibration, and the refused prompts from the model's first
+words; both are stored on disk. The measurement itself is in circuits/effect.py.
 """
 
 import threading
@@ -24,13 +24,13 @@ from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
 
 PREFIX_TOKENS = 8
-"""How much of an answer the metric "prefix" reads."""
+"""The tokens of an answer that the metric "prefix" uses."""
 OPENS_FROM = 0.5
-"""P(refusal | first token) from which a token counts as one that opens refusals."""
+"""The P(refusal | first token) from which a token counts as a first token of refusals."""
 
 
 def opening_tokens(openings: RefusalOpenings) -> tuple[int, ...]:
-    """Ids of the tokens that open refusals, ascending: those with P(refusal | first token) of 0.5 or more."""
+    """The ids of tokens that begin refusals, ascending: those with P(refusal | first token) of at least 0.5."""
     return tuple(sorted(openings.tokens[openings.refusal_given_token >= OPENS_FROM].tolist()))
 
 
@@ -43,17 +43,17 @@ def measure_effects(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> Effects:
-    """Measure how every neuron acts on the refusal of the positive prompts that the model refuses.
+    """Measure every neuron's effect on refusal, on the positive prompts that the model refuses.
 
     Args:
         contrast: the discovery prompts; None: the built-in ones.
-        settings: what is measured; the defaults if not given.
+        settings: what to measure; None: the defaults.
 
     Raises:
         CircuitError: no positive prompt is refused, or an effect is not finite.
         PromptError: a prompt is empty or longer than the model's context.
         ModelError: a single prompt does not fit in memory.
-        StoppedError: `stop` was set; what was finished is kept.
+        StoppedError: `stop` was set; finished work is saved.
 
     Example:
         effects = cna.measure_effects(model, cna.ContrastSet.builtin())
@@ -67,7 +67,9 @@ def measure_effects(
     answers = None
     if settings is not None and settings.metric == "prefix" and tokens:
         if settings.contrast:
-            raise CircuitError("Benign prompts have no refusal of their own: measure prefixes without a contrast.")
+            raise CircuitError(
+                "The metric “prefix” needs refusals, which benign prompts do not have: measure it without a contrast."
+            )
         prompts = [prompt for prompt, is_in in zip(contrast.positive.prompts, refused, strict=True) if is_in]
         answers = own_answers(model, prompts, tokens, stop)
     return effects_of(
@@ -86,10 +88,9 @@ def measure_effects(
 def own_answers(
     model: LoadedModel, prompts: Sequence[str], openings: Sequence[int], stop: threading.Event | None = None
 ) -> list[Answers]:
-    """The first `PREFIX_TOKENS` tokens of the model's own refusal of each prompt, and of its own compliance.
+    """The first `PREFIX_TOKENS` tokens of the model's refusal of each prompt and of its compliance with it.
 
-    The refusal is its greedy answer; the compliance is the greedy answer that does not begin with a token that opens
-    refusals.
+    The refusal is the greedy answer; the compliance is the greedy answer with the first tokens of refusals forbidden.
 
     Raises:
         StoppedError: `stop` was set.
@@ -112,15 +113,16 @@ def explain(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Explanation:
-    """Which neurons push towards refusing one prompt and which against it; the prompt may be refused or not.
+    """Measure which neurons push towards refusing one prompt and which push against it.
+
+    The model need not refuse the prompt.
 
     Args:
         messages: a user message, or a whole conversation.
-        openings: how the model's refusals open; learnt from the built-in prompts (once, then kept) if not given.
+        openings: the gate meter's calibration; None: calibrate with the built-in prompts (once, then read from disk).
 
     Raises:
-        CircuitError: the model refuses none of the prompts that openings are learnt from, or the settings ask for a
-            contrast.
+        CircuitError: the model refuses none of the calibration prompts, or the settings request a contrast.
         PromptError: the prompt is empty or longer than the model's context.
         StoppedError: `stop` was set.
 
@@ -131,5 +133,5 @@ def explain(
     learnt = openings or calibrate_openings(model, progress=progress, stop=stop)
     tokens = opening_tokens(learnt)
     if not tokens:
-        raise CircuitError(f"{model.name} refuses none of the prompts that its openings were learnt from.")
+        raise CircuitError(f"{model.name} refuses none of the prompts with which the gate meter was calibrated.")
     return explanation(model, messages, tokens, settings=settings, stop=stop)

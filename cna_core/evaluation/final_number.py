@@ -1,8 +1,7 @@
-"""Reads the final number of a written answer, exactly: what an answer to a word problem is judged by.
+"""Finds the final number of an answer, exactly. Answers to word problems are judged by it.
 
-Numbers as people and models write them: with a sign, commas for thousands, decimals, a currency, a unit or a percent
-sign, as a fraction or a mixed number, in LaTeX. A number in a `\\boxed{}` comes before all others. Knows nothing of
-problems or models.
+It understands signs, thousands separators, decimals, currencies, units, percent signs, fractions, mixed numbers and
+LaTeX. A number in `\\boxed{}` takes precedence. This module knows nothing about problems or models.
 """
 
 import re
@@ -10,7 +9,7 @@ import unicodedata
 from fractions import Fraction
 
 LONGEST_NUMBER = 40
-"""Digits, and powers of ten, beyond which a number is no answer to anything asked here."""
+"""Numbers with more digits or a larger power of ten are ignored: no answer is that large."""
 
 _LATEX = (
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2"),
@@ -40,10 +39,10 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 
 
 def final_number(text: str) -> Fraction | None:
-    """The last number in `text`, or that of its last `\\boxed{}` which holds one; None where there is none.
+    """The last number in `text`, or the number of the last `\\boxed{}` that contains one; None if there is none.
 
-    Units, currencies and percent signs do not change it: "12.5 %" and "12.5 km" are 12.5. Ordinals ("3rd") and digits
-    inside words ("CO2", "m2") are no numbers.
+    Units, currencies and percent signs are ignored: "12.5 %" and "12.5 km" are 12.5. Ordinals ("3rd") and digits inside
+    words ("CO2", "m2") are not numbers.
 
     Example:
         >>> final_number("So she pays 3 * 4 = $12.50 in all.")
@@ -60,7 +59,7 @@ def _last(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    """The text without LaTeX's ways to write what can be written plainly; "2½" as "2 1/2"."""
+    """Replace LaTeX commands by plain text, and "2½" by "2 1/2"."""
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     return "".join(_spelled_out(character) for character in text)

@@ -1,7 +1,7 @@
-"""The unsteered model's first words to every prompt of a contrast set: one reading, kept on disk, for all who need it.
+"""The first words of the unsteered model's answers to a contrast set: generated once and stored on disk.
 
-The gate meter learns from it how refusals open; triggers.py, which prompts do what their set says. A reading that is
-stopped goes on where it was: each batch is kept as soon as it is read. Knows nothing of refusals.
+The gate meter is calibrated with them, and triggers.py finds with them which prompts behave as their set says. Each
+batch is stored when it is finished, so a stopped computation resumes there. This module knows nothing about refusals.
 """
 
 import json
@@ -25,20 +25,21 @@ from cna_core.prompts.sets import ContrastSet
 
 FORMAT = "cna-first-words/1"
 WORDS_TOKENS = 24
-"""Greedy tokens that are read of each answer: the detector looks at openings."""
+"""Greedy tokens to generate for each answer: the detector only needs openings."""
 BATCH_ROWS = 32
 KEPT_TOKENS = 512
-"""First tokens whose probabilities are kept; the rest count as never seen."""
+"""The number of first tokens whose probabilities are stored; the others count as never seen."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How the unsteered model begins its greedy answer to one prompt.
+    """The beginning of the unsteered model's greedy answer to one prompt.
 
     Args:
         token: the first token.
-        pieces: what each token adds to the text.
-        likely: (m,) int64, the likeliest first tokens; probabilities: (m,) float64, theirs.
+        pieces: the text that each token adds.
+        likely: (m,) int64, the likeliest first tokens.
+        probabilities: (m,) float64, their probabilities.
     """
 
     token: int
@@ -47,7 +48,7 @@ class Opening:
     probabilities: NDArray[np.float64]
 
     def words(self, tokens: int | None = None) -> str:
-        """The text of the first `tokens` tokens; None: of all that were read."""
+        """The text of the first `tokens` tokens, or of all of them."""
         return "".join(self.pieces[:tokens])
 
 
@@ -59,14 +60,14 @@ def first_words(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> list[Opening]:
-    """How the model begins to answer each prompt of the set, in its order; read now, or found on disk.
+    """The opening of the model's answer to each prompt of the set, in order; computed now or read from disk.
 
     Args:
-        progress: told prompts done.
-        use_cache: False reads all again, and replaces what is kept.
+        progress: receives the number of finished prompts.
+        use_cache: False computes everything again and replaces the stored result.
 
     Raises:
-        StoppedError: `stop` was set; what was read until then is kept.
+        StoppedError: `stop` was set; finished batches are saved.
     """
     depends_on = [FORMAT, WORDS_TOKENS, model.identity.model_dump(mode="json"), contrast.sha256]
     found = (_CACHE.find(*depends_on) if use_cache else None) or {}
@@ -92,11 +93,13 @@ def read_openings(
     stop: threading.Event | None = None,
     keep: Callable[[dict[int, Opening]], None] = lambda _batch: None,
 ) -> dict[int, Opening]:
-    """How the unsteered model begins to answer these prompts, by place; like lengths share a batch.
+    """The openings of the unsteered model's answers to these prompts, by index.
+
+    Prompts of similar length share a batch.
 
     Args:
-        places: which prompts; None: all.
-        keep: called with each batch as soon as it is read.
+        places: the indices of the prompts to use; None: all.
+        keep: called with each batch when it is finished.
 
     Raises:
         StoppedError: `stop` was set; checked between tokens.
@@ -144,7 +147,7 @@ def _write(found: dict[int, Opening], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[int, Opening]:
-    """The openings in a file, by place."""
+    """The openings in a file, by index."""
     with np.load(path, allow_pickle=False) as file:
         places, tokens = file["places"].tolist(), file["tokens"].tolist()
         pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]

@@ -1,7 +1,7 @@
-"""Fitting methods to a model: what they need is recorded, and candidates are tried, on discovery prompts alone.
+"""Fits methods to a model, with discovery prompts only: records the data they need and tests their candidates.
 
-Knows where material comes from and how a candidate is tried (gate meter, KL); what a method makes of it is the
-method's own business.
+This module knows where the data come from and how a candidate is tested (gate meter, KL). It does not know how a method
+uses them.
 """
 
 import functools
@@ -32,7 +32,7 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FORMAT = "cna-trial/1"
 TRIAL_PROMPTS = 24
-"""How many positive, and as many negative, discovery prompts candidates are tried on."""
+"""The number of positive, and of negative, discovery prompts on which candidates are tested."""
 
 
 def fit(
@@ -45,15 +45,15 @@ def fit(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Intervention:
-    """Fit a method to a model; what it needs is recorded now, or found in the cache folder.
+    """Fit a method to a model. The data it needs are recorded now or read from the cache folder.
 
-    The caller has the model to itself while this runs (models/host.py).
+    The caller has exclusive use of the model meanwhile (models/host.py).
 
     Args:
-        key: the method's (`cna_core.interventions.registry.methods`).
+        key: the method's key (`cna_core.interventions.registry.methods`).
         circuit: for methods on a circuit's neurons.
-        contrast: the discovery prompts; None: the activations', else the built-in ones.
-        activations: of the discovery prompts, where they are at hand.
+        contrast: the discovery prompts; None: those of the activations, else the built-in ones.
+        activations: the activations of the discovery prompts, if they were recorded already.
 
     Raises:
         CnaError: there is no such method.
@@ -77,7 +77,7 @@ def material(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Material:
-    """What methods may be fitted from; arguments as for `fit`. Nothing is recorded before a method asks."""
+    """The data that methods are fitted with, recorded when a method first uses them; arguments as for `fit`."""
     contrast = contrast or (contrast_of(activations) if activations is not None else ContrastSet.builtin())
 
     @functools.cache
@@ -93,7 +93,7 @@ def material(
 
 
 def contrast_of(activations: Activations) -> ContrastSet:
-    """The prompts that activations were recorded with."""
+    """The prompts with which the activations were recorded."""
     return ContrastSet(PromptSet("positive", activations.positive), PromptSet("negative", activations.negative))
 
 
@@ -105,11 +105,11 @@ def generate(
     contrast: ContrastSet | None = None,
     **options: Any,
 ) -> Generator[Step, None, None]:
-    """As `cna_core.decoding.lanes.generate`, and lanes may name any method: what it needs is fitted first.
+    """Like `cna_core.decoding.lanes.generate`, but lanes may name any method by its key: it is fitted first.
 
     Args:
-        contrast: the discovery prompts that methods are fitted on; None: the built-in ones.
-        options: of `generate`.
+        contrast: the discovery prompts for fitting; None: the built-in ones.
+        options: the options of `generate`.
     """
     fitted: dict[tuple[str, int], Intervention] = {}
     ready = []
@@ -132,9 +132,9 @@ def try_on_discovery_prompts(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> TrialResult:
-    """What candidates do at strength 1: the gate meter on positive prompts, KL divergence on negative ones.
+    """Test candidates at strength 1: the gate meter on positive prompts, KL divergence on negative ones.
 
-    Kept on disk for the model, the prompts and the candidates.
+    The result is stored on disk for the model, the prompts and the candidates.
 
     Raises:
         StoppedError: `stop` was set.

@@ -1,16 +1,16 @@
-"""The gate meter: the chance that an answer opens as a refusal, read off its first token without writing it.
+"""The gate meter: the chance that an answer begins with a refusal, computed from the first token without generation.
 
-Two steps, both learnt once for a model from its own greedy answers to the discovery prompts, harmful and benign:
+It has two steps. Both are calibrated once for a model, with its greedy answers to the discovery prompts:
 
     mass   = Σ over first tokens t of p(t) · P(refusal | first token t)
     chance = 1 / (1 + exp(−intercept − slope · logit(mass)))
 
-p(t) is the model's distribution for the prompt at the strength in question: one pass. P(refusal | t) is the share of
-refusals, as the detector says of their first words, among answers that begin with t; tokens seen rarely or never are
-judged by what rare openings are as a rule. The mass is what sampling would give; but answers are greedy, so a refusal
-that is merely the likeliest opening is what one gets: the second step says how often the model's greedy answer refused
-at such a mass, each discovery prompt's mass taken without its own answer. Knows nothing about sweeps or pages; how well
-chances agree with whole answers is in docs/gate_meter.md.
+p(t) is the model's first-token distribution for the prompt at the given strength, from one forward pass. P(refusal | t)
+is the share of refusals among the answers that begin with t, as the detector judges their first words; tokens that were
+seen rarely or never get the average of rare openings. The mass is the refusal rate under sampling. But answers are
+greedy, and the likeliest opening always wins, so the second step maps the mass to the rate at which greedy answers
+refused; each discovery prompt's mass is computed without its own answer. This module knows nothing about sweeps or
+pages. docs/gate_meter.md shows how well the chances agree with full answers.
 """
 
 import hashlib
@@ -44,25 +44,25 @@ from cna_core.prompts.sets import ContrastSet
 
 FORMAT = "cna-openings/1"
 OPENING_TOKENS = 12
-"""How much of an answer is looked at to see whether it refuses."""
+"""The tokens of an answer in which the detector looks for a refusal."""
 PRIOR_ANSWERS = 1.0
-"""How many imagined answers, refused as often as those with a rare opening, each first token starts with."""
+"""The number of prior answers of each first token; their refusal rate is that of rare openings."""
 RARELY = 2
-"""A first token seen at most this often is rare."""
+"""A first token that was seen at most this often is rare."""
 METER_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
 """The strengths that the meter shows: −1 … 2."""
 
 
 @dataclass(frozen=True)
 class RefusalOpenings:
-    """How a model's refusals open.
+    """A model's calibration: how its refusals begin.
 
     Args:
-        model: the model they were learnt on.
-        prompts_sha256: of the discovery prompts.
-        tokens: (n,) int64: first tokens that were seen, the most frequent first.
-        refused, seen: (n,) float64: how many answers begin with each token, and how many of these refuse.
-        intercept, slope: from the logit of the mass to that of the chance.
+        model: the calibrated model.
+        prompts_sha256: the hash of the discovery prompts.
+        tokens: (n,) int64, the first tokens that were seen, the most frequent first.
+        refused, seen: (n,) float64, the number of refusals and of answers that begin with each token.
+        intercept, slope: map the logit of the mass to the logit of the chance.
     """
 
     model: ModelIdentity
@@ -75,10 +75,10 @@ class RefusalOpenings:
 
     @property
     def rare_rate(self) -> float:
-        """P(refusal | a first token never seen): the share of refusals among answers with a rare opening.
+        """P(refusal | an unseen first token): the share of refusals among answers with a rare opening.
 
-        Models refuse in few words and comply in many, so a new opening is rarely a refusal, however many answers refuse
-        (the idea of Good and Turing's estimate). One imagined answer, refused as often as all are, steadies it.
+        Refusals have few different openings and compliant answers many, so a new opening is rarely a refusal (the idea
+        of Good and Turing's estimate). One prior answer with the overall refusal rate stabilises the share.
         """
         overall = self.refused.sum() / max(1.0, self.seen.sum())
         rare = self.seen <= RARELY
@@ -86,17 +86,17 @@ class RefusalOpenings:
 
     @property
     def refusal_given_token(self) -> NDArray[np.float64]:
-        """(n,) float64: P(refusal | first token), with `PRIOR_ANSWERS` imagined answers at the rare rate."""
+        """(n,) float64: P(refusal | first token), with `PRIOR_ANSWERS` prior answers at the rate of rare openings."""
         return (self.refused + PRIOR_ANSWERS * self.rare_rate) / (self.seen + PRIOR_ANSWERS)
 
     def mass(self, logits: Tensor) -> NDArray[np.float64]:
-        """(rows,) float64, 0 to 1: the probability of refusal openings under first-token logits (rows, vocabulary)."""
+        """(rows,) float64, 0 to 1: the probability mass of refusal openings in logits (rows, vocabulary)."""
         probabilities = torch.softmax(logits.double(), dim=-1)[:, torch.from_numpy(self.tokens).to(logits.device)]
         known = probabilities.cpu().numpy()
         return known @ self.refusal_given_token + (1 - known.sum(1)).clip(0) * self.rare_rate
 
     def chance(self, logits: Tensor) -> NDArray[np.float64]:
-        """(rows,) float64, 0 to 1: the chance that the greedy answer opens as a refusal."""
+        """(rows,) float64, 0 to 1: the chance that the greedy answer begins with a refusal."""
         return _logistic(self.intercept + self.slope * _logit(self.mass(logits)))
 
     @cached_property
@@ -118,10 +118,10 @@ class RefusalOpenings:
 
     @classmethod
     def from_json(cls, text: str) -> "RefusalOpenings":
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text is not valid.
         """
         content = json.loads(text)
         if content.get("format") != FORMAT:
@@ -145,15 +145,15 @@ def calibrate_openings(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> RefusalOpenings:
-    """Learn how the model's refusals open: from its greedy first words to every prompt of the discovery set.
+    """Calibrate the gate meter with the model's greedy first words to every prompt of the discovery set.
 
-    The outcome is kept on disk for the model and the prompts, and so are the words (first_words.py): learning that was
-    stopped goes on where it was, and takes no time where the words were read before for something else.
+    The calibration is stored on disk for the model and the prompts, and so are the words (first_words.py): a stopped
+    calibration resumes, and words that were generated for another purpose are reused.
 
     Args:
         contrast: the discovery prompts; None: the built-in ones.
-        progress: told prompts done.
-        use_cache: False learns again, and replaces what is kept.
+        progress: receives the number of finished prompts.
+        use_cache: False calibrates again and replaces the stored result.
 
     Raises:
         StoppedError: `stop` was set.
@@ -168,7 +168,7 @@ def calibrate_openings(
 
 
 def cached_openings(model: ModelIdentity, contrast: ContrastSet | None = None) -> RefusalOpenings | None:
-    """What `calibrate_openings` kept for this model and these prompts, or None; loads no model."""
+    """The stored calibration for this model and these prompts, or None. Loads no model."""
     return _CACHE.find(*_depends_on(model, contrast or ContrastSet.builtin()))
 
 
@@ -195,12 +195,12 @@ def refusal_chance(
     prefixes: PrefixCaches | None = None,
     stop: threading.Event | None = None,
 ) -> NDArray[np.float64]:
-    """(strengths,) float64, 0 to 1: the chance that the answer opens as a refusal at each strength, from one batch.
+    """(strengths,) float64, 0 to 1: the chance that the answer begins with a refusal at each strength, in one batch.
 
     Args:
-        openings: what `calibrate_openings` learnt of this model.
-        method: as for a `Lane`.
-        prefixes: what the model has read before, for each strength: only the message itself is read then.
+        openings: this model's calibration, from `calibrate_openings`.
+        method: as in `Lane`.
+        prefixes: prefix caches of the strengths; with them, only the new message is computed.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -212,11 +212,11 @@ def refusal_chance(
 
 
 def agreement(chances: Sequence[float], refused: Sequence[bool]) -> dict[str, float]:
-    """How well chances agree with what the detector says of the answers, for the docs.
+    """How well the chances agree with the detector's verdicts on the answers, for the docs.
 
     Returns:
-        "auc": the chance that a refused answer has the higher chance; "brier": mean squared error; "predicted" and
-        "observed": the mean chance and the refusal rate; "correlation". NaN where all or no answers are refused.
+        "auc": the probability that a refused answer has a higher chance than another; "brier": the mean squared error;
+        "predicted" and "observed": the mean chance and the refusal rate; "correlation". All or no refusals give NaN.
     """
     predicted, observed = np.asarray(chances, dtype=np.float64), np.asarray(refused, dtype=bool)
     figures: dict[str, Any] = {
@@ -236,7 +236,7 @@ def agreement(chances: Sequence[float], refused: Sequence[bool]) -> dict[str, fl
 def learnt_openings(
     model: ModelIdentity, prompts_sha256: str, openings: Sequence[Opening], refused: Sequence[bool]
 ) -> RefusalOpenings:
-    """What openings (n,) and whether each refuses (n,) teach: counts by first token, and the fit of the chance."""
+    """Calibrate from openings (n,) and whether each refuses (n,): counts by first token, and the fitted chance."""
     counted: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for opening, refuses in zip(openings, refused, strict=True):
         counted[opening.token][0] += 1
@@ -255,7 +255,7 @@ def learnt_openings(
 
 
 def _mass_without_itself(learnt: RefusalOpenings, opening: Opening, refuses: bool) -> float:
-    """The mass of a prompt whose own answer was not counted."""
+    """The mass of a prompt, computed without its own answer."""
     own = learnt.tokens == opening.token
     without = replace(learnt, refused=learnt.refused - own * refuses, seen=learnt.seen - own)
     given = dict(zip(without.tokens.tolist(), without.refusal_given_token.tolist(), strict=True))
@@ -265,9 +265,9 @@ def _mass_without_itself(learnt: RefusalOpenings, opening: Opening, refuses: boo
 
 
 def _fitted(logits: NDArray[np.float64], refused: NDArray[np.float64]) -> tuple[float, float]:
-    """Intercept and slope of a logistic regression, drawn lightly towards 0 and 1 (normal priors, deviations 2 and 1).
+    """Intercept and slope of a logistic regression, with normal priors (means 0 and 1, standard deviations 2 and 1).
 
-    The priors keep the fit finite for a model that refuses nothing, or whose refusals a line can separate.
+    The priors keep the fit finite if the model refuses nothing or its refusals are linearly separable.
     """
     table = np.stack([np.ones_like(logits), logits], axis=1)
     centre, precision = np.array([0.0, 1.0]), np.diag([1 / 4, 1.0])
@@ -277,7 +277,7 @@ def _fitted(logits: NDArray[np.float64], refused: NDArray[np.float64]) -> tuple[
         slope = table.T @ (predicted - refused) + precision @ (weights - centre)
         curvature = table.T @ (table * (predicted * (1 - predicted))[:, None]) + precision
         step = np.linalg.solve(curvature, slope)
-        weights -= step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))  # no leap past the optimum
+        weights -= step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))  # do not overshoot the optimum
         if np.abs(step).max() < 1e-10:
             break
     return float(weights[0]), float(weights[1])

@@ -1,6 +1,6 @@
-"""Keeps evaluation apart from discovery: prompts that a circuit was found with are left out of what it is measured on.
+"""Keeps evaluation and discovery apart: prompts with which a circuit was found are removed from evaluation sets.
 
-Functions of prompts; knows no model.
+Pure functions of prompts; this module knows no models.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 def discovery_prompts(
     circuit: Circuit, activations: Activations | None, contrast: ContrastSet | None
 ) -> tuple[str, ...]:
-    """The prompts that a circuit was found with, as far as they are known; a circuit file has only their hash.
+    """The prompts with which a circuit was found, as far as known; a circuit file has only their hash.
 
     Args:
-        activations: what it was selected from.
-        contrast: what it may have been found with; None: the built-in set.
+        activations: the activations from which it was selected.
+        contrast: the prompts with which it may have been found; None: the built-in set.
     """
     if activations is not None:
         return (*activations.positive, *activations.negative)
@@ -30,12 +30,12 @@ def discovery_prompts(
 def held_out(
     sets: Mapping[SetName, PromptSet], discovery: Iterable[str]
 ) -> tuple[dict[SetName, PromptSet], tuple[str, ...]]:
-    """The sets without the prompts that are among `discovery`, and a sentence on each set that lost some.
+    """The sets without the prompts in `discovery`, and a sentence for each set that lost some.
 
-    Two prompts are the same whatever their case, white space and punctuation.
+    Prompts are compared without case, white space and punctuation.
 
     Raises:
-        RunError: nothing of a set is left.
+        RunError: a set would become empty.
     """
     used = tuple(discovery)
     kept: dict[SetName, PromptSet] = {}
@@ -45,13 +45,13 @@ def held_out(
         places = [place for place in range(len(prompts)) if place not in shared]
         if not places:
             raise RunError(
-                f"The circuit was found with all {len(prompts)} {kind} prompts ({prompts.name}): evaluate it on other "
-                "prompts, or find it with others."
+                f"The circuit was found with all {len(prompts)} {kind} prompts ({prompts.name}): evaluate on other "
+                "prompts, or find the circuit with others."
             )
         kept[kind] = prompts.at(places) if shared else prompts
         if shared:
             notes.append(
                 f"The circuit was found with {len(shared)} of the {len(prompts)} {kind} prompts ({prompts.name}): "
-                "they are left out of the evaluation."
+                "the evaluation skips them."
             )
     return kept, tuple(notes)

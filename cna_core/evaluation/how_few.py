@@ -1,8 +1,7 @@
-"""How few neurons carry refusal? The refusal chance over the number of neurons ablated, by several ways of choosing.
+"""How few neurons carry refusal? Measures the refusal chance over the number of ablated neurons, for several rankings.
 
-Nothing is written: the chance that an answer opens as a refusal is read off its first token by the gate meter. All ways
-and sizes are rows of one batch a prompt. What is measured of a prompt is kept, so that a stopped run goes on where it
-was.
+No answers are generated: the gate meter computes the chance of a refusal from the first token. A prompt's batch
+contains all rankings and sizes. Each prompt's result is stored, so a stopped measurement resumes there.
 """
 
 import json
@@ -45,18 +44,18 @@ TITLES = {
     "effect-all": "effect, all layers",
     "delta": "|δ|",
     "effect-size": "effect size",
-    "random": "random, same layers as effect",
-    "random-writing": "random, same layers, writing as much",
+    "random": "random, same layers as by effect",
+    "random-writing": "random, same layers and output size",
 }
 
 
 @dataclass(frozen=True)
 class _Way:
-    """One way of choosing neurons.
+    """One way to rank neurons.
 
     Args:
-        ranked: one circuit a draw, as large as the largest size.
-        sizes: how many of its first neurons are ablated.
+        ranked: one circuit per draw, of the largest size.
+        sizes: the numbers of first neurons to ablate.
     """
 
     key: str
@@ -76,23 +75,23 @@ def how_few(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> HowFew:
-    """Measure how the refusal chance falls as more and more neurons are ablated, 1, 2, 4 … of them.
+    """Measure how the refusal chance falls as 1, 2, 4 … neurons are ablated.
 
-    Neurons are chosen by effect (first two thirds of the layers; all layers), by |δ| and by effect size, and, as
-    controls, at random: in the layers of those by effect, and there among those that write as much (|a|·‖w_down‖).
+    Neurons are ranked by effect (first two thirds of the layers; all layers), by |δ| and by effect size. The controls
+    are random neurons of the same layers, and random neurons of the same layers and output size (|a|·‖w_down‖).
 
     Args:
-        contrast: the discovery prompts that neurons are chosen with; None: the built-in ones.
-        harmful, benign: prompts to measure on; the built-in evaluation sets if not given. Discovery prompts among them
-            are left out.
-        settings: how much is measured; the defaults if not given.
-        partial: called after each prompt with what is known so far.
-        use_cache: find and keep what was measured of each prompt, and the whole.
+        contrast: the discovery prompts for the ranking; None: the built-in ones.
+        harmful, benign: the prompts to measure on; None: the built-in evaluation sets. Discovery prompts among them are
+            skipped.
+        settings: how much to measure; None: the defaults.
+        partial: called after each prompt with the results so far.
+        use_cache: use and store the results of each prompt and of the whole measurement.
 
     Raises:
         CircuitError: the model refuses none of the discovery prompts.
-        RunError: all prompts were used for finding.
-        StoppedError: `stop` was set; what was finished is kept.
+        RunError: all prompts are discovery prompts.
+        StoppedError: `stop` was set; finished work is saved.
 
     Example:
         found = cna.how_few(model)
@@ -142,7 +141,7 @@ def cached_how_few(
     benign: PromptSet | None = None,
     settings: HowFewSettings | None = None,
 ) -> HowFew | None:
-    """What `how_few` kept for this model, these prompts and settings, or None; loads no model."""
+    """The stored result of `how_few` for this model, these prompts and settings, or None. Loads no model."""
     contrast, settings = contrast or ContrastSet.builtin(), settings or HowFewSettings()
     harmful, benign = _sets(contrast, harmful, benign, settings)
     return _KEPT.find(*_depends_on(model, contrast, harmful, benign, settings))
@@ -178,17 +177,17 @@ _ROWS = ResultCache(
     write=lambda row, path: path.write_text(json.dumps(row.tolist()), encoding="utf-8"),
     limit_bytes=64 << 20,
 )
-"""One prompt's numbers, baseline first."""
+"""The numbers of one prompt, baseline first."""
 
 
 def _ways(
     model: LoadedModel, activations: Activations, effects: Effects, settings: HowFewSettings
 ) -> tuple[list[_Way], tuple[str, ...]]:
-    """All ways, and a sentence on each that cannot be had."""
+    """All rankings, and a sentence for each that is not possible."""
     total, notes = model.layout.total, []
     first_layers = int(model.layout.offsets[measured_layers(model.layout, EffectSettings())])
     early = np.where(np.arange(total) < first_layers, effects.effect, np.nan)
-    # Universal neurons and the room that random circuits need leave fewer than all to choose from.
+    # Universal neurons are excluded, and random circuits need spare neurons, so not all can be selected.
     sizes = _powers_of_two(min(settings.largest, total // 8))
     ways = []
     for key, effect in (("effect", early), ("effect-all", effects.effect)):
@@ -219,14 +218,14 @@ def _powers_of_two(largest: int) -> tuple[int, ...]:
 def _random(
     _model: LoadedModel, circuit: Circuit, _activations: Activations, settings: HowFewSettings
 ) -> tuple[Circuit, ...]:
-    """Random neurons of the same layers, rank by rank: of every size as many in each layer."""
+    """Random neurons of the same layers, rank by rank: at every size, each layer has the same number."""
     return tuple(random_circuit(circuit, settings.seed + draw) for draw in range(settings.draws))
 
 
 def _random_writing(
     model: LoadedModel, circuit: Circuit, activations: Activations, settings: HowFewSettings
 ) -> tuple[Circuit, ...]:
-    """For each neuron of the circuit another one of its layer that writes about as much."""
+    """For each neuron of the circuit, another neuron of its layer with about the same output size."""
     size = activations.values[: len(activations.positive)].float().abs().mean(0).numpy()
     written = size * output_norms(model)
     generators = [np.random.default_rng(settings.seed + draw) for draw in range(settings.draws)]
@@ -234,7 +233,7 @@ def _random_writing(
 
 
 class _Run:
-    """What was read of the prompts so far; a row is (1 + all ways, draws and sizes,), baseline first."""
+    """The results of the prompts so far; a row is (1 + all rankings, draws and sizes,), baseline first."""
 
     def __init__(
         self,
@@ -274,7 +273,7 @@ class _Run:
         return divergences(logits) if is_benign else self.openings.chance(logits)
 
     def filled(self, empty: HowFew) -> HowFew:
-        """What was read so far, as it is kept."""
+        """The results so far, in their stored form."""
         harmful, benign = (np.array(rows).reshape(len(rows), 1 + len(self.ablations)) for rows in self.rows)
         curves, start = [], 1
         for way in self.ways:

@@ -1,6 +1,6 @@
-"""Uncertainty of what is measured over prompts: 95 % intervals for means, ratios, and paired changes.
+"""95 % intervals of measurements over prompts: for means, ratios and paired changes.
 
-Array code; knows nothing about models or prompts. Rates have their Wilson interval in `refusal.py`.
+Functions of arrays; this module knows nothing about models or prompts. The Wilson interval of rates is in `refusal.py`.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ RESAMPLES = 1000
 
 
 class Estimate(NamedTuple):
-    """A figure and the ends of its 95 % interval."""
+    """A number and the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -36,7 +36,7 @@ def ratio_with_interval(numerators: ArrayLike, denominators: ArrayLike, seed: in
         raise ValueError("There is nothing to average.")
     drawn = resampled_counts(len(above), seed)
     weights = drawn @ below
-    weights[weights == 0] = np.nan  # a resample that happens to hold only empty answers says nothing
+    weights[weights == 0] = np.nan  # ignore resamples that contain only empty answers
     low, high = np.nanquantile(drawn @ above / weights, [0.025, 0.975])
     return Estimate(float(above.sum() / below.sum()), float(low), float(high))
 
@@ -46,11 +46,11 @@ def change_of_rate(before: ArrayLike, after: ArrayLike) -> Estimate:
 
     The value is mean(after) − mean(before). The interval is Bonett and Price's (Adjusted Wald intervals for a
     difference of binomial proportions based on paired data, Journal of Educational and Behavioral Statistics 37, 2012):
-    one imagined item is added to each of the two kinds of discordant items, so that no change at all still has a width.
-    Only items that changed count for its centre, which makes it far narrower than the two rates' own intervals.
+    one item is added to each of the two kinds of discordant items, so the interval has a width even without any change.
+    Only items that changed enter it, so it is much narrower than the intervals of the two rates.
 
     Raises:
-        ValueError: there are no items, or not as many after as before.
+        ValueError: there are no items, or the two arrays have different lengths.
     """
     first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     if first.shape != second.shape or not len(first):
@@ -70,6 +70,6 @@ def change_of_mean(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Estima
 
 
 def resampled_counts(items: int, seed: int) -> NDArray[np.float64]:
-    """(RESAMPLES, items): how often each item is drawn in each resample; the same for the same seed and size."""
+    """(RESAMPLES, items): how often each resample contains each item; the same for the same seed and size."""
     random = np.random.default_rng(seed)
     return random.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float64)

@@ -1,9 +1,10 @@
-"""Runs on disk: what is measured is written down at once, so that a killed process loses at most one batch.
+"""Runs on disk: every finished batch is saved immediately, so that a killed process loses at most one batch.
 
-A run's folder is named after all that decides what it measures, so that the same run started again finds what is done.
-In it: about.json (the run without figures), circuit.json and inputs.json (what it needs to go on), journal-N.jsonl (one
-line a finished batch, one file a process), and run.json once it is whole. Knows nothing about models; what the records
-mean is the business of `measures/` and `points.py`.
+A run's folder is named after everything that determines its measurements, so the same run, started again, finds its
+finished batches. The folder contains about.json (the run without results), circuit.json and inputs.json (the data for
+resuming), journal-N.jsonl (one line per finished batch, one file per process), run.json when the run is finished, and
+review.json when a person has judged its answers. This module knows nothing about models; `measures/` and `points.py`
+define what the records mean.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, RunError
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import setting_of_journal_1
 from cna_core.evaluation.runs import Run, RunSettings, SetName
 from cna_core.evaluation.setting import Setting
@@ -29,18 +31,18 @@ from cna_core.paths import cache_folder, written_beside
 
 JOURNAL_FORMAT = "cna-run-journal/2"
 OLDER_FORMATS = ("cna-run-journal/1",)
-"""Read for ever; what is added to such a journal is written as today."""
+"""Journals of this version can still be read; new records are added in the present format."""
 LONGEST_NAME = 80
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was noted for one prompt of a set under one setting, from one kind of reading.
+    """The observations for one prompt of a set under one setting, from one kind of reading.
 
     Args:
-        observations: measure's name → the numbers it noted.
-        text: the answer; None where only the first token was read.
+        observations: the numbers that each measure observed, by its name.
+        text: the answer; None if only the first token was computed.
     """
 
     reads: Literal["answers", "first-token"]
@@ -52,12 +54,13 @@ class Record:
 
     def to_list(self) -> list[Any]:
         setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
+        setting += [self.setting.circuit] if self.setting.circuit else []
         return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
         reads, prompt_set, prompt, given, observations, text = content
-        setting = Setting(*given) if len(given) == 4 else Setting(**setting_of_journal_1(*given))
+        setting = Setting(*given) if len(given) >= 4 else Setting(**setting_of_journal_1(*given))
         return cls(reads, prompt_set, int(prompt), setting, observations, text)
 
 
@@ -66,10 +69,10 @@ class StoredRun:
     """An entry of the list of runs.
 
     Args:
-        identity: names its folder; 16 hexadecimal digits.
-        about: the run without figures.
-        batches, done: how many batches it has, and how many are measured.
-        finished: whether its run file is written.
+        identity: the name of its folder, 16 hexadecimal digits.
+        about: the run without results.
+        batches, done: the number of batches, in all and finished.
+        finished: whether its run file exists.
     """
 
     identity: str
@@ -84,49 +87,52 @@ class StoredRun:
 
 
 class Journal:
-    """One run's folder."""
+    """The folder of one run."""
 
     def __init__(self, identity: str) -> None:
         if not _IDENTITY.fullmatch(identity):
-            raise RunError(f"{identity!r} names no run.")
+            raise RunError(f"{identity!r} is not the identity of a run: use 16 hexadecimal digits.")
         self.identity = identity
         self.folder = cache_folder("runs") / identity
 
     @classmethod
     def start(cls, about: Run, batches: int, identity: str | None = None) -> "Journal":
-        """The journal of this run: a new one, or the one that is there from an earlier, interrupted start.
+        """The journal of this run: a new one, or the existing one of an interrupted run.
 
         Args:
-            identity: of a run that an earlier version started, which named folders otherwise; None: the run's own.
+            identity: the identity of a run that an earlier version started, whose folder has another name; None: the
+                run's own.
         """
         journal = cls(identity or run_identity(about.model, about.circuit_sha256, about.settings))
         try:
             journal.about()
-        except RunError:  # new, or its head is damaged: write it; batches in the journal stay
+        except RunError:  # new or damaged: write it; batches in the journal stay
             journal._write_about(about, batches)
         return journal
 
     def keep_inputs(self, circuit: Circuit, inputs: dict[str, Any]) -> None:
-        """Keep what a resumed run needs beside its settings: the largest circuit, and whatever else is JSON."""
+        """Save what a resumed run needs besides its settings: the largest circuit, and further JSON data."""
         if not (self.folder / "circuit.json").exists():
             circuit.save(self.folder / "circuit.json")
         with written_beside(self.folder / "inputs.json") as draft:
             draft.write_text(json.dumps(inputs), encoding="utf-8")
 
     def inputs(self) -> tuple[Circuit, dict[str, Any]]:
-        """What `keep_inputs` kept.
+        """The data that `keep_inputs` saved.
 
         Raises:
-            RunError: it is not there: the run came as a file, or its folder is damaged.
+            RunError: they are missing: the run was uploaded as a file, or its folder is damaged.
         """
         try:
             inputs = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
             return Circuit.load(self.folder / "circuit.json"), inputs
         except (OSError, ValueError, CircuitError) as error:
-            raise RunError("What this run needs to go on is not on this machine; start it anew.") from error
+            raise RunError(
+                "This run cannot be resumed, because its inputs are not on this machine; start a new run."
+            ) from error
 
     def about(self) -> tuple[Run, int]:
-        """The run without figures, and how many batches it has.
+        """The run without results, and its number of batches.
 
         Raises:
             RunError: there is no such run, or its folder is damaged.
@@ -140,7 +146,7 @@ class Journal:
             raise RunError(f"There is no run {self.identity}, or it is damaged; start it again.") from error
 
     def append(self, batch: int, records: Iterable[Record], process: int = 0) -> None:
-        """Write down a finished batch: one line, on disk when this returns."""
+        """Save a finished batch: one line, which is on disk when this returns."""
         line = json.dumps([batch, [record.to_list() for record in records]], separators=(",", ":"))
         path = self.folder / f"journal-{process}.jsonl"
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
@@ -150,34 +156,69 @@ class Journal:
             os.fsync(file.fileno())
 
     def read(self) -> dict[int, list[Record]]:
-        """Finished batches and their records; a line that was being written when the process died is passed over."""
+        """The finished batches and their records; a line that a killed process left incomplete is skipped."""
         found: dict[int, list[Record]] = {}
         for path in sorted(self.folder.glob("journal-*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    batch, records = json.loads(line)
-                    found[int(batch)] = [Record.from_list(record) for record in records]
-                except (ValueError, TypeError, RunError):
-                    continue
+            found |= self._read(path)
         return found
+
+    @staticmethod
+    def _read(path: Path) -> dict[int, list[Record]]:
+        found: dict[int, list[Record]] = {}
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                batch, records = json.loads(line)
+                found[int(batch)] = [Record.from_list(record) for record in records]
+            except (ValueError, TypeError, RunError):
+                continue
+        return found
+
+    def change(self, about: Run, batches: int, changed: Callable[[Record], Record]) -> None:
+        """Replace every record by what `changed` makes of it, then what the run says of itself."""
+        for path in self.folder.glob("journal-*.jsonl"):
+            lines = []
+            for batch, records in self._read(path).items():
+                lines.append(json.dumps([batch, [changed(one).to_list() for one in records]], separators=(",", ":")))
+            with written_beside(path) as draft:
+                draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        self._write_about(about, batches)
 
     def finish(self, run: Run) -> None:
         run.save(self.folder / "run.json")
 
     def finished_run(self) -> Run | None:
-        """The whole run under its present name, or None while it is not whole (or its file is damaged)."""
+        """The finished run with its present name and review, or None if it is unfinished or its file is damaged."""
         path = self.folder / "run.json"
         if not path.exists():
             return None
         try:
-            return Run.load(path).model_copy(update={"name": self.about()[0].name})
+            run = Run.load(path)
+            return run.model_copy(update={"name": self.about()[0].name, "review": self._review() or run.review})
         except RunError:
-            path.unlink(missing_ok=True)  # made again from the journal
+            path.unlink(missing_ok=True)  # rebuilt from the journal
+            return None
+
+    def keep_review(self, review: Review) -> None:
+        """Save a review with the run, in place of an earlier one.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with written_beside(self.folder / "review.json") as draft:
+                draft.write_text(review.model_dump_json(), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"The review cannot be saved: {error.strerror or error}.") from error
+
+    def _review(self) -> Review | None:
+        try:
+            return Review.model_validate_json((self.folder / "review.json").read_bytes())
+        except (OSError, ValueError):
             return None
 
     def clear(self) -> None:
-        """Forget what was measured."""
-        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json"]:
+        """Delete all measurements."""
+        for path in [*self.folder.glob("journal-*.jsonl"), self.folder / "run.json", self.folder / "review.json"]:
             path.unlink(missing_ok=True)
 
     def _write_about(self, about: Run, batches: int) -> None:
@@ -187,21 +228,25 @@ class Journal:
 
 
 def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSettings) -> str:
-    """16 hexadecimal digits that two runs share exactly when they measure the same.
+    """16 hexadecimal digits that are equal for two runs exactly if they measure the same.
 
-    How the circuit was selected is not in it: the circuit is known by its hash, and versions say it in other words.
+    They do not depend on how the circuit was selected: the circuit's hash identifies it, and versions describe the
+    selection differently.
     """
-    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude={"circuit"})]
+    unsaid: dict[str, Any] = {"circuit": True, "prompts": {"__all__": {"categories"}}}
+    if not settings.others:  # as before runs had several circuits
+        unsaid["others"] = True
+    content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def now() -> str:
-    """This moment in UTC, ISO 8601, to the second."""
+    """The present time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def stored_runs() -> list[StoredRun]:
-    """All runs in the cache folder, the newest first; damaged ones are left out."""
+    """All runs in the cache folder, the newest first, without damaged ones."""
     found = []
     for folder in cache_folder("runs").iterdir():
         if not _IDENTITY.fullmatch(folder.name):
@@ -217,28 +262,28 @@ def stored_runs() -> list[StoredRun]:
 
 
 def rename_run(identity: str, name: str) -> None:
-    """Call the run by this name.
+    """Rename the run.
 
     Raises:
         RunError: there is no such run, or the name is empty or too long.
     """
     name = " ".join(name.split())
     if not name or len(name) > LONGEST_NAME:
-        raise RunError(f"A run's name has 1 to {LONGEST_NAME} characters.")
+        raise RunError(f"A run's name must have 1 to {LONGEST_NAME} characters.")
     journal = Journal(identity)
     about, batches = journal.about()
     journal._write_about(about.model_copy(update={"name": name}), batches)
 
 
 def delete_run(identity: str) -> None:
-    """Remove the run and all that was measured in it; nothing happens where there is none."""
+    """Delete the run and its measurements, if it exists."""
     shutil.rmtree(Journal(identity).folder, ignore_errors=True)
 
 
 def keep_run(run: Run) -> str:
-    """Put a run that came as a file among the stored ones; its identity.
+    """Store a run that was uploaded as a file, and return its identity.
 
-    A run with the same settings that is stored already is replaced only when it is not whole.
+    It replaces a stored run with the same settings only if that one is unfinished.
     """
     identity = run_identity(run.model, run.circuit_sha256, run.settings)
     journal = Journal(identity)
@@ -253,7 +298,7 @@ def _lines(path: Path) -> int:
 
 
 def cells(records: Iterable[Record], reads: str, prompt_set: str) -> dict[Setting, dict[int, Record]]:
-    """Records of one kind of reading on one set: by setting, then by prompt in the set's order."""
+    """The records of one kind of reading on one set, by setting, then by prompt in the set's order."""
     found: dict[Setting, dict[int, Record]] = {}
     chosen: Sequence[Record] = [
         record for record in records if record.reads == reads and record.prompt_set == prompt_set

@@ -1,7 +1,7 @@
-"""Does the model still know things? Multiple-choice questions, answered by the logits of the answer letters.
+"""Does the model keep its knowledge? Multiple-choice questions, answered by the logits of the answer letters.
 
-Where questions come from, how they are asked, and how an answer is read off; nothing is generated. Steering, and
-counting over settings, are `sweep.py`'s work.
+This module reads questions, formats them and finds the chosen letter in the logits, without generation. `sweep.py`
+applies steering and counts over settings.
 """
 
 import csv
@@ -29,14 +29,14 @@ BUILTIN_QUESTIONS = ASSETS / "knowledge" / "questions.jsonl"
 LETTERS = "ABCDEFGHIJ"
 BUILT_IN = "built-in"
 MMLU = "mmlu"
-"""Its name in the catalog of public sets."""
+"""The name in the catalog of public sets."""
 FOUR_CHOICES = 0.25
 Asked = TypeVar("Asked")
 _CHOICE = re.compile(r"choice\d")
 
 
 class Question(BaseModel):
-    """A multiple-choice question; `answer` is the place of the right choice, from 0 (files may give its letter)."""
+    """A multiple-choice question; `answer` is the index of the right choice, from 0 (files may give its letter)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,30 +55,30 @@ class Question(BaseModel):
     @model_validator(mode="after")
     def _has_its_answer(self) -> "Question":
         if not 2 <= len(self.choices) <= len(LETTERS) or not 0 <= self.answer < len(self.choices):
-            raise ValueError("a question needs 2 to 10 choices, and its answer is one of them")
+            raise ValueError("a question needs 2 to 10 choices, and its answer must be one of them")
         return self
 
 
 def builtin_questions() -> tuple[Question, ...]:
-    """The questions written for this project."""
+    """The built-in questions, which were written for this project."""
     return read_questions(BUILTIN_QUESTIONS)
 
 
 def read_questions(path: str | Path) -> tuple[Question, ...]:
-    """Questions from a .jsonl file (one `Question` a line), a .csv file, or a folder of MMLU's test files.
+    """Read questions from a .jsonl file (one `Question` per line), a .csv file, or a folder of MMLU's test files.
 
-    A .csv file has a header with subject, question, choice0, choice1 … and answer, or it is one of MMLU's own: without
-    a header, question, four choices, the right letter; its name is the subject. In a folder only the files that end in
-    _test.csv are read, those in its folders too.
+    A .csv file has a header with subject, question, choice0, choice1 … and answer, or MMLU's format: no header,
+    question, four choices, the right letter, and the subject as file name. Of a folder and its subfolders, only files
+    that end in _test.csv are read.
 
     Raises:
-        RunError: the file is missing or holds no such questions.
+        RunError: the file is missing or contains no such questions.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         files = sorted(path.rglob("*_test.csv"))
         if not files:
-            raise RunError(f"{path} has no files that end in _test.csv; name MMLU's folder, or a .jsonl file.")
+            raise RunError(f"{path} has no files that end in _test.csv; choose MMLU's folder, or a .jsonl file.")
         return tuple(question for file in files for question in read_questions(file))
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -97,14 +97,14 @@ def questions_from(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[Question, ...]:
-    """The questions of a source as a person names it.
+    """The questions of a source.
 
     Args:
-        source: "built-in", a public set ("public:mmlu"; "hub" is an older name of it), or a file or folder.
-        limit: at most so many, evenly spread over them.
+        source: "built-in", a public set ("public:mmlu", formerly "hub"), or a file or folder.
+        limit: the most questions, evenly spread over the source.
 
     Raises:
-        RunError, PromptError: there are none there.
+        RunError, PromptError: the source has no questions.
         StoppedError: stopped.
     """
     if source == BUILT_IN:
@@ -124,17 +124,17 @@ def public_questions(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[Question, ...]:
-    """The questions of a public set, fetched the first time: `public:mmlu`, MMLU's 14,042 test questions.
+    """The questions of a public set, downloaded at first use: `public:mmlu` has MMLU's 14,042 test questions.
 
     Args:
-        name: as in the catalog of public sets, with or without "public:".
-        folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
-        subjects: only these, as the set names them; None: all.
-        limit: at most so many, evenly spread over them.
+        name: the set's name in the catalog of public sets, with or without "public:".
+        folder: the folder of the set's file; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
+        subjects: only these subjects, by their names in the set; None: all.
+        limit: the most questions, evenly spread over the set.
 
     Raises:
-        RunError: it holds no such questions, or does not know a subject.
-        PromptError: there is no such set, or it cannot be fetched.
+        RunError: the set has no such questions, or a subject is unknown.
+        PromptError: there is no such set, or it cannot be downloaded.
         StoppedError: stopped.
     """
     copy = find_public(name, folder, progress=progress, stop=stop)
@@ -150,24 +150,24 @@ def public_questions(
 
 
 def spread(questions: Sequence[Asked], limit: int | None) -> tuple[Asked, ...]:
-    """At most `limit` of the questions (or problems), evenly spread over their order; None: all."""
+    """At most `limit` of the questions (or problems), evenly spread; None: all."""
     if limit is None or limit >= len(questions):
         return tuple(questions)
     return tuple(questions[place * len(questions) // limit] for place in range(limit))
 
 
 def question_messages(question: Question) -> list[Message]:
-    """The conversation whose next token is the answer's letter."""
+    """The conversation after which the model's next token is the answer's letter."""
     choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
     letters = ", ".join(LETTERS[: len(question.choices) - 1]) + f" or {LETTERS[len(question.choices) - 1]}"
     return as_messages(f"{question.question.strip()}\n{choices}\n\nAnswer with the letter only: {letters}.")
 
 
 def said_of_chance(baseline: Point) -> str:
-    """One sentence where the unsteered model answers no better than by guessing, for then nothing can be lost; else "".
+    """One sentence if the unsteered model answers no better than chance, because it then cannot get worse; else "".
 
-    That is, where the 95 % interval of its right answers holds the share that guessing gives. Runs that do not say that
-    share asked four choices a question.
+    That is the case if the 95 % interval of its accuracy contains the accuracy of guessing. Runs without that number
+    had four choices per question.
     """
     known = baseline.estimate("knowledge")
     guessed = baseline.estimate("knowledge_chance")
@@ -176,15 +176,16 @@ def said_of_chance(baseline: Point) -> str:
         return ""
     return (
         f"Knowledge is at chance: {100 * known.value:.0f} % right without steering (95 %: {100 * known.low:.0f}–"
-        f"{100 * known.high:.0f} %), guessing gives {100 * chance:.0f} %: that it does not fall shows little."
+        f"{100 * known.high:.0f} %), guessing gives {100 * chance:.0f} %, so no change is not evidence that "
+        "knowledge is kept."
     )
 
 
 def letter_tokens(model: LoadedModel) -> list[list[int]]:
-    """For each of `LETTERS` the tokens that an answer may begin with: the letter alone, and with a space before it.
+    """For each of `LETTERS`, the tokens with which an answer may begin: the letter, and the letter after a space.
 
     Raises:
-        ModelError: the tokenizer has no token of its own for a letter.
+        ModelError: the tokenizer has no single token for a letter.
     """
     tokens = []
     for letter in LETTERS:
@@ -192,14 +193,16 @@ def letter_tokens(model: LoadedModel) -> list[list[int]]:
         alone = {spelling[-1] for spelling in spellings if str(model.tokenizer.decode(spelling[-1:])).strip() == letter}
         tokens.append(sorted(alone))
     if not all(tokens[:4]):
-        raise ModelError(f"The tokenizer of {model.name} has no tokens for the letters A to D: leave knowledge out.")
+        raise ModelError(
+            f"The tokenizer of {model.name} has no tokens for the letters A to D: remove the measure knowledge."
+        )
     return [spellings for spellings in tokens if spellings]
 
 
 def chosen_places(logits: Tensor, letters: Sequence[Sequence[int]], choices: int) -> Tensor:
-    """(rows,) int64: which of the first `choices` letters each row of logits (rows, vocabulary) prefers.
+    """(rows,) int64: the index of the most probable of the first `choices` letters in logits (rows, vocabulary).
 
-    A letter's score is the log of the probability summed over its spellings; of equal ones the first.
+    A letter's score is the log of the summed probability of its spellings; the first of equal letters wins.
     """
     scores = [torch.logsumexp(logits[:, list(spellings)].float(), dim=1) for spellings in letters[:choices]]
     return torch.stack(scores, dim=1).argmax(dim=1)
@@ -214,7 +217,7 @@ def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
             questions.append(Question.model_validate(json.loads(line)))
         except (ValueError, ValidationError) as error:
             raise RunError(
-                f"{path.name}, line {number}, is no question: it needs subject, question, choices and answer."
+                f"{path.name}, line {number}, is not a question: it needs subject, question, choices and answer."
             ) from error
     return tuple(questions)
 
@@ -234,13 +237,13 @@ def _of_mmlu(text: str, path: Path) -> tuple[Question, ...]:
             questions.append(Question(subject=subject, question=row[0], choices=tuple(row[1:-1]), answer=row[-1]))  # type: ignore[arg-type]
         except (ValidationError, IndexError) as error:
             raise RunError(
-                f"{path.name}, entry {number}, is no MMLU question: it needs the question, its choices and a letter."
+                f"{path.name}, entry {number}, is not an MMLU question: it needs a question, its choices and a letter."
             ) from error
     return tuple(questions)
 
 
 def _of_row(row: dict[str, Any], place: str) -> Question:
-    """A question from a table's row: its choices as a list, or in the columns choice0, choice1 …"""
+    """A question from a table row: its choices are a list, or the columns choice0, choice1 …"""
     try:
         listed = row["choices"] if "choices" in row else [row[name] for name in sorted(row) if _CHOICE.fullmatch(name)]
         answer = str(row["answer"]).strip()
@@ -251,4 +254,4 @@ def _of_row(row: dict[str, Any], place: str) -> Question:
             answer=int(answer) if answer.isdecimal() else answer,  # type: ignore[arg-type]
         )
     except (KeyError, TypeError, ValidationError) as error:
-        raise RunError(f"{place}, is no question: it needs subject, question, choices and answer.") from error
+        raise RunError(f"{place}, is not a question: it needs subject, question, choices and answer.") from error

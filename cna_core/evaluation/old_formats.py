@@ -1,7 +1,7 @@
-"""What earlier versions wrote and took, in today's words: run files, journals, and the spelling of controls.
+"""Converts data of earlier versions: run files, journals, and the names of controls.
 
-Until version 2 every curve was a "control": the circuit itself ("cna"), its random twin ("random"), or CAA ("caa").
-Knows nothing about models; everything here is a function of plain data.
+Before version 2, every curve was a "control": the circuit itself ("cna"), its random twin ("random"), or CAA ("caa").
+Pure functions of plain data; this module knows nothing about models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ _CONTROLS: dict[str, tuple[str, str | None]] = {
     "random": (TWIN, DEFAULT_METHOD),
     "caa": ("caa", None),
 }
-"""What a control of version 1 is today: its method, and whose twin it is."""
+"""Controls of version 1: the method of each, and the method whose twin it is."""
 
 
 def run_of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a cna-run/1 file with methods and twins named as cna-run/2 does; `format` is left as it is.
+    """The content of a cna-run/1 file with the names of methods and twins of cna-run/2; `format` is not changed.
 
     Raises:
-        ValueError: it names a control that version 1 does not have.
+        ValueError: it has a control that version 1 does not know.
     """
     run = dict(content)
     for name in ("points", "answers"):
@@ -33,7 +33,7 @@ def run_of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
         settings = dict(run["settings"])
         controls = settings.pop("controls", [])
         if not isinstance(controls, list):
-            raise ValueError("settings.controls: not a list")
+            raise ValueError("settings.controls is not a list")
         treatments = [_treatment(control) for control in ["cna", *controls]]
         settings["methods"] = list(dict.fromkeys(method for method, twin_of in treatments if twin_of is None))
         settings["controls"] = [twin_of for _, twin_of in treatments if twin_of is not None]
@@ -43,10 +43,10 @@ def run_of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def setting_of_journal_1(control: str, strength: float, fraction: float | None) -> dict[str, Any]:
-    """The fields of a `Setting` from an entry of a version 1 journal.
+    """The fields of a `Setting`, from an entry of a version 1 journal.
 
     Raises:
-        ValueError: version 1 has no such control.
+        ValueError: version 1 does not know the control.
     """
     method, twin_of = _treatment(control)
     return {"method": method, "strength": strength, "fraction": fraction, "twin_of": twin_of}
@@ -55,12 +55,12 @@ def setting_of_journal_1(control: str, strength: float, fraction: float | None) 
 def methods_and_controls(
     methods: Sequence[str] | None, controls: bool | Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Methods, and those of them whose random twins are measured, from today's spelling or the old one.
+    """The methods, and the methods whose random twins are measured, from the present or the old arguments.
 
     Args:
-        methods: keys; None: the usual ones, or those that the old spelling names.
-        controls: whether each method's twin is measured, or the methods of which it is. Until version 2, and where no
-            methods are named: "random" (the circuit's twin) and "caa", both, or neither, beside the circuit itself.
+        methods: keys; None: the default methods, or those of the old arguments.
+        controls: whether all twins are measured, or the methods whose twins are. The old form, used without `methods`:
+            "random" (the circuit's twin) and "caa", in addition to the circuit itself.
 
     Raises:
         RunError: a control has an unknown name.
@@ -71,14 +71,14 @@ def methods_and_controls(
     if methods is not None:
         return tuple(methods), tuple(methods) if TWIN in controls else tuple(controls)
     if unknown := [control for control in controls if control not in _CONTROLS]:
-        raise RunError(f"{unknown[0]!r} is no control: choose random (each method's random twin) or none.")
+        raise RunError(f"{unknown[0]!r} is not a control: choose random (each method's random twin) or none.")
     treatments = [_CONTROLS[control] for control in _CONTROLS if control == "cna" or control in controls]
     chosen = tuple(method for method, twin_of in treatments if twin_of is None)
     return chosen, tuple(twin_of for _, twin_of in treatments if twin_of is not None)
 
 
 def _with_method(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A point or an answer; an answer without a control is the circuit's."""
+    """Convert a point or an answer; an answer without a control belongs to the circuit."""
     changed = dict(entry)
     method, twin_of = _treatment(changed.pop("control", "cna"))
     return {**changed, "method": method, "twin_of": twin_of}
@@ -86,5 +86,5 @@ def _with_method(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _treatment(control: object) -> tuple[str, str | None]:
     if not isinstance(control, str) or control not in _CONTROLS:
-        raise ValueError(f"its control {control!r} is none of {', '.join(_CONTROLS)}")
+        raise ValueError(f"its control {control!r} is not one of {', '.join(_CONTROLS)}")
     return _CONTROLS[control]

@@ -1,6 +1,6 @@
-"""How long a sweep will take, before it starts: the pace of this machine, measured on one short batch, and arithmetic.
+"""Predicts how long a sweep takes, from this machine's speed, which is measured on one short batch.
 
-Knows batches and tokens; measures nothing about refusals.
+This module knows batches and tokens, and measures nothing about refusals.
 """
 
 import threading
@@ -24,18 +24,18 @@ from cna_core.prompts.sets import PromptSet
 
 TRIAL_TOKENS = 4
 QUESTION_FACTOR = 2.0
-"""A multiple-choice question has about twice the tokens of a request."""
+"""The tokens of a multiple-choice question, compared with a request."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What reading and writing take on this machine.
+    """The speed of prefill and decoding on this machine.
 
     Args:
-        reading_seconds: for one token of one row in a prefill.
-        step_seconds: for one token of all rows of a full batch.
-        rows: of that batch.
-        prompt_tokens: of a typical request, chat template and all.
+        reading_seconds: the time of one token of one row in a prefill.
+        step_seconds: the time of one decoding step of a full batch.
+        rows: the rows of that batch.
+        prompt_tokens: the tokens of a typical request, including the chat template.
     """
 
     reading_seconds: float
@@ -52,12 +52,13 @@ class Pace:
         max_new_tokens: int,
         read_again: int = 0,
     ) -> float:
-        """Seconds of a sweep.
+        """The seconds of a sweep.
 
         Args:
-            settings: how many, the baseline among them.
-            written, read, questions: prompts that are answered, prompts whose first token is read, and questions.
-            read_again: prompts whose answers are read again by the unsteered model.
+            settings: the number of settings, including the baseline.
+            written, read, questions: the numbers of prompts with generated answers, of prompts with a first token only,
+                and of questions.
+            read_again: the number of prompts whose answers the unsteered model processes again.
         """
         tokens = self.prompt_tokens * (written + read + QUESTION_FACTOR * questions)
         tokens += (self.prompt_tokens + max_new_tokens) * read_again
@@ -65,7 +66,7 @@ class Pace:
         return self.reading_seconds * tokens * settings + self.step_seconds * steps
 
     def seconds_of(self, wanted: SweepSettings, settings: int) -> float:
-        """Seconds of a sweep as it was ordered, at so many settings."""
+        """The seconds of a sweep with these sweep settings and this number of settings."""
         kinds = wanted.measured
         lengths = {kind: len(prompts) for kind, prompts in wanted.sets.items()}
         known = 0 if isinstance(wanted.knowledge, str) else len(wanted.knowledge)
@@ -85,7 +86,7 @@ class Pace:
         )
 
     def _seconds_of_problems(self, wanted: SweepSettings, settings: int, kinds: Sequence[type[Measure]]) -> float:
-        """Seconds of the word problems, whose answers are longer than others."""
+        """The seconds of the word problems, whose answers are longer."""
         known = (wanted.problem_count or 0) if isinstance(wanted.problems, str) else len(wanted.problems)
         asked = min(known, wanted.problem_count or known)
         tokens = [kind.answer_tokens or wanted.max_new_tokens for kind in kinds]
@@ -100,23 +101,23 @@ def measure_pace(
     *,
     stop: threading.Event | None = None,
 ) -> Pace:
-    """Read and begin to answer one batch.
+    """Measure the speed: prefill one batch and decode a few tokens.
 
     Args:
-        prompts: what is asked; None: the built-in evaluation prompts.
+        prompts: the prompts; None: the built-in evaluation prompts.
 
     Raises:
         StoppedError: `stop` was set.
     """
     asked = list(prompts or PromptSet.builtin("evaluation-harmful").prompts)
     conversations: list[list[Message]] = [as_messages(asked[place % len(asked)]) for place in range(rows)]
-    # Every row has a strength of its own, or equal rows would be read once.
+    # Rows have different strengths, because equal rows would be computed only once.
     lanes = [
         Lane(messages, strength=-0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
     ]
     tokens = sum(len(encode(model, messages)) for messages in conversations)
     prefixes = PrefixCaches(model, PREFIX_BYTES)
-    first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)  # a sweep reads the prefixes once, too
+    first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)  # a sweep also computes the prefixes only once
     started = time.perf_counter()
     first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)
     reading = time.perf_counter() - started
@@ -130,7 +131,7 @@ def measure_pace(
 def estimate(
     model: LoadedModel, plan: SweepPlan, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> float:
-    """Seconds that the rest of a planned sweep will take in this process, from one short batch that is measured now.
+    """The seconds that the rest of a planned sweep takes in this process, predicted from one short batch.
 
     Raises:
         StoppedError: `stop` was set.

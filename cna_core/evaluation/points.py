@@ -1,4 +1,4 @@
-"""From what was noted for each prompt to a run's points and answers: pure functions of records."""
+"""Summarises the records of prompts into a run's points and answers. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
@@ -15,13 +15,13 @@ def points_of(
     measures: Sequence[type[Measure]],
     records: Sequence[Record],
 ) -> tuple[Point, ...]:
-    """A point for each setting that has records, in the settings' order; the baseline's once for every curve.
+    """A point for each setting that has records, in the settings' order; the baseline's is repeated for every curve.
 
     Args:
-        settings: the baseline and all others.
-        fractions: of the circuit, for the baseline's points.
-        measures: what to sum up; each sees its own observations alone, by prompt.
-        records: what is measured so far.
+        settings: the baseline and all other settings.
+        fractions: the circuit sizes, for the baseline's points.
+        measures: the measures to summarise; each receives only its own observations, by prompt.
+        records: the records so far.
     """
     tables = {
         (measure.reads, measure.prompt_set): cells(records, measure.reads, measure.prompt_set) for measure in measures
@@ -46,6 +46,7 @@ def points_of(
                     twin_of=treatment.twin_of,
                     strength=setting.strength,
                     fraction=fraction,
+                    circuit=treatment.circuit,
                     prompts=prompts,
                     **fields,
                 )
@@ -57,7 +58,7 @@ def points_of(
 def answers_of(
     settings: Sequence[Setting], measures: Sequence[type[Measure]], records: Iterable[Record]
 ) -> tuple[RunAnswer, ...]:
-    """All answers with what the measures say of each, set by set, prompt by prompt, in the settings' order."""
+    """All answers with the measures' fields, by set, then by prompt, in the settings' order."""
     order = {setting: place for place, setting in enumerate(settings)}
     written = [record for record in records if record.text is not None and record.setting in order]
     sets = get_args(SetName)
@@ -68,7 +69,7 @@ def answers_of(
 def _curves_through(
     setting: Setting, settings: Sequence[Setting], fractions: Sequence[float]
 ) -> list[tuple[Treatment, float | None]]:
-    """The curves that a setting is on: its own, and for the baseline every one."""
+    """The curves that contain a setting: its own curve, or all curves for the baseline."""
     if not setting.is_baseline:
         return [(setting.treatment, setting.fraction)]
     every = dict.fromkeys((other.treatment, other.fraction) for other in settings if not other.is_baseline)
@@ -87,6 +88,7 @@ def _answer(record: Record, measures: Sequence[type[Measure]]) -> RunAnswer:
         twin_of=record.setting.twin_of,
         strength=record.setting.strength,
         fraction=record.setting.fraction,
+        circuit=record.setting.circuit,
         text=record.text or "",
         **said,
     )

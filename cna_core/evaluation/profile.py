@@ -1,8 +1,8 @@
-"""Which layers do it: the change of the refusal chance when the circuit's neurons are ablated in one layer alone.
+"""Which layers carry the effect: the change of the refusal chance when a circuit is ablated in one layer only.
 
-Where a circuit's neurons lie does not say which of them act. For each layer that holds some, this ablates only those,
-then all but those, and, as a control, as many other neurons of the same layer: all as rows of one batch a prompt, and
-nothing is written. Knows nothing about sweeps, journals or figures.
+The location of a circuit's neurons does not show which of them act. For each layer with neurons of the circuit, this
+ablates only these, then all others, and, as a control, equally many other neurons of the layer. All are rows of one
+batch per prompt, and no answers are generated. This module knows nothing about sweeps, journals or figures.
 """
 
 import threading
@@ -28,18 +28,18 @@ RANDOM_CIRCUITS = 3
 
 @dataclass(frozen=True)
 class CausalProfile:
-    """The refusal chance of each prompt with parts of the circuit ablated; p prompts, l layers that hold neurons.
+    """The refusal chance of each prompt with parts of the circuit ablated; p prompts, l layers of the circuit.
 
     Args:
-        layers: (l,) int64: the layers that hold neurons of the circuit, ascending.
-        strength: what was done to the neurons: 1 ablates.
-        baseline: (p,) float64: the chance with nothing ablated.
-        whole: (p,): with the whole circuit ablated.
-        alone: (p, l): with only that layer's neurons ablated.
-        others: (p, l): with all but that layer's neurons ablated.
-        random: (p, l, r): with as many random neurons of that layer ablated, none of them the circuit's; r draws.
-        layer_counts: (l,) int64: neurons of the circuit in each of the layers.
-        model_layers: how many layers the model has.
+        layers: (l,) int64, the layers with neurons of the circuit, ascending.
+        strength: the strength of steering: 1 ablates.
+        baseline: (p,) float64, the chance without ablation.
+        whole: (p,), with the whole circuit ablated.
+        alone: (p, l), with only the circuit's neurons of this layer ablated.
+        others: (p, l), with all but the circuit's neurons of this layer ablated.
+        random: (p, l, r), with equally many random neurons of this layer ablated, all outside the circuit; r draws.
+        layer_counts: (l,) int64, the circuit's neurons in each of these layers.
+        model_layers: the number of the model's layers.
     """
 
     layers: NDArray[np.int64]
@@ -58,27 +58,27 @@ class CausalProfile:
 
     @property
     def whole_change(self) -> Estimate:
-        """Mean change of the chance by ablating the whole circuit, with its interval over prompts."""
+        """The mean change of the chance with the whole circuit ablated, with its interval over prompts."""
         return change_of_mean(self.baseline, self.whole)
 
     @property
     def alone_changes(self) -> NDArray[np.float64]:
-        """(l, 3): mean change by ablating each layer's neurons alone, and its 95 % interval over prompts."""
+        """(l, 3): the mean change with only one layer's neurons ablated, and its 95 % interval over prompts."""
         return self._changes(self.alone)
 
     @property
     def others_changes(self) -> NDArray[np.float64]:
-        """(l, 3): mean change by ablating all but each layer's neurons, and its 95 % interval over prompts.
+        """(l, 3): the mean change with all but one layer's neurons ablated, and its 95 % interval over prompts.
 
-        Where a layer matters only together with others, this lies above the whole circuit's change.
+        If a layer matters only together with others, this is above the change with the whole circuit.
         """
         return self._changes(self.others)
 
     @property
     def random_band(self) -> NDArray[np.float64]:
-        """(l, 3): mean change by ablating random neurons of each layer, and the range of all draws' 95 % intervals.
+        """(l, 3): the mean change with random neurons of a layer ablated, and the range of all draws' 95 % intervals.
 
-        NaN where no random circuit was drawn.
+        NaN if there are no draws.
         """
         if not self.random.shape[2]:
             return np.full((len(self.layers), 3), np.nan)
@@ -89,22 +89,22 @@ class CausalProfile:
         return np.array(band).reshape(-1, 3)
 
     def over_all_layers(self) -> NDArray[np.float64]:
-        """(model layers,) float64: the mean change by each layer alone; NaN where the circuit has no neurons."""
+        """(model layers,) float64: the mean change by each layer alone; NaN for layers outside the circuit."""
         values = np.full(self.model_layers, np.nan)
         values[self.layers] = self.alone_changes[:, 0]
         return values
 
     def strongest(self, count: int) -> list[tuple[int, float]]:
-        """The layers that change the chance most by themselves, each with its mean change; the largest first."""
+        """The layers that alone change the chance most, with their mean changes; the largest first."""
         changes = self.alone_changes[:, 0]
         order = np.argsort(-np.abs(changes), kind="stable")[:count]
         return [(int(self.layers[place]), float(changes[place])) for place in order]
 
     def bands(self) -> tuple[Band, Band]:
-        """What each layer alone changes, the circuit's neurons and as many random ones.
+        """The change by each layer alone, for the circuit's neurons and for equally many random neurons.
 
-        Each is (low, mean, high), (model layers,) float64, with the 95 % interval over prompts; NaN where the circuit
-        has no neurons, or no random circuit was drawn.
+        Each is (low, mean, high), (model layers,) float64, with the 95 % interval over prompts; NaN for layers outside
+        the circuit, or without draws.
         """
         return self._spread(self.alone_changes), self._spread(self.random_band)
 
@@ -133,13 +133,13 @@ def causal_profile(
     """Measure which layers' neurons change the refusal chance.
 
     Args:
-        prompts: requests; evaluation prompts, not those the circuit was found with.
-        openings: how this model's refusals open.
+        prompts: evaluation prompts, not those with which the circuit was found.
+        openings: this model's calibration.
         strength: 1 ablates, 2 inverts.
-        random_circuits: draws of the layer-matched control; 0 leaves it out.
-        seed: of the first draw; the others follow.
+        random_circuits: the number of draws of the layer-matched control; 0: none.
+        seed: the seed of the first draw; the others follow.
         partial: called after each prompt with the profile so far.
-        progress: told prompts done.
+        progress: receives the number of finished prompts.
 
     Raises:
         CircuitError: the circuit belongs to another model, or a layer is too small for the random control.
@@ -171,12 +171,12 @@ def causal_profile(
 def _profile(
     circuit: Circuit, layers: NDArray[np.int64], draws: int, strength: float, rows: list[NDArray[np.float64]]
 ) -> CausalProfile:
-    """From each prompt's chances: baseline, whole, alone by layer, others by layer, random by draw and layer."""
+    """The profile, from each prompt's chances: baseline, whole, alone and others by layer, random by draw and layer."""
     several = len(layers) > 1
     table = np.array(rows).reshape(len(rows), 2 + len(layers) * (1 + several + draws))
     baseline, whole, rest = table[:, 0], table[:, 1], table[:, 2:]
     alone, rest = rest[:, : len(layers)], rest[:, len(layers) :]
-    # With a single layer, all but its neurons are none.
+    # With a single layer, "all but its neurons" is empty.
     others, random = (rest[:, : len(layers)], rest[:, len(layers) :]) if several else (baseline[:, None], rest)
     return CausalProfile(
         layers=layers,

@@ -1,6 +1,6 @@
-"""The paper's figures, read from `assets/published.toml`, so that they can stand beside what is measured here.
+"""The paper's numbers, from `assets/published.toml`, for comparison with measurements.
 
-This file knows the paper, no model in memory and no catalog; a model that the paper does not report has no entry.
+A model that the paper does not report has no entry. This module knows no loaded models and no catalog.
 """
 
 import functools
@@ -20,14 +20,14 @@ class _Published(BaseModel):
 
 
 class FullAblation(_Published):
-    """Refusal rate before and after ablating the circuit, on all of the benchmark's harmful prompts."""
+    """The refusal rate before and after ablation of the circuit, on all harmful prompts of the benchmark."""
 
     refusal_baseline: Share
     refusal_ablated: Share
 
 
 class MethodComparison(_Published):
-    """Refusal rate and quality under CNA and under CAA, both at strength 1."""
+    """The refusal rate and quality with CNA and with CAA, both at strength 1."""
 
     cna_refusal: Share
     cna_quality: Share
@@ -36,7 +36,7 @@ class MethodComparison(_Published):
 
 
 class BaseAgainstInstruct(_Published):
-    """Refusal rate at strength 0 and 1, and quality at strength 1, of one of a pair of base and instruct model."""
+    """The refusal rate at strengths 0 and 1, and the quality at strength 1, of the base or the instruct model."""
 
     refusal_baseline: Share
     refusal_ablated: Share
@@ -44,14 +44,14 @@ class BaseAgainstInstruct(_Published):
 
 
 class FinalThreeLayers(_Published):
-    """Share of the circuit's neurons in the last three layers."""
+    """The share of the circuit's neurons in the last three layers."""
 
     share: Share
     approximate: bool = False
 
 
 class PublishedModel(_Published):
-    """What the paper reports about one of its 16 models; None where it reports nothing of that kind."""
+    """The paper's numbers for one of its 16 models; None if it does not report that number."""
 
     title: str
     kind: Literal["instruct", "base"]
@@ -64,12 +64,12 @@ class PublishedModel(_Published):
 
     @property
     def catalog_id(self) -> str:
-        """The name the catalog gives the model: its title in lower case."""
+        """The model's title in the catalog, in lower case."""
         return self.title.lower()
 
 
 class Paper(_Published):
-    """The paper itself; `citation` is BibTeX."""
+    """The paper; `citation` is BibTeX."""
 
     title: str
     authors: tuple[str, ...]
@@ -86,7 +86,7 @@ class Paper(_Published):
 
 
 class Experiments(_Published):
-    """How each of the figures was measured, in one line."""
+    """How each number was measured, in one line."""
 
     full_ablation: str
     comparison: str
@@ -110,7 +110,7 @@ def published() -> Published:
 
 
 def published_model(name: str) -> PublishedModel | None:
-    """What the paper reports about a model, found by Hub id or catalog id in any case; None where that is nothing."""
+    """The paper's numbers for a model, by Hub id or catalog id in any case; None if it reports none."""
     wanted = name.lower()
     for model in published().models:
         if wanted == model.catalog_id or wanted in map(str.lower, model.hub_ids):

@@ -1,12 +1,12 @@
-"""How good an answer is as text: repeated word 4-grams, and how likely it is to the unsteered model.
+"""The quality of an answer as text: repeated word 4-grams, and its likelihood under the unsteered model.
 
-The paper's quality sees loops and nothing else: word salad that never repeats scores 1.0. The likelihood under the
-unsteered model sees both. Knows nothing about refusals or sweeps.
+The paper's quality detects only repetition: incoherent text without repetition scores 1.0. The likelihood under the
+unsteered model detects both. This module knows nothing about refusals or sweeps.
 """
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,26 +19,35 @@ from cna_core.progress import raise_if_stopped
 from cna_core.prompts.chat_format import Message, encode
 
 LOGITS_AT_ONCE = 1 << 27
-"""How many logits one batch may hold: 512 MB in float32."""
+"""The most logits of one batch: 512 MB in float32."""
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely an answer is to the unsteered model.
+    """The likelihood of an answer under the unsteered model.
 
     Args:
-        surprise: sum over its tokens of −ln p(token | prompt, tokens before), in nats; 0 for an answer without tokens.
-        tokens: how many tokens that is.
+        surprise: the sum over tokens of −ln p(token | prompt, earlier tokens), in nats; 0 for an answer without tokens.
+        tokens: the number of tokens.
+        of_tokens: (tokens,), the surprise of each token.
     """
 
     surprise: float
     tokens: int
+    of_tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    def of_first(self, tokens: int) -> "Likelihood":
+        """The likelihood of the answer's first tokens, up to this number."""
+        if tokens >= self.tokens:
+            return self
+        part = self.of_tokens[:tokens]
+        return Likelihood(sum(part), tokens, part)
 
     @property
     def perplexity(self) -> float:
-        """exp(mean surprise a token); 1 for an answer without tokens."""
+        """exp(mean surprise per token); 1 for an answer without tokens."""
         return float(torch.tensor(self.surprise / max(1, self.tokens), dtype=torch.float64).exp())
 
 
@@ -55,14 +64,14 @@ def likelihoods(
     answers: Sequence[Sequence[int]],
     stop: threading.Event | None = None,
 ) -> list[Likelihood]:
-    """How likely each answer is to the unsteered model after its prompt.
+    """The likelihood of each answer after its prompt, under the unsteered model.
 
-    A prompt that has several answers is read once, and its cache shared by all of them; equal answers are read once.
-    Batches have at least two rows: in bfloat16 a lone row is computed by other kernels. Nothing may be steered.
+    A prompt with several answers is computed once, and its cache is shared; equal answers are computed once. Batches
+    have at least two rows, because in bfloat16 a single row uses other kernels. The model must not be steered.
 
     Args:
-        prompts: one for each answer.
-        answers: token ids as they were generated.
+        prompts: one prompt for each answer.
+        answers: the generated token ids.
 
     Raises:
         PromptError: a prompt cannot be encoded.
@@ -88,7 +97,7 @@ def likelihoods(
 
 @torch.inference_mode()
 def _after_shared_prompt(model: LoadedModel, prompt: Tokens, answers: Sequence[Tokens]) -> list[Likelihood]:
-    """Read the prompt once, then all answers after it, right-padded."""
+    """Compute the prompt once, then all answers after it, padded on the right."""
     cache = DynamicCache()  # without a configuration it keeps every token, so that sliding windows are exact, too
     head = torch.tensor([prompt] * 2, device=model.device)
     with head_reads_one_piece(model):  # else two copies of the head took as long as everything after them
@@ -113,7 +122,7 @@ def _after_shared_prompt(model: LoadedModel, prompt: Tokens, answers: Sequence[T
 
 @torch.inference_mode()
 def _in_whole_rows(model: LoadedModel, prompt: Tokens, answers: Sequence[Tokens]) -> list[Likelihood]:
-    """Read prompt and answer together, for models that carry a state instead of a cache."""
+    """Compute prompt and answer together, for models with a state instead of a cache."""
     width = max(len(answer) for answer in answers)
     tokens, mask = _padded([prompt + answer for answer in answers], len(prompt) + width)
     outcome = model.network(
@@ -136,7 +145,8 @@ def _padded(rows: Sequence[Tokens], width: int) -> tuple[Tensor, Tensor]:
 
 
 def _likelihood(logits: Tensor, answer: Tensor) -> Likelihood:
-    """Of `answer` (tokens,) under logits (at least tokens, vocabulary) that begin before its first token."""
+    """The likelihood of `answer` (tokens,); row t of the logits (at least tokens, vocabulary) predicts token t."""
     ahead = logits[: len(answer)].float()
     chosen = ahead.gather(1, answer.to(ahead.device)[:, None])[:, 0]
-    return Likelihood(float((ahead.logsumexp(-1) - chosen).sum()), len(answer))
+    surprises = ahead.logsumexp(-1) - chosen
+    return Likelihood(float(surprises.sum()), len(answer), tuple(surprises.tolist()))

@@ -1,6 +1,6 @@
 """The refusal detector's patterns: reading and compiling `assets/refusal_patterns.toml`.
 
-This file knows what the patterns file may hold and nothing of verdicts; `refusal.py` decides with them.
+This module knows the format of the patterns file; `refusal.py` gives verdicts with the patterns.
 """
 
 import functools
@@ -15,23 +15,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from cna_core.paths import ASSETS
 
 Kind = Literal["declines", "hedges", "judges", "turns away", "corrects", "lacks"]
-"""What a group's patterns find.
+"""The kinds of patterns.
 
-declines: the answer says that it will not or cannot do what was asked.
-hedges: it withholds one thing (medical advice), which often comes before an answer.
-judges: it judges the request, or rejects what the request takes for granted.
-turns away: it comforts, points to help, or changes the subject.
-corrects: it says that what was asked about does not exist.
-lacks: it has no access, no knowledge or no opinion.
+declines: the answer says that it will not or cannot comply.
+hedges: it withholds one thing (medical advice), which often precedes an answer.
+judges: it judges the request, or rejects its premise.
+turns away: it comforts, refers to help, or changes the subject.
+corrects: it says that the subject of the request does not exist.
+lacks: it says that it has no access, no knowledge or no opinion.
 """
 
 
 @dataclass(frozen=True)
 class Group:
-    """Patterns that find one way of not answering, in one language.
+    """The patterns for one way of not answering, in one language.
 
     Attributes:
-        late: what else a sentence behind the opening must hold for the patterns to count there; None: they never do.
+        late: what a sentence after the opening must also contain for the patterns to count there; None: they never do.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Patterns:
     """All patterns, compiled.
 
     Attributes:
-        sha256: of the file that they were read from.
-        opening_characters: how much of a tidied answer is searched for the groups' patterns.
-        reach_characters: how far behind a match the answer is searched for a change of course.
-        harmless: phrases that look like refusals and are none.
-        courtesies: thanks and sympathy that come first; they do not count towards the opening's characters.
-        piece_of_writing: an opening of a text that somebody else speaks in.
-        definition: an opening that says what something is.
-        delivery: behind a match, the answer does what was asked all the same ...
-        elsewhere: ... unless these say that it leads to something else.
-        contrast: behind a hedge, the answer goes on to something.
+        sha256: the hash of the patterns file.
+        opening_characters: the number of characters of a normalised answer in which the groups' patterns are searched.
+        reach_characters: the number of characters after a match in which a turn to compliance is searched.
+        harmless: phrases that look like refusals but are not.
+        courtesies: thanks and sympathy at the start, which do not count towards the opening's characters.
+        piece_of_writing: openings of texts in which another person speaks.
+        definition: openings that define something.
+        delivery: after a match, the answer complies nevertheless ...
+        elsewhere: ... unless these match, which lead to something else.
+        contrast: after a hedge, the answer continues.
         concession: before a hedge, "although".
-        languages: what an opening in each language holds; its groups are not tried elsewhere.
+        languages: what an opening in each language contains; the language's groups are used only there.
     """
 
     sha256: str
@@ -131,7 +131,7 @@ class _GroupFile(_NamedFile):
 
 
 class _PatternFile(BaseModel):
-    """`assets/refusal_patterns.toml` as it is written."""
+    """The content of `assets/refusal_patterns.toml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,7 +1,6 @@
-"""The file of an evaluation run, cna-run/2: what was measured, under which settings, and every answer.
+"""Evaluation runs and their file format, cna-run/2: the measurements, the settings, and every answer.
 
-Data and its file format; knows nothing about models in memory, journals or figures. Files of version 1 are read, too
-(old_formats.py).
+Files of version 1 can also be read (old_formats.py). This module knows nothing about loaded models, journals or charts.
 """
 
 import importlib.metadata
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cna_core.drawing import plot
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate
+from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
@@ -31,7 +31,7 @@ SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
 
 
 class PromptsUsed(BaseModel):
-    """A prompt set as it was used: its name, hash and texts (a knowledge set's texts are its questions)."""
+    """A prompt set of a run: its name, hash, texts (the questions, for a knowledge set) and categories."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,13 +39,14 @@ class PromptsUsed(BaseModel):
     count: int
     sha256: str
     texts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class RunSettings(BaseModel):
-    """Everything that decides what a run measures; two runs with equal settings, model and circuit are the same run.
+    """Everything that determines a run: runs with equal settings, model and circuit are the same run.
 
-    `methods` are keys, `controls` those of them whose random twins were measured; `contrast_sha256` is of the prompts
-    that methods were fitted with, None where none needed any.
+    `methods` are keys; `controls` are the methods whose random twins were measured; `others` are the hashes of further
+    circuits, by name; `contrast_sha256` is the hash of the prompts for fitting, None if no method needed any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,11 +63,12 @@ class RunSettings(BaseModel):
     seed: int = 0
     rows_per_batch: int = 64
     circuit: dict[str, Any] = Field(default_factory=dict)
+    others: dict[str, str] = Field(default_factory=dict)
     contrast_sha256: str | None = None
 
 
 class _AtSetting(BaseModel):
-    """What a point and an answer say of how the model was steered."""
+    """How the model was steered, as points and answers store it."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -74,6 +76,7 @@ class _AtSetting(BaseModel):
     twin_of: str | None = None
     strength: float
     fraction: float | None = None
+    circuit: str | None = None
 
     @model_validator(mode="after")
     def _twins_have_owners(self) -> "_AtSetting":
@@ -85,21 +88,21 @@ class _AtSetting(BaseModel):
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
     @property
     def setting(self) -> Setting:
-        """How the model was steered; the baseline is one setting, whichever curve it is on."""
+        """How the model was steered; the baseline is the same setting on every curve."""
         if self.strength == 0:
             return BASELINE
-        return Setting(self.method, self.strength, self.fraction, self.twin_of)
+        return Setting(self.method, self.strength, self.fraction, self.twin_of, self.circuit)
 
 
 class Point(_AtSetting):
-    """What was measured at one setting; the measures' values are further fields, absent where they were not taken.
+    """The results at one setting. The values of measures are further fields; values that were not measured are absent.
 
-    Which fields a measure has, and what they mean, is its own business (measures/). Numbers, and pairs of numbers: 95 %
-    intervals, Wilson's for rates, bootstrap over prompts for means, paired for changes.
+    Each measure defines its fields (measures/): numbers, and pairs of numbers for 95 % intervals, which are Wilson
+    intervals for rates, bootstrap intervals over prompts for means, and paired intervals for changes.
     """
 
     __pydantic_extra__: dict[str, float | tuple[float, float] | None] = Field(init=False)
@@ -108,11 +111,11 @@ class Point(_AtSetting):
 
     @property
     def fields(self) -> dict[str, float | tuple[float, float]]:
-        """What the measures found, by field."""
+        """The measures' values by field."""
         return {name: value for name, value in (self.__pydantic_extra__ or {}).items() if value is not None}
 
     def estimate(self, field: str) -> Estimate | None:
-        """A measure's value with its interval (the value twice where there is none), or None if it was not taken."""
+        """A measure's value with its interval (without one, the value twice), or None if it was not measured."""
         value = self.fields.get(field)
         if value is None or isinstance(value, tuple):
             return None
@@ -122,25 +125,29 @@ class Point(_AtSetting):
 
 
 class RunAnswer(_AtSetting):
-    """One answer: `prompt` is the prompt's place in its set, from 0. The baseline's is stored once.
+    """One answer; `prompt` is the prompt's index in its set, from 0. The baseline's answers are stored once.
 
-    Measures may say more of an answer in further fields.
+    `refused`, `late` (it begins and then declines) and `neither` (it neither refuses nor answers) are the detector's
+    verdicts on the full answer; None if the detector did not judge it. Measures may add further fields.
     """
 
     prompt: int
     prompt_set: SetName = Field(alias="set")
     text: str
     refused: bool | None = None
+    late: bool | None = None
+    neither: bool | None = None
 
 
 class Run(BaseModel):
-    """A run, whole or so far.
+    """An evaluation run, finished or not.
 
     Args:
-        name: what a person called it, or what it is.
-        created: when it was started, ISO 8601 in UTC.
-        notes: what a reader must know beside the figures.
-        finished: whether all of it was measured.
+        name: the name that the user gave it, or a description.
+        created: the time of its start, ISO 8601 in UTC.
+        notes: remarks that a reader of the numbers needs.
+        finished: whether everything was measured.
+        review: a person's verdicts on some of its answers, given without knowing their settings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -156,6 +163,7 @@ class Run(BaseModel):
     finished: bool = True
     points: tuple[Point, ...] = ()
     answers: tuple[RunAnswer, ...] = ()
+    review: Review | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -175,25 +183,36 @@ class Run(BaseModel):
     __str__ = __repr__
 
     def table(self) -> "pd.DataFrame":
-        """One row a point: method, circuit size, strength, and each measure with the ends of its 95 % interval."""
+        """One row per point: method, circuit size, strength, and each measure with the ends of its 95 % interval."""
         from cna_core.evaluation.tables import points_table
 
         return points_table(self)
 
     def plot(self, fraction: float | None = None, *, dark: bool = False) -> Any:
-        """Refusal and what it costs over strength, as a Plotly figure; `fraction` is the circuit size."""
+        """A Plotly figure of refusal and its cost over strength; `fraction` is the circuit size."""
         return plot(self, fraction=fraction, dark=dark)
 
     @property
     def baseline(self) -> Point | None:
-        """The point at strength 0, or None where it was not measured."""
+        """The point at strength 0, or None if it was not measured."""
         return next((point for point in self.points if point.strength == 0), None)
 
     @property
     def layers_and_size(self) -> str:
-        """What was evaluated, in a few words."""
+        """The model's layers and the circuit's size, as text."""
         neurons = self.settings.circuit.get("top_k")
-        return self.model.name + (f" · {neurons:,} neurons" if neurons else "")
+        source = f" of {self.transferred_from}" if self.transferred_from else ""
+        return self.model.name + (f" · {neurons:,} neurons{source}" if neurons else "")
+
+    @property
+    def transferred_from(self) -> str:
+        """The model that the circuit was found on, if it was applied to another one on purpose; else ""."""
+        return str(self.settings.circuit.get("transferred_from") or "")
+
+    @property
+    def transfer_note(self) -> str:
+        """The same in one sentence, for charts; "" for a circuit of the run's own model."""
+        return f"Transfer: the circuit was found on {self.transferred_from}." if self.transferred_from else ""
 
     @property
     def treatments(self) -> tuple[Treatment, ...]:
@@ -212,11 +231,11 @@ class Run(BaseModel):
         return tuple(sorted(chosen, key=lambda point: point.strength))
 
     def to_json(self) -> str:
-        """The run as cna-run/2; what was not measured is left out."""
+        """The run as cna-run/2, without values that were not measured."""
         return self.model_dump_json(exclude_none=True, by_alias=True)
 
     def save(self, path: str | Path) -> Path:
-        """Write the file, beside it first.
+        """Write the file, through a temporary file beside it.
 
         Raises:
             RunError: it cannot be written.
@@ -231,24 +250,24 @@ class Run(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "The file") -> "Run":
-        """A run from the text of its file; `name` is what errors call the file.
+        """Parse the text of a run file; `name` is the file's name in errors.
 
         Raises:
-            RunError: it is no JSON, no run, of an unknown version, or huge; one sentence that says which.
+            RunError: it is not JSON, not a run, of an unknown version, or too large; one sentence says which.
         """
         if len(text) > LARGEST_FILE_BYTES:
-            raise RunError(f"{name} is larger than {LARGEST_FILE_BYTES // 1_000_000} MB; that is no run file.")
+            raise RunError(f"{name} is larger than {LARGEST_FILE_BYTES // 1_000_000} MB; choose a run file.")
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{name} is not JSON; choose a file that evaluate wrote.") from error
+            raise RunError(f"{name} is not JSON; choose a run file.") from error
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             said = first["msg"].removeprefix("Value error, ")
-            raise RunError(f"{name} is no run of format {FORMAT}: {f'{place}: ' if place else ''}{said}.") from error
+            raise RunError(f"{name} is not a run of format {FORMAT}: {f'{place}: ' if place else ''}{said}.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
@@ -262,6 +281,6 @@ class Run(BaseModel):
 
 
 def versions() -> dict[str, str]:
-    """What a run depends on beside its settings: releases of Python and the libraries that compute."""
+    """The versions of Python and of the libraries that compute, on which results also depend."""
     names = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

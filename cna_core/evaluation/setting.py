@@ -1,9 +1,10 @@
-"""How the model is steered while something is measured: one setting, and all settings of a sweep.
+"""Settings: how the model is steered during a measurement, and all settings of a sweep.
 
-Names methods by their keys (interventions/registry.py). Knows nothing about measures, files or models in memory.
+Settings name methods by their keys (interventions/registry.py). This module knows nothing about measures, files or
+loaded models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,15 +14,17 @@ from cna_core.limits import require_allowed
 
 
 class Treatment(NamedTuple):
-    """What is done to the model, at whatever strength: a method, or the random twin of one. A curve shows one.
+    """A method, or the random twin of a method, without a strength. Each curve shows one treatment.
 
     Args:
-        method: its key; "random" for a twin.
+        method: the method's key; "random" for a twin.
         twin_of: the key of the method that a twin belongs to.
+        circuit: the name of the circuit, if it is not the run's first one.
     """
 
     method: str
     twin_of: str | None = None
+    circuit: str | None = None
 
     @property
     def is_twin(self) -> bool:
@@ -34,18 +37,20 @@ class Treatment(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name of its traces and widgets: "scale", and "random-scale" for the twin."""
-        return f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        """The name for traces and widgets: "scale", or "random-scale" for the twin."""
+        key = f"{self.method}-{self.twin_of}" if self.twin_of else self.method
+        return f"{key}-{self.circuit}" if self.circuit else key
 
     @property
     def label(self) -> str:
-        """What charts and tables call it; a method that is not registered here is called by its key."""
-        return label_of(self.method, self.twin_of)
+        """The name in charts and tables; for methods that are not registered here, the key."""
+        label = label_of(self.method, self.twin_of)
+        return f"{label}, {self.circuit}" if self.circuit else label
 
     @property
     def twin(self) -> "Treatment":
-        """The control of this method."""
-        return Treatment(TWIN, self.owner)
+        """The random twin of this method."""
+        return Treatment(TWIN, self.owner, self.circuit)
 
 
 @dataclass(frozen=True)
@@ -54,22 +59,26 @@ class Setting:
 
     Args:
         method: a method's key, or "random" for the random twin of one.
-        strength: 0 baseline, 1 ablated, 2 inverted; what that means is the method's business.
+        strength: 0 baseline, 1 ablated, 2 inverted; each method defines what that means.
         fraction: the circuit's share of all neurons; None for methods without a circuit, and for the baseline.
-        twin_of: the method whose random twin this is; None for a method itself.
+        twin_of: the method whose random twin this is; None if it is not a twin.
+        circuit: the name of the circuit, if it is not the run's first one; such a circuit has one size and no fraction.
 
     Raises:
-        RunError: it names a twin of nothing, or says of a method that it is another one's twin.
+        RunError: a twin without `twin_of`, or `twin_of` for a method that is not a twin.
     """
 
     method: str = DEFAULT_METHOD
     strength: float = 0.0
     fraction: float | None = None
     twin_of: str | None = None
+    circuit: str | None = None
 
     def __post_init__(self) -> None:
         if (self.method == TWIN) != (self.twin_of is not None):
-            raise RunError(f"A control is named {TWIN!r} and names its own method in twin_of; others have none.")
+            raise RunError(
+                f"A control must have the method {TWIN!r} and its own method in twin_of; others have no twin_of."
+            )
 
     @property
     def is_baseline(self) -> bool:
@@ -77,7 +86,7 @@ class Setting:
 
     @property
     def treatment(self) -> Treatment:
-        return Treatment(self.method, self.twin_of)
+        return Treatment(self.method, self.twin_of, self.circuit)
 
 
 BASELINE = Setting()
@@ -86,18 +95,23 @@ DEFAULT_TREATMENT = BASELINE.treatment
 
 
 def settings_of(
-    strengths: Sequence[float], fractions: Sequence[float], methods: Sequence[str], controls: Sequence[str] = ()
+    strengths: Sequence[float],
+    fractions: Sequence[float],
+    methods: Sequence[str],
+    controls: Sequence[str] = (),
+    others: Iterable[str] = (),
 ) -> tuple[Setting, ...]:
-    """Every setting of a sweep once: the baseline first, then each method followed by its twin, strengths ascending.
+    """Every setting of a sweep: the baseline, then each method followed by its twin, with ascending strengths.
 
     Args:
-        fractions: circuit sizes, for the methods that use a circuit.
-        methods: keys, in the order in which they are measured.
-        controls: the methods whose random twins are measured too.
+        fractions: circuit sizes, for methods that use a circuit.
+        methods: keys, in the order of measurement.
+        controls: the methods whose random twins are also measured.
+        others: names of further circuits, for methods that use a circuit.
 
     Raises:
         RunError: there are no strengths.
-        StrengthError: one is not allowed here (`cna_core.limits`).
+        StrengthError: a strength is not allowed here (`cna_core.limits`).
         CnaError: a method is not registered.
     """
     wanted = sorted({round(float(strength), 6) for strength in strengths})
@@ -107,10 +121,12 @@ def settings_of(
     treatments: list[Treatment] = []
     for key in methods:
         treatments += [Treatment(key), Treatment(TWIN, key)] if key in controls else [Treatment(key)]
+    first: list[tuple[float | None, str | None]] = [(fraction, None) for fraction in fractions]
+    circuits = [*first, *((None, name) for name in others)]
     steered = [
-        Setting(treatment.method, strength, fraction, treatment.twin_of)
+        Setting(treatment.method, strength, fraction, treatment.twin_of, circuit)
         for treatment in treatments
-        for fraction in (fractions if method(treatment.owner).uses_circuit else [None])
+        for fraction, circuit in (circuits if method(treatment.owner).uses_circuit else [(None, None)])
         for strength in wanted
         if strength != 0
     ]

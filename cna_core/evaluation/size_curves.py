@@ -1,6 +1,6 @@
-"""How refusal falls with the number of neurons ablated: one curve for each way of choosing them, and where it halves.
+"""How refusal falls with the number of ablated neurons: one curve per ranking, and the size that halves refusal.
 
-Data and statistics; how_few.py measures it. Knows no model.
+Data and statistics; how_few.py measures them. This module knows no model.
 """
 
 import json
@@ -25,10 +25,10 @@ Values = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class Halving(BaseModel):
-    """The number of neurons at which the mean refusal chance is half of the unchanged model's.
+    """The number of ablated neurons at which the mean refusal chance is half of the unsteered model's.
 
     Attributes:
-        value, low, high: neurons, and the ends of the 95 % interval over prompts; None: more than the largest size.
+        value, low, high: the number and its 95 % interval over prompts; None: more than the largest size.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,14 +39,14 @@ class Halving(BaseModel):
 
 
 class SizeCurve(BaseModel):
-    """One way of choosing neurons, at growing sizes: each size holds the smaller ones.
+    """The results of one ranking of neurons at growing sizes; each size includes the smaller ones.
 
     Attributes:
-        key: stable; "random" and "random-writing" are controls, drawn several times.
-        title: what the way is called.
-        sizes: neurons ablated, ascending.
-        chances: (draws, harmful prompts, sizes): the refusal chance; one draw where nothing is drawn.
-        divergences: (draws, benign prompts, sizes): KL of the first token from the unchanged model's, in nats.
+        key: the stable name; "random" and "random-writing" are controls with several draws.
+        title: the name of the ranking.
+        sizes: the numbers of ablated neurons, ascending.
+        chances: (draws, harmful prompts, sizes): the refusal chance; one draw unless the ranking is random.
+        divergences: (draws, benign prompts, sizes): KL of the first token from the unsteered model's, in nats.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,19 +63,21 @@ class SizeCurve(BaseModel):
 
     @cached_property
     def by_prompt(self) -> NDArray[np.float64]:
-        """(prompts, sizes) float64: the refusal chance, mean over draws."""
+        """(prompts, sizes) float64: the mean refusal chance over draws."""
         return np.array(self.chances, dtype=np.float64).mean(0)
 
     @property
     def divergence(self) -> NDArray[np.float64]:
-        """(sizes,) float64: mean KL on benign prompts, in nats; NaN where none were read."""
+        """(sizes,) float64: the mean KL on benign prompts, in nats; NaN without benign prompts."""
         values = np.array(self.divergences, dtype=np.float64)
         return values.mean((0, 1)) if values.size else np.full(len(self.sizes), np.nan)
 
     @property
     def band(self) -> NDArray[np.float64]:
-        """(sizes, 3) float64: the mean refusal chance and its ends: the 95 % interval over prompts, for controls the
-        lowest and the highest draw."""
+        """(sizes, 3) float64: the mean refusal chance with its 95 % interval over prompts.
+
+        Controls have the lowest and the highest draw instead of the interval.
+        """
         if self.is_control:
             draws = np.array(self.chances, dtype=np.float64).mean(1)
             return np.stack([draws.mean(0), draws.min(0), draws.max(0)], -1)
@@ -83,26 +85,28 @@ class SizeCurve(BaseModel):
 
 
 class HowFewSettings(BaseModel):
-    """How much is measured; the descriptions are the help texts."""
+    """How much to measure; the descriptions are also the help texts."""
 
     model_config = ConfigDict(frozen=True)
 
-    prompts: int = Field(default=64, ge=2, description="harmful prompts, at most, evenly spread over the set")
-    benign: int = Field(default=24, ge=1, description="benign prompts for the KL divergence, at most")
-    largest: int = Field(default=1024, ge=1, description="neurons ablated, at most; sizes are powers of 2 up to it")
+    prompts: int = Field(default=64, ge=2, description="most harmful prompts, evenly spread over the set")
+    benign: int = Field(default=24, ge=1, description="most benign prompts for the KL divergence")
+    largest: int = Field(
+        default=1024, ge=1, description="most neurons to ablate; the sizes are powers of 2 up to this number"
+    )
     draws: int = Field(default=3, ge=1, description="random circuits of each kind")
     seed: int = 0
 
 
 class HowFew(BaseModel):
-    """What `how_few` measured.
+    """The result of `how_few`.
 
     Attributes:
-        harmful_name, benign_name: the sets that were measured on.
-        refused: how many discovery prompts the model refuses: those that effects were measured on.
-        baseline: (harmful prompts,): the unchanged model's refusal chance.
-        curves: one a way of choosing neurons.
-        notes: what could not be measured, in sentences.
+        harmful_name, benign_name: the names of the sets.
+        refused: the number of discovery prompts that the model refuses, on which effects were measured.
+        baseline: (harmful prompts,): the unsteered model's refusal chance.
+        curves: one per ranking of neurons.
+        notes: sentences on what could not be measured.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,19 +123,19 @@ class HowFew(BaseModel):
 
     @property
     def baseline_estimate(self) -> Estimate:
-        """The mean refusal chance with nothing ablated, with its interval over prompts."""
+        """The mean refusal chance without ablation, with its interval over prompts."""
         return mean_with_interval(self.baseline)
 
     def curve(self, key: str) -> SizeCurve | None:
-        """The curve with that key, or None."""
+        """The curve with this key, or None."""
         return next((curve for curve in self.curves if curve.key == key), None)
 
     def halving(self, curve: SizeCurve) -> Halving:
-        """Where this curve halves refusal, its interval from resampled prompts."""
+        """The number of neurons at which this curve halves refusal, with its interval from resampled prompts."""
         return halving(np.array(self.baseline), curve.by_prompt, curve.sizes)
 
     def summary(self) -> list[dict[str, object]]:
-        """A row for each curve: its title, where it halves refusal, and the chance and the KL at each size."""
+        """One row per curve: its title, the number that halves refusal, and the chance and the KL at each size."""
         rows: list[dict[str, object]] = []
         for curve in self.curves:
             found = self.halving(curve)
@@ -150,7 +154,7 @@ class HowFew(BaseModel):
         return rows
 
     def to_json(self) -> str:
-        """The text of its file, ending with a line break: all numbers, and a summary for a quick look."""
+        """The text of its file, with a final line break: all numbers, and a summary for readers."""
         content = {"summary": self.summary(), **self.model_dump(mode="json")}
         return json.dumps(content, ensure_ascii=False) + "\n"
 
@@ -163,20 +167,20 @@ class HowFew(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "The file") -> "HowFew":
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            RunError: it is something else, or damaged.
+            RunError: it is another format, or damaged.
         """
         try:
             content = json.loads(text)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise RunError(f"{name} is not a file of format {FORMAT}; choose one that how-few wrote.")
+                raise RunError(f"{name} is not a file of format {FORMAT}; choose a file of the command how-few.")
             return cls.model_validate(content)
         except ValidationError as error:
             raise RunError(f"{name} is damaged: {first_problem(error)}; measure it again.") from error
         except ValueError as error:
-            raise RunError(f"{name} is broken or not JSON; choose a file that how-few wrote.") from error
+            raise RunError(f"{name} is damaged or not JSON; choose a file of the command how-few.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "HowFew":
@@ -193,8 +197,8 @@ def halving(
 ) -> Halving:
     """The smallest number of neurons at which the mean chance is half of the baseline's.
 
-    Between two sizes the mean chance is taken to be a straight line over the logarithm of the size. The interval is the
-    percentile bootstrap over prompts.
+    Between two sizes, the mean chance is interpolated linearly over the logarithm of the size. The interval is the
+    percentile bootstrap interval over prompts.
 
     Args:
         baseline: (prompts,).
@@ -209,8 +213,10 @@ def halving(
 
 
 def crossings(target: NDArray[np.float64], chances: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """(rows,) float64: the size at which each row of chances (rows, sizes) first falls to its target (rows,); infinite
-    where it does not, the smallest size where it lies there already."""
+    """(rows,) float64: the size at which each row of chances (rows, sizes) first falls to its target (rows,).
+
+    It is infinite if a row never does, and the smallest size if the row starts below its target.
+    """
     steps = np.log(np.array(sizes, dtype=np.float64))
     reached = chances <= target[:, None]
     place = reached.argmax(1)
@@ -224,7 +230,7 @@ def crossings(target: NDArray[np.float64], chances: NDArray[np.float64], sizes: 
 
 
 def halving_in_words(found: Halving) -> str:
-    """The number of neurons that halves refusal and its interval: "7 (5–12)", or "more than measured"."""
+    """The number of neurons that halves refusal, with its interval: "7 (5–12)", or "more than measured"."""
     if found.value is None:
         return "not halved"
     low, high = ("…" if end is None else _count(end) for end in (found.low, found.high))

@@ -1,8 +1,8 @@
-"""The sweep: refusal and its costs over strengths and circuit sizes, for the circuit and its controls.
+"""The sweep: measures refusal and its costs over strengths and circuit sizes, for the circuit and its controls.
 
-All settings of a prompt go through the model in one batch, several prompts at a time; the baseline is measured once and
-shared. What a batch gave is in the journal before the next one starts. The plan of batches depends on the settings
-alone, so that a resumed run, or one over several processes, computes the very same batches.
+A batch contains all settings of one or more prompts; the baseline is measured once and shared. Each batch is saved in
+the journal before the next one starts. The plan of batches depends only on the settings, so a resumed run, or a run
+with several processes, computes exactly the same batches.
 """
 
 import threading
@@ -18,6 +18,7 @@ from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
 from cna_core.evaluation.journal import Journal, Record
 from cna_core.evaluation.measures.contract import Reading
+from cna_core.evaluation.measures.lengths import lengths_below
 from cna_core.evaluation.old_formats import methods_and_controls
 from cna_core.evaluation.resume import inputs_of, plan_of_stored
 from cna_core.evaluation.runs import Run
@@ -46,31 +47,31 @@ def evaluate(
     stop: threading.Event | None = None,
     **wanted: Any,
 ) -> Run:
-    """Measure refusal and its costs at every setting; a run that was interrupted goes on where it was.
+    """Measure refusal and its costs at every setting. An interrupted run resumes.
 
-    Decoding is greedy. Under `accelerate launch` or `torchrun` the batches are shared out among the processes.
+    Decoding is greedy. Under `accelerate launch` or `torchrun`, the processes divide the batches among themselves.
 
     Args:
         circuit: a circuit, or activations to select one from.
         prompts: harmful prompts; None: the built-in evaluation set.
-        strengths, methods: how strongly, and keys of what is done to the model; None: `SweepSettings` says which.
-        controls: whether the random twin of each method is measured too. The spelling of earlier versions, "random" and
-            "caa", is read as it was meant: the circuit's twin, and CAA.
-        activations: what the circuit was selected from; circuit sizes above its own need it.
-        out: where to write the run as cna-run/2, beside the cache folder's copy.
-        fresh: forget what an earlier start of the same run measured.
+        strengths, methods: the strengths, and the keys of the methods; None: the defaults of `SweepSettings`.
+        controls: whether the random twin of each method is also measured. The names of earlier versions still work:
+            "random" (the circuit's twin) and "caa".
+        activations: the activations from which the circuit was selected; circuit sizes above its own need them.
+        out: a file for the run as cna-run/2, in addition to the copy in the cache folder.
+        fresh: delete the measurements of an earlier start of the same run.
         partial: called after each batch with the run so far.
-        wanted: any other field of `SweepSettings` (sweep_settings.py), which also holds every default: fractions,
+        wanted: any other field of `SweepSettings` (sweep_settings.py), which defines all defaults: fractions,
             benign, borderline, knowledge, questions, problems, problem_count, measures, measure_settings,
-            max_new_tokens, seed, rows_per_batch, contrast, name.
+            max_new_tokens, seed, rows_per_batch, contrast, others, name.
 
     Returns:
         The run, the same in every process.
 
     Raises:
-        CircuitError: the circuit belongs to another model, or is smaller than a fraction asked for.
-        RunError: a setting cannot be used, or the file cannot be written.
-        StoppedError: `stop` was set; what was finished is kept.
+        CircuitError: the circuit belongs to another model, or is smaller than a requested fraction.
+        RunError: a setting is invalid, or the file cannot be written.
+        StoppedError: `stop` was set; finished work is saved.
 
     Example:
         run = evaluate(model, circuit, strengths=[0, 0.5, 1], methods=("scale", "caa"))
@@ -96,26 +97,26 @@ def run_plan(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
-    """Measure what is not measured yet; arguments and errors as for `evaluate`."""
+    """Measure the batches that are not finished; arguments and errors as for `evaluate`."""
     processes = processes_for(model.device)
     journal = Journal.start(plan.run, len(plan.batches), plan.identity)
     if processes.writes:
         if fresh:
             journal.clear()
         journal.keep_inputs(plan.circuits[max(plan.circuits)], inputs_of(plan))
-    processes.gather(None)  # nobody reads before it is cleared
+    processes.gather(None)  # no process reads it before it is cleared
     whole = journal.finished_run()
     known_everywhere = all(processes.gather(whole is not None))
     if whole is not None and known_everywhere:
         return whole
     done = journal.read()
-    # Every process sees the same journal on one machine; on several, what one lacks it measures again.
+    # On one machine all processes see the same journal; on several, a process measures again what it lacks.
     todo = [batch for batch in processes.share(plan.batches) if batch.number not in done]
     if todo:
         settings = plan.run.settings
         watching: dict[str, Any] = {"progress": progress, "stop": stop}
         treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
-        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, **watching)
+        dials = dials_for(model, plan.circuits, treatments, settings.seed, plan.contrast, plan.others, **watching)
         weights = {batch.number: _weight(batch, plan) for batch in plan.batches}
         total, finished = sum(weights.values()), sum(weights[number] for number in done if number in weights)
         for batch in todo:
@@ -130,7 +131,7 @@ def run_plan(
         tell(progress, _stage(todo[-1]), total, total, subject=todo[-1].prompt_set)
     for others in processes.gather(done):
         done.update(others)
-    about = journal.about()[0]  # it may have been named meanwhile, and keeps when it was first started
+    about = journal.about()[0]  # the user may have renamed it; the time of its first start is kept
     named = {"name": about.name, "created": about.created, "notes": about.notes}
     run = plan.run_so_far(_all_records(done), finished=True).model_copy(update=named)
     if processes.writes:
@@ -146,10 +147,10 @@ def resume(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Run:
-    """Go on with a run of the cache folder that was stopped or killed; `identity` as `stored_runs` has it.
+    """Resume a stored run that was stopped or killed; `identity` is its identity in `stored_runs`.
 
     Raises:
-        RunError: it cannot go on: the model is another one, or something it needs is not there any more.
+        RunError: it cannot be resumed, because the model is another one or something it needs is missing.
         StoppedError: `stop` was set.
     """
     plan = plan_of_stored(model, identity, progress=progress, stop=stop)
@@ -159,7 +160,7 @@ def resume(
 def measured(
     model: LoadedModel, plan: SweepPlan, dials: Dials, batch: Batch, stop: threading.Event | None = None
 ) -> list[Record]:
-    """Put one batch through the model and let the measures look at it."""
+    """Run one batch through the model and collect the measures' observations."""
     conversations = plan.conversations[batch.prompt_set]
     if batch.reads == "answers":
         reading = _answers(model, plan, dials, batch, conversations, stop)
@@ -191,15 +192,22 @@ def _answers(
     texts = [""] * len(lanes)
     tokens: list[list[int]] = [[] for _ in lanes]
     longest = plan.answer_tokens(batch.prompt_set)
+    texts_at: dict[int, dict[int, str]] = {length: {} for length in lengths_below(longest)}
     for step in generate(model, lanes, None, max_new_tokens=longest, prefixes=dials.prefixes, stop=stop):
         texts[step.lane] += step.text
         if step.finish_reason != "stop":
             tokens[step.lane].append(step.token_id)
+            if (length := len(tokens[step.lane])) in texts_at:
+                texts_at[length][step.lane] = texts[step.lane]
     return Reading(
         prompts=tuple(prompt for prompt, _ in batch.cells),
         messages=tuple(lane.messages for lane in lanes),  # type: ignore[misc]
         texts=tuple(texts),
         token_ids=tuple(map(tuple, tokens)),
+        texts_at={
+            length: tuple(beginnings.get(lane, text) for lane, text in enumerate(texts))
+            for length, beginnings in texts_at.items()
+        },
     )
 
 
@@ -211,7 +219,7 @@ def _first_tokens(
     conversations: list[list[Message]],
     stop: threading.Event | None,
 ) -> Reading:
-    """First tokens of the batch, and the baseline's of each of its prompts, read in the same batch."""
+    """The first-token logits of the batch, and of the baseline for each of its prompts, from the same forward pass."""
     prompts = batch.prompts
     lanes = [dials.lane(conversations[prompt], BASELINE) for prompt in prompts]
     lanes += [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
@@ -229,7 +237,7 @@ def _all_records(done: dict[int, list[Record]]) -> list[Record]:
 
 
 def _weight(batch: Batch, plan: SweepPlan) -> int:
-    """Roughly how long the batch takes, for progress: written tokens cost most."""
+    """A rough estimate of the batch's duration, for progress: generated tokens cost most."""
     return len(batch.cells) * (20 + (plan.answer_tokens(batch.prompt_set) if batch.reads == "answers" else 0))
 
 

@@ -1,12 +1,12 @@
-"""What a sweep will do, laid out before anything runs: circuits, settings, measures, prompts, batches.
+"""The plan of a sweep, made before anything runs: circuits, settings, measures, prompts, batches.
 
-Touches the model only to count tokens. Carrying it out is `sweep.py`'s work.
+It uses the model's tokenizer to count tokens. `sweep.py` executes the plan.
 """
 
 import hashlib
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
@@ -47,15 +47,16 @@ class SweepPlan:
     """A sweep that is ready to start.
 
     Args:
-        run: the run without figures.
-        circuits: by fraction.
-        contrast: what methods are fitted with; None where none needs anything but the circuit.
-        settings: the baseline first.
-        measures: what is taken, ready to observe.
-        conversations: of each prompt set.
-        batches: in the order they are done.
-        knowledge, problems: the questions and word problems asked.
-        stored_as: names the run in the cache folder where an earlier version did; "": by what decides what it measures.
+        run: the run without results.
+        circuits: the circuits by fraction.
+        contrast: the prompts for fitting methods; None if no method needs them.
+        settings: all settings, the baseline first.
+        measures: the measures, ready to observe.
+        conversations: the conversations of each prompt set.
+        batches: the batches in their order.
+        knowledge, problems: the questions and word problems.
+        others: further circuits, by name.
+        stored_as: the folder name that an earlier version gave the run; "": the name follows from the run's settings.
     """
 
     run: Run
@@ -67,20 +68,30 @@ class SweepPlan:
     batches: tuple[Batch, ...]
     knowledge: tuple[Question, ...] = ()
     problems: tuple[WordProblem, ...] = ()
+    others: Mapping[str, Circuit] = field(default_factory=dict)
     stored_as: str = ""
 
     @property
     def identity(self) -> str:
-        """Names the run in the cache folder."""
+        """The name of the run's folder in the cache."""
         return self.stored_as or run_identity(self.run.model, self.run.circuit_sha256, self.run.settings)
 
     def answer_tokens(self, prompt_set: SetName) -> int:
-        """How long answers to a set's prompts may become: as long as the run says, or as its measures need."""
+        """The most tokens of answers to a set: the run's limit, or more if a measure needs more."""
         needed = [measure.answer_tokens for measure in self.measures if measure.prompt_set == prompt_set]
         return max((tokens for tokens in needed if tokens is not None), default=self.run.settings.max_new_tokens)
 
+    @property
+    def most_tokens(self) -> int:
+        """The number of generated tokens if every answer reaches its limit."""
+        return sum(
+            len(batch.cells) * self.answer_tokens(batch.prompt_set)
+            for batch in self.batches
+            if batch.reads == "answers"
+        )
+
     def run_so_far(self, records: Sequence[Record], finished: bool) -> Run:
-        """The run with points and answers from what is measured."""
+        """The run with points and answers from these records."""
         fractions, kinds = self.run.settings.fractions, [type(measure) for measure in self.measures]
         return self.run.model_copy(
             update={
@@ -100,13 +111,17 @@ def plan_sweep(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> SweepPlan:
-    """Lay out the batches of a sweep, and make its measures ready. Arguments and errors as for `evaluate`."""
+    """Plan the batches of a sweep and prepare its measures. Arguments and errors as for `evaluate`."""
     if isinstance(circuit, Activations):
         activations = circuit
     circuits = circuits_by_fraction(circuit, wanted.fractions, activations)
     largest = circuits[max(circuits)]
-    largest.check_model(model.identity)
-    sets, left_out = held_out(wanted.sets, discovery_prompts(largest, activations, wanted.contrast))
+    used = list(discovery_prompts(largest, activations, wanted.contrast))
+    for other in wanted.others.values():
+        used += discovery_prompts(other, None, wanted.contrast)
+    for one in (largest, *wanted.others.values()):
+        one.check_model(model.identity)
+    sets, left_out = held_out(wanted.sets, dict.fromkeys(used))
     knowledge, problems = _questions(wanted, progress, stop), _problems(wanted, progress, stop)
     keys = wanted.measures or [measure.key for measure in wanted.measured]
     preparation = Preparation(model, knowledge, problems, progress=progress, stop=stop)
@@ -131,6 +146,7 @@ def plan_sweep(
         max_new_tokens=wanted.max_new_tokens,
         seed=wanted.seed,
         rows_per_batch=wanted.rows_per_batch,
+        others={name: other.sha256 for name, other in wanted.others.items()},
         circuit=largest.settings.model_dump() | {"prompts": largest.prompts.model_dump()},
         contrast_sha256=contrast.sha256 if contrast else None,
     )
@@ -141,18 +157,27 @@ def plan_sweep(
         circuit_sha256=largest.sha256,
         settings=details,
         versions=versions(),
-        notes=left_out + notes,
+        notes=_transfer_note(largest) + left_out + notes,
         finished=False,
     )
     work = _work(model, taken, conversations)
     batches = planned_batches(work, len(settings), wanted.rows_per_batch)
-    return SweepPlan(run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems)
+    return SweepPlan(
+        run, circuits, contrast, settings, taken, conversations, batches, knowledge, problems, wanted.others
+    )
+
+
+def _transfer_note(circuit: Circuit) -> tuple[str, ...]:
+    source = circuit.settings.transferred_from
+    if source is None:
+        return ()
+    return (f"Transfer: the circuit was found on {source} and applied to {circuit.model.name}.",)
 
 
 def _contrast_for_fitting(
     circuit: Circuit, activations: Activations | None, wanted: SweepSettings
 ) -> tuple[ContrastSet | None, tuple[str, ...]]:
-    """What methods without a circuit are fitted with, and what the run has to say about it."""
+    """The prompts for fitting methods without a circuit, and a note on them for the run."""
     fitted = [method(key).label for key in wanted.methods if method(key).uses_prompts]
     if not fitted:
         return None, ()
@@ -162,7 +187,7 @@ def _contrast_for_fitting(
     contrast = contrast or ContrastSet.builtin()
     if contrast.sha256 == circuit.prompts.sha256:
         return contrast, ()
-    return contrast, (f"{', '.join(fitted)}: fitted with other prompts than the circuit.",)
+    return contrast, (f"{', '.join(fitted)}: fitted with other prompts than those of the circuit.",)
 
 
 def _questions(wanted: SweepSettings, progress: Report | None, stop: threading.Event | None) -> tuple[Question, ...]:
@@ -178,7 +203,13 @@ def _problems(wanted: SweepSettings, progress: Report | None, stop: threading.Ev
 
 
 def _described(prompts: PromptSet) -> PromptsUsed:
-    return PromptsUsed(name=prompts.name, count=len(prompts), sha256=prompts.sha256, texts=prompts.prompts)
+    return PromptsUsed(
+        name=prompts.name,
+        count=len(prompts),
+        sha256=prompts.sha256,
+        texts=prompts.prompts,
+        categories=prompts.categories,
+    )
 
 
 def _described_questions(questions: Sequence[Question]) -> dict[SetName, PromptsUsed]:
@@ -200,7 +231,7 @@ def _described_problems(problems: Sequence[WordProblem]) -> dict[SetName, Prompt
 def _work(
     model: LoadedModel, measures: Sequence[Measure], conversations: dict[SetName, list[list[Message]]]
 ) -> list[tuple[Reads, SetName, list[int]]]:
-    """What must be read on which sets, with the lengths of their prompts in tokens."""
+    """The kinds of reading needed on each set, with the lengths of its prompts in tokens."""
     needed = {(measure.reads, measure.prompt_set) for measure in measures}
     return [
         (reads, kind, [len(encode(model, messages)) for messages in conversations[kind]])

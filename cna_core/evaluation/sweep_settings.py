@@ -1,6 +1,6 @@
-"""What a sweep is asked to do: one validated model that the library, the command line and the page all fill in.
+"""The settings of a sweep: one validated model for the library, the command line and the page, with all defaults.
 
-Data and its checks, and every default, written once; knows no model in memory and runs nothing.
+Data and checks; this module knows no loaded model and runs nothing.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.knowledge import Question
 from cna_core.evaluation.measures.contract import Measure
@@ -19,16 +20,16 @@ from cna_core.interventions.registry import DEFAULT_METHODS, method
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FINE_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
-"""−1 … 2 in steps of 0.25: for a smooth curve."""
+"""−1 … 2 in steps of 0.25, for a smooth curve."""
 ROWS_PER_BATCH = 64
-"""Rows in a batch at most; benchmarks/sweep.py --rows compares others."""
+"""The most rows of a batch; benchmarks/sweep.py --rows compares other numbers."""
 
 
 class SweepSettings(BaseModel):
-    """One sweep as it was ordered. What each field means is in its description, which help texts quote.
+    """The settings of one sweep. The description of each field explains it; help texts quote these descriptions.
 
     Raises:
-        RunError: a value cannot be used; one sentence that says which.
+        RunError: a value is invalid; one sentence says which.
         CnaError: a method is not registered.
     """
 
@@ -39,7 +40,7 @@ class SweepSettings(BaseModel):
     )
     benign: PromptSet | None = Field(
         default_factory=lambda: PromptSet.builtin("evaluation-benign"),
-        description="benign prompts, on which refusals are costs; None: not measured",
+        description="benign prompts, on which refusals count as costs; None: not measured",
     )
     borderline: PromptSet | None = Field(
         default_factory=lambda: PromptSet.builtin("borderline"),
@@ -47,39 +48,44 @@ class SweepSettings(BaseModel):
     )
     knowledge: tuple[Question, ...] | str = Field(
         default=(),
-        description="multiple-choice questions, or where they come from: built-in, public:mmlu, or a file; empty: none",
+        description="multiple-choice questions, or their source: built-in, public:mmlu, or a file; empty: none",
     )
-    questions: int | None = Field(default=None, ge=1, description="at most so many of them, evenly spread; None: all")
+    questions: int | None = Field(default=None, ge=1, description="most questions to use, evenly spread; None: all")
     problems: tuple[WordProblem, ...] | str = Field(
-        default=(), description="word problems, or where they come from: built-in, public:gsm8k, or a file; empty: none"
+        default=(), description="word problems, or their source: built-in, public:gsm8k, or a file; empty: none"
     )
     problem_count: int | None = Field(
-        default=100, ge=1, description="at most so many word problems, evenly spread; None: all"
+        default=100, ge=1, description="most word problems to use, evenly spread; None: all"
     )
-    strengths: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), description="0 is always measured")
-    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of what is done to the model")
+    strengths: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), description="strengths; 0 is always measured")
+    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, description="keys of the methods")
     controls: tuple[str, ...] = Field(
         default=DEFAULT_METHODS,
-        description="whether each method's random twin is measured too: true, false, or the methods of which it is",
+        description="whether each method's random twin is also measured: true, false, or the methods whose twins are",
     )
     fractions: tuple[float, ...] | None = Field(
         default=None, description="circuit sizes as shares of all neurons; None: the circuit's own"
     )
     measures: tuple[str | Measure, ...] | None = Field(
-        default=None, description="keys of what to take, or measures that are ready; None: the usual ones for the sets"
+        default=None, description="keys of measures, or prepared measures; None: the default measures of the sets"
     )
     measure_settings: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="of measures that ask for some, by key"
+        default_factory=dict, description="the settings of measures that need any, by key"
     )
-    max_new_tokens: int = Field(default=64, description="longest answer, in tokens")
-    seed: int = Field(default=0, description="draws the random twins")
-    rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows that go through the model together")
+    max_new_tokens: int = Field(
+        default=128, description="most tokens of an answer; it is also judged at 32, 64, 128 and 256 tokens"
+    )
+    seed: int = Field(default=0, description="seed for drawing the random twins")
+    rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows of a batch")
     contrast: ContrastSet | None = Field(
         default=None,
         description="prompts that methods are fitted with; None: those the circuit was selected from, else the "
         "built-in ones",
     )
-    name: str = Field(default="", description="what to call the run in lists")
+    others: dict[str, Circuit] = Field(
+        default_factory=dict, description="further circuits for the same methods, by their names in charts"
+    )
+    name: str = Field(default="", description="name of the run in lists")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -88,12 +94,14 @@ class SweepSettings(BaseModel):
             return handler(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise RunError(f"{'.'.join(map(str, first['loc']))} of a sweep cannot be used: {first['msg']}.") from error
+            raise RunError(
+                f"The sweep's setting {'.'.join(map(str, first['loc']))} is invalid: {first['msg']}."
+            ) from error
 
     @model_validator(mode="before")
     @classmethod
     def _controls_of_all_or_none(cls, content: Any) -> Any:
-        """`controls` may be true or false; where it is not said, every method has its twin."""
+        """`controls` may be true or false; by default every method has its twin."""
         if not isinstance(content, dict) or not isinstance(content.get("controls", True), bool):
             return content
         methods = content.get("methods", DEFAULT_METHODS)
@@ -113,7 +121,7 @@ class SweepSettings(BaseModel):
     def _twins_of_the_methods(cls, controls: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
         methods = others.data.get("methods", ())
         if unknown := [key for key in controls if key not in methods]:
-            raise RunError(f"The random twin of {unknown[0]!r} is asked for, which is not among the methods.")
+            raise RunError(f"The random twin of {unknown[0]!r} is requested, but this method is not among the methods.")
         return tuple(key for key in methods if key in controls)
 
     @field_validator("measures")
@@ -121,22 +129,24 @@ class SweepSettings(BaseModel):
     def _known_measures(cls, wanted: Sequence[str | Measure] | None) -> Sequence[str | Measure] | None:
         keys = None if wanted is None else [_kind(one).key for one in wanted]
         if keys is not None and (not keys or len(set(keys)) < len(keys)):
-            raise RunError("A sweep needs at least one measure, each with a key of its own.")
+            raise RunError("A sweep needs at least one measure, and each measure only once.")
         return wanted
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SweepSettings":
         if self.max_new_tokens < 1 or self.rows_per_batch < 2:
-            raise RunError("An answer has at least one token, and a batch at least two rows.")
-        self.settings(self.fractions or (0.001,))  # tells strengths that cannot be used
+            raise RunError("An answer must have at least one token, and a batch at least two rows.")
+        self.settings(self.fractions or (0.001,))  # raises an error for invalid strengths
         for kind in self.measured:
             if kind.prompt_set not in self.parts:
-                raise RunError(f"{kind.key} is taken on {kind.prompt_set} prompts; give them, or leave it out.")
+                raise RunError(
+                    f"The measure {kind.key} needs {kind.prompt_set} prompts: add them, or remove the measure."
+                )
         return self
 
     @property
     def sets(self) -> dict[SetName, PromptSet]:
-        """The prompt sets that are there, by their part."""
+        """The prompt sets of this sweep, by their kind."""
         given: dict[SetName, PromptSet | None] = {
             "harmful": self.prompts,
             "benign": self.benign,
@@ -146,18 +156,18 @@ class SweepSettings(BaseModel):
 
     @property
     def parts(self) -> tuple[SetName, ...]:
-        """Names of the prompt sets that are there, knowledge questions and word problems among them."""
+        """The kinds of sets of this sweep, including knowledge questions and word problems."""
         asked: dict[SetName, bool] = {"knowledge": bool(self.knowledge), "problems": bool(self.problems)}
         return (*self.sets, *(part for part, wanted in asked.items() if wanted))
 
     @property
     def measured(self) -> tuple[type[Measure], ...]:
-        """The measures that are taken."""
+        """The measures of this sweep."""
         return usual_measures(self.parts) if self.measures is None else tuple(map(_kind, self.measures))
 
     def settings(self, fractions: Sequence[float]) -> tuple[Setting, ...]:
-        """Every way in which the model is steered with circuits of these sizes, the baseline first."""
-        return settings_of(self.strengths, fractions, self.methods, self.controls)
+        """All settings of this sweep with circuits of these sizes, the baseline first."""
+        return settings_of(self.strengths, fractions, self.methods, self.controls, self.others)
 
 
 def _kind(wanted: str | Measure) -> type[Measure]:

@@ -1,4 +1,4 @@
-"""A run as tables: one row a point, and the answers that flipped, side by side. Pure functions of a run."""
+"""Tables of a run: one row per point, and the answers that flipped, side by side. Pure functions of a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from cna_core.evaluation.intervals import Estimate, change_of_rate
 from cna_core.evaluation.measures.contract import Measure
 from cna_core.evaluation.measures.numbers import NUMBER, SHARE
 from cna_core.evaluation.measures.registry import measures_of
-from cna_core.evaluation.runs import Point, Run, SetName
+from cna_core.evaluation.runs import Point, Run, RunAnswer, SetName
 from cna_core.evaluation.setting import BASELINE, Setting
 
 Direction = Literal["all", "answered now", "refused now"]
@@ -18,9 +18,9 @@ CHANGES = ("change", "change, low", "change, high")
 
 
 def points_table(run: Run) -> pd.DataFrame:
-    """One row a point: method, size, strength, then each measure that was taken with the ends of its interval.
+    """One row per point: method, size, strength, then each measure with the ends of its interval.
 
-    A change from the baseline, where a measure sums one up, stands beside the value.
+    If a measure has a paired change from the baseline, it is next to the value.
     """
     columns = [
         (field, title)
@@ -28,6 +28,7 @@ def points_table(run: Run) -> pd.DataFrame:
         for field, title in (
             (measure.key, measure.column_title()),
             (f"{measure.key}_change", f"{measure.column_title()} change"),
+            *((f"{measure.key}_{name}", title) for name, title in measure.further.items()),
         )
         if any(point.estimate(field) is not None for point in run.points)
     ]
@@ -49,12 +50,14 @@ def points_table(run: Run) -> pd.DataFrame:
 
 
 def markdown_table(run: Run) -> str:
-    """The run's figures as Markdown: a row a point, 95 % intervals in brackets; what was not measured has no column.
+    """The run's numbers as Markdown: one row per point, 95 % intervals in brackets, only measures with values.
 
-    Measures that are known best as a change, such as knowledge, are given as the change from the baseline.
+    Measures with `drawn_as_change`, such as knowledge, show the change from the baseline.
     """
     taken = _shown(run)
-    lines = [["method", "circuit", "strength", *map(_head, taken)]]
+    lines = [["method", "circuit", "strength"]]
+    for measure in taken:
+        lines[0] += [_head(measure), *_further(run, measure).values()]
     lines.append(["---"] * len(lines[0]))
     baseline = run.baseline
     rows = [("baseline", "", "0", baseline)] if baseline else []
@@ -63,22 +66,29 @@ def markdown_table(run: Run) -> str:
             size = "" if point.fraction is None else f"{100 * point.fraction:g} %"
             rows.append((point.treatment.label, size, NUMBER.value(point.strength), point))
     for *words, point in rows:
-        lines.append([*words, *(_cell(measure, point.estimate(measure.drawn_field())) for measure in taken)])
+        cells = []
+        for measure in taken:
+            cells.append(_cell(measure, point.estimate(measure.drawn_field())))
+            for field in _further(run, measure):
+                further = point.estimate(field)
+                cells.append("" if further is None else measure.numbers.estimate(further))
+        lines.append([*words, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def answers_beside(
     run: Run, setting: Setting, prompt_set: SetName = "harmful", direction: Direction = "all", only_flipped: bool = True
 ) -> pd.DataFrame:
-    """The baseline's answers beside those of a setting, prompt by prompt.
+    """The baseline's answers next to those of a setting, prompt by prompt.
 
-    Columns: prompt (its place), request, baseline, steered, before and after ("refused", "answered").
+    Columns: prompt (its index), request, baseline, steered, before and after ("refused", "answered", "neither", or
+    "declined late": the answer begins and then declines).
 
     Args:
-        setting: what to hold the baseline against.
-        prompt_set: which set's answers.
-        direction: flips to "answered now" or to "refused now" alone.
-        only_flipped: False shows prompts whose verdict stayed, too.
+        setting: the setting to compare with the baseline.
+        prompt_set: the set of the answers.
+        direction: only flips to "answered now", or only flips to "refused now".
+        only_flipped: False includes prompts with the same verdict.
     """
     texts = run.settings.prompts[prompt_set].texts if prompt_set in run.settings.prompts else ()
     mine = [answer for answer in run.answers if answer.prompt_set == prompt_set]
@@ -98,8 +108,8 @@ def answers_beside(
                 "request": texts[prompt] if prompt < len(texts) else f"prompt {prompt + 1}",
                 "baseline": first.text,
                 "steered": second.text,
-                "before": _verdict(first.refused),
-                "after": _verdict(second.refused),
+                "before": verdict_of(first),
+                "after": verdict_of(second),
             }
         )
     columns = ["prompt", "request", "baseline", "steered", "before", "after"]
@@ -107,11 +117,10 @@ def answers_beside(
 
 
 def runs_beside(first: Run, second: Run) -> pd.DataFrame:
-    """Two runs at the settings that both have: the change of refusal with its 95 % interval, and each measure twice.
+    """Two runs at their common settings: the change of refusal with its 95 % interval, and each measure twice.
 
-    Where both asked the same harmful prompts, the change is paired prompt by prompt; else it is empty. Sizes are
-    matched as shares of all neurons, so runs of two models can be compared. `beside_formats` says how columns are
-    written.
+    The change is paired by prompt if both runs have the same harmful prompts, and empty otherwise. Sizes are matched as
+    shares of all neurons, so runs of different models can be compared. `beside_formats` has the columns' formats.
     """
     pairs = shared_points(first, second)
     both = _of_both(first, second)
@@ -134,7 +143,7 @@ def runs_beside(first: Run, second: Run) -> pd.DataFrame:
 
 
 def beside_formats(first: Run, second: Run) -> dict[str, Callable[[float], str]]:
-    """How the columns of `runs_beside` are written."""
+    """The number formats of the columns of `runs_beside`."""
     formats: dict[str, Callable[[float], str]] = {"circuit, %": "{:g}".format, "strength": "{:g}".format}
     formats |= dict.fromkeys(CHANGES, SHARE.change)
     for measure in _of_both(first, second):
@@ -143,7 +152,7 @@ def beside_formats(first: Run, second: Run) -> dict[str, Callable[[float], str]]
 
 
 def shared_points(first: Run, second: Run) -> list[tuple[Point, Point]]:
-    """The points of two runs at the settings that both have, in the order of the first run's methods."""
+    """The points of two runs at their common settings, in the order of the first run's methods."""
     ours, theirs = (
         {(point.treatment, point.fraction, point.strength): point for point in run.points} for run in (first, second)
     )
@@ -153,7 +162,7 @@ def shared_points(first: Run, second: Run) -> list[tuple[Point, Point]]:
 
 
 def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Setting]:
-    """The settings beside the baseline that have answers to a set, in the order of the run."""
+    """The settings with answers to a set, without the baseline, in the order of the run."""
     return list(
         dict.fromkeys(
             answer.setting
@@ -164,7 +173,7 @@ def steered_settings(run: Run, prompt_set: SetName = "harmful") -> Sequence[Sett
 
 
 def _shown(run: Run) -> list[type[Measure]]:
-    """The measures that a short table shows: those that have values and are meant to be shown."""
+    """The measures of a short table: those with values and with `shown`."""
     return [
         measure
         for measure in measures_of(run)
@@ -191,8 +200,23 @@ def _cell(measure: type[Measure], estimate: Estimate | None) -> str:
     return numbers.change_estimate(estimate) if measure.drawn_as_change else numbers.estimate(estimate)
 
 
-def _verdict(refused: bool | None) -> str:
-    return {True: "refused", False: "answered", None: ""}[refused]
+def verdict_of(answer: RunAnswer) -> str:
+    """What the detector said of an answer, in one or two words; "" where it was not asked."""
+    if answer.refused is None:
+        return ""
+    if answer.refused:
+        return "refused"
+    if answer.neither:
+        return "neither"
+    return "declined late" if answer.late else "answered"
+
+
+def _further(run: Run, measure: type[Measure]) -> dict[str, str]:
+    """What a measure on harmful prompts says beside its value, by field; `points_table` has it for other sets too."""
+    if measure.prompt_set != "harmful":
+        return {}
+    fields = {f"{measure.key}_{name}": title for name, title in measure.further.items()}
+    return {field: title for field, title in fields.items() if any(point.estimate(field) for point in run.points)}
 
 
 def _prompts_hash(run: Run) -> str | None:
@@ -201,7 +225,7 @@ def _prompts_hash(run: Run) -> str | None:
 
 
 def _paired_change(first: Run, second: Run, setting: Setting) -> Estimate | None:
-    """Change of the refusal rate over the prompts that both runs answered at a setting; None where there are none."""
+    """The change of the refusal rate over the prompts that both runs answered at a setting; None if there are none."""
     verdicts = [
         {
             answer.prompt: bool(answer.refused)

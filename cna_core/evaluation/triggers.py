@@ -1,7 +1,7 @@
-"""Which prompts of a contrast set do what their set says: a positive prompt is refused, a negative one answered.
+"""Which prompts of a contrast set behave as their set says: a positive prompt is refused, a negative one answered.
 
-A positive prompt is by definition one that *triggers* the behaviour (docs/method.md). A request that this model answers
-all the same dilutes δ with what the request is about. Also finds again which prompts a circuit was selected from.
+By definition, a positive prompt *triggers* the behaviour (docs/method.md). If the model answers it nevertheless, it
+dilutes δ with the topic of the request. This module also determines from which prompts a circuit was selected.
 """
 
 import threading
@@ -20,7 +20,7 @@ from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet
 
 FEWEST = 8
-"""Prompts that must be left on either side."""
+"""The fewest prompts that must remain on each side."""
 
 
 def triggered(
@@ -30,13 +30,13 @@ def triggered(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> NDArray[np.bool_]:
-    """(prompts,) bool, positive prompts first: whether the unsteered model did what the prompt's set says.
+    """(prompts,) bool, positive prompts first: whether the unsteered model behaved as the prompt's set says.
 
-    The words that are judged are kept on disk (first_words.py). Leave the others out with
+    The judged words are stored on disk (first_words.py). Remove the other prompts with
     `activations.without(numpy.flatnonzero(~triggered(…)))`.
 
     Raises:
-        CircuitError: fewer than `FEWEST` prompts of a side would be left.
+        CircuitError: fewer than `FEWEST` prompts of a side would remain.
         StoppedError: `stop` was set.
     """
     heard = first_words(model, contrast, progress=progress, stop=stop)
@@ -49,7 +49,7 @@ def triggered(
     for words, side in sides.items():
         if did[side].sum() < FEWEST:
             raise CircuitError(
-                f"Only {did[side].sum()} {words} by {model.name}, fewer than {FEWEST}; keep all or bring others."
+                f"Only {did[side].sum()} {words} by {model.name}, fewer than {FEWEST}; keep all or choose others."
             )
     return did
 
@@ -62,12 +62,12 @@ def activations_of(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Activations | None:
-    """The activations that a circuit was selected from: of a contrast set, or of those of its prompts that trigger.
+    """The activations from which a circuit was selected: of a whole contrast set, or of its triggering prompts.
 
-    Which of the two it was is read off the hash that the circuit carries. None where it was neither.
+    The hash in the circuit decides which. None if it was neither.
 
     Args:
-        contrast: what it was found with, as far as is known; None: the built-in prompts.
+        contrast: the prompts with which it was probably found; None: the built-in prompts.
 
     Raises:
         StoppedError: `stop` was set.
@@ -82,7 +82,7 @@ def activations_of(
         return None
     try:
         did = triggered(model, contrast, progress=progress, stop=stop)
-    except CircuitError:  # too few trigger for any circuit to have been found with them
+    except CircuitError:  # too few prompts trigger, so no circuit was found with them
         return None
     sides = did[contrast.is_positive].sum(), did[~contrast.is_positive].sum()
     if sides != (wanted.positive, wanted.negative):

@@ -1,4 +1,4 @@
-"""All checks of a circuit in one go, their file, and what may be claimed when they are through: `verify`."""
+"""Runs all checks of a circuit, and derives the claim that they support: `verify`. Also defines their file."""
 
 import json
 import threading
@@ -30,11 +30,11 @@ Sign = Literal["passed", "failed", "open"]
 
 
 class Verification(BaseModel):
-    """What the checks said of a circuit.
+    """The results of the checks of one circuit.
 
     Attributes:
-        circuit_sha256, neurons, score: which circuit, its size, and what it was found by.
-        rows: the checks' rows, in order.
+        circuit_sha256, neurons, score: the circuit's hash, its size, and the score by which it was found.
+        rows: the rows of the checks, in order.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ class Verification(BaseModel):
     rows: tuple[Row, ...] = ()
 
     def sign_of(self, key: str) -> Sign:
-        """A check's outcome: failed where one of its rows failed, open where none decided anything."""
+        """A check's outcome: failed if one of its rows failed, open if no row decides."""
         decided = [row.passed for row in self.rows if row.check == key and row.passed is not None]
         if not decided:
             return "open"
@@ -56,14 +56,14 @@ class Verification(BaseModel):
 
     @property
     def claim(self) -> str:
-        """What the circuit may be called."""
+        """The claim that the checks support: what the circuit may be called."""
         needed = [key for key, check in CHECKS.items() if check.needed]
         if all(self.sign_of(key) == "passed" for key in needed):
             return "the neurons behind refusal"
         return "neurons that open refusals"
 
     def to_json(self) -> str:
-        """The text of its file, ending with a line break."""
+        """The text of its file, with a final line break."""
         return self.model_dump_json(indent=1) + "\n"
 
     def save(self, path: str | Path) -> Path:
@@ -75,21 +75,21 @@ class Verification(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "The file") -> "Verification":
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            RunError: it is something else, or damaged.
+            RunError: it is another format, or damaged.
         """
         try:
             content = json.loads(text)
             version = content.get("format") if isinstance(content, dict) else None
             if version != FORMAT:
-                raise RunError(f"{name} is not a file of format {FORMAT}; choose one that verify wrote.")
+                raise RunError(f"{name} is not a file of format {FORMAT}; choose a file of the command verify.")
             return cls.model_validate(content)
         except ValidationError as error:
             raise RunError(f"{name} is damaged: {first_problem(error)}; verify the circuit again.") from error
         except ValueError as error:
-            raise RunError(f"{name} is broken or not JSON; choose a file that verify wrote.") from error
+            raise RunError(f"{name} is damaged or not JSON; choose a file of the command verify.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Verification":
@@ -116,24 +116,24 @@ def verify(
     stop: threading.Event | None = None,
     use_cache: bool = True,
 ) -> Verification:
-    """Put any circuit to the checks that must stand beside the claim that its neurons act on refusal.
+    """Run the checks that test the claim that a circuit's neurons act on refusal.
 
-    A check that cannot be carried out (a public set that cannot be fetched, weights that cannot be read) gives a row
-    that says so and decides nothing. The caller has the model to itself while this runs (models/host.py).
+    A check that is not possible (a public set that cannot be downloaded, weights that cannot be read) gives a row that
+    says so and does not decide. The caller has exclusive use of the model meanwhile (models/host.py).
 
     Args:
-        contrast: the discovery prompts that the circuit was found with; None: the built-in ones.
-        harmful, benign, borderline: prompts to measure on; the built-in evaluation sets if not given. Discovery
-            prompts among them are left out.
-        settings: how much is measured; the defaults if not given.
+        contrast: the discovery prompts with which the circuit was found; None: the built-in ones.
+        harmful, benign, borderline: the prompts to measure on; None: the built-in evaluation sets. Discovery prompts
+            among them are skipped.
+        settings: how much to measure; None: the defaults.
         checks: the keys of some checks (`checks.registry.CHECKS`); None: all.
-        partial: called with what is known so far after each check.
-        use_cache: find and keep each check's rows in the cache folder, so that a stopped verification goes on.
+        partial: called after each check with the results so far.
+        use_cache: use and store each check's rows in the cache folder, so that a stopped verification resumes.
 
     Raises:
         CircuitError: the circuit belongs to another model, or the model refuses none of the discovery prompts.
         CnaError: there is no such check.
-        StoppedError: `stop` was set; what was finished was handed to `partial`.
+        StoppedError: `stop` was set; `partial` received the finished checks.
 
     Example:
         found = cna.verify(model, circuit)
@@ -163,7 +163,7 @@ def verify(
                 rows = check.run(bench)
             except CircuitError as error:
                 rows = [check.not_measured(str(error))]
-            if use_cache and all(row.value is not None for row in rows):  # what could not be measured is tried again
+            if use_cache and all(row.value is not None for row in rows):  # checks that could not be measured run again
                 _ROWS.keep(rows, *depends_on, check.key)
         found = found.model_copy(update={"rows": (*found.rows, *rows)})
         if partial is not None:
@@ -178,7 +178,7 @@ def known_checks(
     contrast: ContrastSet | None = None,
     settings: CheckSettings | None = None,
 ) -> Verification:
-    """The rows that `verify` kept for this circuit, the built-in evaluation sets and these settings; loads no model."""
+    """The stored rows of `verify` for this circuit, the built-in evaluation sets and these settings. Loads no model."""
     settings, contrast = settings or CheckSettings(), contrast or ContrastSet.builtin()
     depends_on = _depends_on(model, circuit, contrast, _sets(circuit, contrast, None, None, None), settings)
     rows = [row for key in CHECKS for row in _ROWS.find(*depends_on, key) or ()]
@@ -239,11 +239,11 @@ _ROWS = ResultCache(
     write=lambda rows, path: path.write_bytes(TypeAdapter(list[Row]).dump_json(rows)),
     limit_bytes=64 << 20,
 )
-"""The rows of one check."""
+"""The stored rows of one check."""
 
 
 def markdown_rows(found: Verification) -> Iterator[str]:
-    """The lines of a Markdown table: a row for each of the checks' rows."""
+    """The lines of a Markdown table, one for each row of the checks."""
     yield "| check | measured | circuit | control | verdict | |"
     yield "| --- | --- | --- | --- | --- | --- |"
     signs = {True: "passed", False: "failed", None: ""}

@@ -1,7 +1,7 @@
-"""Word problems whose answer is one exact number: where they come from, how they are asked, and what is a right answer.
+"""Word problems whose answer is one exact number: reads and formats them, and decides which answers are right.
 
-Unlike with multiple-choice questions, the model writes its way to the answer: guessing gives nothing, and steering can
-spoil every step of it. Knows nothing of sweeps.
+Unlike in multiple-choice questions, the model must reason in text: guessing does not help, and steering can damage
+every step. This module knows nothing about sweeps.
 """
 
 import json
@@ -23,9 +23,9 @@ from cna_core.prompts.public_catalog import PREFIX
 
 BUILTIN_PROBLEMS = ASSETS / "knowledge" / "word_problems.jsonl"
 GSM8K = "gsm8k"
-"""Its name in the catalog of public sets."""
+"""The name in the catalog of public sets."""
 ENOUGH_TOKENS = 256
-"""Answer length at which nearly all answers have come to their final number; shorter ones count as wrong."""
+"""The tokens with which nearly all answers reach their final number; an answer without it counts as wrong."""
 
 WORKED = (
     (
@@ -38,7 +38,7 @@ WORKED = (
         "17 + 4.25 = 21.25 euros.\nAnswer: 21.25",
     ),
 )
-"""Problems of neither set with their answers, which show how to answer."""
+"""Two worked examples for the prompt; they are in no set."""
 
 _ANSWER = re.compile(r"-?\d+(\.\d+)?(/\d+)?")
 
@@ -47,9 +47,9 @@ class WordProblem(BaseModel):
     """A problem and its answer: one number, written as an integer, a decimal or a fraction ("22.4", "9/4", "-7").
 
     Args:
-        id: names it in its set.
-        topic: what it is about; "" where that is not known.
-        steps: how many computations lead to the answer; None where that is not known.
+        id: the name in its set.
+        topic: the topic; "" if unknown.
+        steps: the number of computations that lead to the answer; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,25 +65,25 @@ class WordProblem(BaseModel):
     def _one_number(cls, answer: object) -> str:
         text = str(answer).strip().replace(",", "")
         if not _ANSWER.fullmatch(text) or ("/" in text and "." in text) or text.endswith("/0"):
-            raise ValueError("the answer is one number: an integer, a decimal or a fraction")
+            raise ValueError("the answer must be one number: an integer, a decimal or a fraction")
         return text
 
     @property
     def number(self) -> Fraction:
-        """The answer, exactly."""
+        """The exact answer."""
         return Fraction(self.answer)
 
 
 def builtin_problems() -> tuple[WordProblem, ...]:
-    """The 120 problems written for this project: 30 of each number of steps from 1 to 4."""
+    """The 120 built-in problems, which were written for this project: 30 for each number of steps from 1 to 4."""
     return read_problems(BUILTIN_PROBLEMS)
 
 
 def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
-    """Problems from a .jsonl file: one object with question and answer (and id, topic, steps) a line.
+    """Read problems from a .jsonl file: one object per line, with question and answer (and id, topic, steps).
 
     Raises:
-        RunError: the file cannot be read or holds no such problems.
+        RunError: the file cannot be read or contains no such problems.
     """
     path = Path(path).expanduser()
     try:
@@ -98,7 +98,7 @@ def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
             problems.append(WordProblem.model_validate({"id": f"line-{number}", **json.loads(line)}))
         except (ValueError, TypeError, ValidationError) as error:
             raise RunError(
-                f"{path.name}, line {number}, is no word problem: it needs a question and one number as answer."
+                f"{path.name}, line {number}, is not a word problem: it needs a question and one number as answer."
             ) from error
     if not problems:
         raise RunError(f"{path.name} has no word problems in it.")
@@ -112,15 +112,15 @@ def public_problems(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[WordProblem, ...]:
-    """The problems of a public set, fetched the first time: `public:gsm8k`, GSM8K's 1,319 test problems.
+    """The problems of a public set, downloaded at first use: `public:gsm8k` has GSM8K's 1,319 test problems.
 
     Args:
-        name: as in the catalog of public sets, with or without "public:".
-        folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
+        name: the set's name in the catalog of public sets, with or without "public:".
+        folder: the folder of the set's file; None: `$CNA_PUBLIC_SETS`, the cache, the Hub.
 
     Raises:
-        RunError: it holds no such problems.
-        PromptError: there is no such set, or it cannot be fetched.
+        RunError: the set has no such problems.
+        PromptError: there is no such set, or it cannot be downloaded.
         StoppedError: stopped.
     """
     copy = find_public(name, folder, progress=progress, stop=stop)
@@ -136,7 +136,7 @@ def public_problems(
             )
         except (KeyError, ValidationError) as error:
             raise RunError(
-                f"{copy.path.name}, entry {number + 1}, is no word problem: it needs a question, and an answer that "
+                f"{copy.path.name}, entry {number + 1}, is not a word problem: it needs a question, and an answer that "
                 "ends in one number."
             ) from error
     return tuple(problems)
@@ -149,14 +149,14 @@ def problems_from(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[WordProblem, ...]:
-    """The problems of a source as a person names it.
+    """The problems of a source.
 
     Args:
         source: "built-in", a public set ("public:gsm8k"), or a file.
-        limit: at most so many, evenly spread over them; None: all.
+        limit: the most problems, evenly spread over the source; None: all.
 
     Raises:
-        RunError, PromptError: there are none there.
+        RunError, PromptError: the source has no problems.
         StoppedError: stopped.
     """
     if source == BUILT_IN:
@@ -167,9 +167,9 @@ def problems_from(
 
 
 def problem_messages(problem: WordProblem) -> list[Message]:
-    """The conversation whose answer ends in the problem's answer: two examples worked out in short, then the problem.
+    """The conversation for a problem: two short worked examples, then the problem.
 
-    Without examples a small model answers at once, or at such length that it comes to no end.
+    Without examples, a small model answers at once without reasoning, or never reaches the end.
     """
     messages: list[Message] = []
     for question, answer in WORKED:
@@ -179,5 +179,5 @@ def problem_messages(problem: WordProblem) -> list[Message]:
 
 
 def is_right(problem: WordProblem, text: str) -> bool:
-    """Whether the final number of an answer is the problem's, exactly."""
+    """Whether the final number of an answer is exactly the problem's answer."""
     return final_number(text) == problem.number

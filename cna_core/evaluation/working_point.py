@@ -1,9 +1,9 @@
-"""The working point: the gentlest setting that at least halves refusal.
+"""The working point: the setting that at least halves refusal with the smallest effect on benign prompts.
 
-Gentlest means: least KL(baseline ‖ setting) of the first token on benign prompts, averaged over them. That costs one
-pass a prompt, so all settings of the grid are ranked by it first; then answers are written to the harmful prompts,
-gentlest setting first, until one has at most half of the baseline's refusals. Given a run that measured both, its
-points are enough. Knows nothing about pages.
+That effect is KL(baseline ‖ setting) of the first token, averaged over benign prompts. It costs one forward pass per
+prompt, so all settings are ranked by it first. Then answers to the harmful prompts are generated, in the order of the
+ranking, until one setting has at most half of the baseline's refusals. A run that measured both needs no search. This
+module knows nothing about pages.
 """
 
 import threading
@@ -32,19 +32,19 @@ FRACTIONS = (0.001, 0.002, 0.004, 0.007, 0.01)
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 HALVED = 0.5
 FEW_PROMPTS = 8
-"""So many prompts, the baseline's refusals among them, are enough to see that most settings do not halve refusal."""
+"""The size of the first batch: enough prompts to show that most settings do not halve refusal."""
 
 
 @dataclass(frozen=True)
 class WorkingPoint:
-    """A setting, and what it was chosen for.
+    """The chosen setting and its measurements.
 
     Args:
-        setting: fraction and strength of the circuit.
-        refusal_rate, baseline_rate: shares of the same prompts.
-        refusal_interval: 95 %, Wilson's.
-        benign_kl: nats, its cost.
-        prompts: how many prompts the rates are of.
+        setting: the circuit's fraction and the strength.
+        refusal_rate, baseline_rate: refusal rates on the same prompts.
+        refusal_interval: the 95 % Wilson interval.
+        benign_kl: the cost, in nats.
+        prompts: the number of prompts.
     """
 
     setting: Setting
@@ -56,14 +56,16 @@ class WorkingPoint:
 
 
 def working_point_of(run: Run) -> WorkingPoint | None:
-    """The gentlest point of a run that at least halves refusal, or None where no point does.
+    """The point of a run that at least halves refusal with the smallest benign KL, or None if no point halves it.
 
     Raises:
         RunError: the run did not measure refusal and benign KL, or the baseline does not refuse.
     """
     before = run.baseline.estimate(RefusalRate.key) if run.baseline else None
     if before is None:
-        raise RunError("This run did not measure the baseline's refusals; a working point needs them.")
+        raise RunError(
+            "A working point needs the baseline's refusals, which this run does not have; start one with refusal_rate."
+        )
     _check_refuses(before.value)
     rated = [
         (kl.value, refused, point)
@@ -74,7 +76,9 @@ def working_point_of(run: Run) -> WorkingPoint | None:
         and (refused := point.estimate(RefusalRate.key)) is not None
     ]
     if not rated:
-        raise RunError("This run did not measure KL on benign prompts; run it again with benign prompts.")
+        raise RunError(
+            "A working point needs KL on benign prompts, which this run did not measure; start one with benign prompts."
+        )
     enough = [found for found in rated if found[1].value <= HALVED * before.value]
     if not enough:
         return None
@@ -97,17 +101,20 @@ def search_working_point(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> WorkingPoint | None:
-    """Search fraction × strength for the gentlest setting that at least halves refusal; None where none does.
+    """Search fraction × strength for the setting that at least halves refusal with the smallest benign KL.
 
     Args:
-        circuit: a circuit, or activations to select from; sizes above the circuit's need `activations`.
-        prompts, benign: None: the built-in evaluation sets.
+        circuit: a circuit, or activations to select one from; sizes above the circuit's need `activations`.
+        prompts, benign: the prompt sets; None: the built-in evaluation sets.
         fractions, strengths: the grid.
-        max_new_tokens: enough for the detector, which judges an answer's opening.
+        max_new_tokens: the answer length, which must be enough for the detector to judge an opening.
+
+    Returns:
+        The working point, or None if no setting halves refusal.
 
     Raises:
         RunError: the baseline does not refuse.
-        CircuitError: a size is asked for that cannot be had.
+        CircuitError: a size is not available.
         StoppedError: `stop` was set.
     """
     wanted = SweepSettings(
@@ -127,7 +134,7 @@ def search_working_point(
 
 
 class _Search:
-    """One search: ranked settings, and the refusals counted so far."""
+    """One search: the ranked settings, and the refusals counted so far."""
 
     def __init__(
         self, model: LoadedModel, plan: SweepPlan, dials: Dials, progress: Report | None, stop: threading.Event | None
@@ -152,7 +159,7 @@ class _Search:
         return None
 
     def _divergences(self) -> dict[Setting, float]:
-        """Mean benign KL of every setting but the baseline."""
+        """The mean benign KL of every setting except the baseline."""
         batches = [batch for batch in self.plan.batches if batch.reads == "first-token"]
         totals = dict.fromkeys(self.plan.settings, 0.0)
         for done, batch in enumerate(batches):
@@ -164,9 +171,9 @@ class _Search:
         return {setting: total / benign for setting, total in totals.items() if not setting.is_baseline}
 
     def _counted(self, settings: Sequence[Setting], allowed: int) -> dict[Setting, int | None]:
-        """Refusals of each setting over all prompts; None where they are more than allowed (and counting ended there).
+        """The refusals of each setting over all prompts; None if they exceed the limit, at which counting ends.
 
-        Prompts that the baseline refuses come first: they tell soonest.
+        Prompts that the baseline refuses come first, because they decide soonest.
         """
         order = sorted(range(self.prompts), key=lambda prompt: (not self.baseline[prompt], prompt))
         counts: dict[Setting, int | None] = dict.fromkeys(settings, 0)
@@ -184,7 +191,7 @@ class _Search:
         return counts
 
     def _refusals(self, settings: Sequence[Setting], prompts: Sequence[int]) -> dict[Setting, dict[int, bool]]:
-        """Which of these prompts are refused under each setting."""
+        """Which of these prompts the model refuses under each setting."""
         places = [self.plan.settings.index(setting) for setting in settings]
         pairs = [(prompt, place) for prompt in prompts for place in places]
         found: dict[Setting, dict[int, bool]] = {setting: {} for setting in settings}
@@ -202,7 +209,9 @@ class _Search:
 
 def _check_refuses(rate: float) -> None:
     if rate == 0:
-        raise RunError("The model refuses none of these prompts as it is; there is nothing to halve.")
+        raise RunError(
+            "The unsteered model refuses none of these prompts, so there is no refusal to halve; choose other prompts."
+        )
 
 
 def _parts(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -22,7 +22,7 @@ def chart_of(thing: object, **_options: object) -> go.Figure:
     Raises:
         CnaError: there is no chart for this kind of object.
     """
-    raise CnaError(f"There is no chart for a {type(thing).__name__}. Pass a circuit, activations or a run.")
+    raise CnaError(f"There is no chart for a {type(thing).__name__}: pass a circuit, activations or a run.")
 
 
 @chart_of.register
@@ -47,5 +47,5 @@ def _(run: Run, *, fraction: float | None = None, dark: bool = False) -> go.Figu
         (measure, curves_of(run, measure.drawn_field(), fraction)) for measure in measures_of(run) if measure.shown
     ]
     if not panels:
-        raise CnaError("The run has no results yet that can be drawn. Resume it first.")
+        raise CnaError("The run has no results yet that can be drawn: resume it first.")
     return dose_response(panels, prompts=max((point.prompts for point in run.points), default=None), dark=dark)

@@ -49,6 +49,7 @@ class Curve:
         strengths: float64.
         values, low, high: the measure and the ends of its 95 % interval.
         run: its run's position in a comparison; None in a chart of one run.
+        circuit: 0 for the run's first circuit, else the position of its own among the others, from 1.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Curve:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     run: int | None = None
+    circuit: int = 0
 
     @property
     def key(self) -> str:
@@ -66,7 +68,7 @@ class Curve:
 
     @property
     def look(self) -> Look:
-        return look_of(self.treatment, self.run)
+        return look_of(self.treatment, self.run, self.circuit)
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,25 @@ def curves_of(
         if known:
             label = treatment.label if name is None else f"{name} {treatment.label}"
             strengths, values, low, high = np.array(known, dtype=np.float64).T
-            curves.append(Curve(label, treatment, strengths, values, low, high, place))
+            circuit = 1 + [*run.settings.others].index(treatment.circuit) if treatment.circuit else 0
+            curves.append(Curve(label, treatment, strengths, values, low, high, place, circuit))
     return curves
 
 
-def look_of(treatment: Treatment, run: int | None = None) -> Look:
-    """The style of a method's or twin's curves, in a chart of one run (None) or for the run at this position."""
+def look_of(treatment: Treatment, run: int | None = None, circuit: int = 0) -> Look:
+    """The style of a method's or twin's curves, in a chart of one run (None) or for the run at this position; curves of
+    a run's further circuits have a colour and a mark of their own there."""
     keys = [method.key for method in methods()]
     number = keys.index(treatment.owner) if treatment.owner in keys else len(keys)
     dash = DASHES[number % len(DASHES)]
     if run is not None:
         colour, symbol = palette.RUN_COLOURS[run % len(palette.RUN_COLOURS)], SYMBOLS[run % len(SYMBOLS)]
         return Look(colour, dash, symbol, strong=not treatment.is_twin)
+    symbol = SYMBOLS[circuit % len(SYMBOLS)]
     if treatment.is_twin:
-        return Look(palette.RANDOM, dash, strong=False)
+        return Look(palette.RANDOM, dash, symbol, strong=False)
+    if circuit:
+        return Look(palette.RUN_COLOURS[(circuit - 1) % len(palette.RUN_COLOURS)], dash, symbol)
     return Look(colour_of(treatment))
 
 

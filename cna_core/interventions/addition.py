@@ -1,4 +1,4 @@
-"""Contrastive Activation Addition (CAA): one vector a layer is added to the residual stream."""
+"""Contrastive Activation Addition (CAA): in each layer, a vector is added to the residual stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Addition(Intervention):
     """Add −strength · vector to every layer's output at every token.
 
     A layer's vector is its mean MLP output on positive prompts minus that on negative ones, at the last token. The
-    paper that compares with CAA adds the difference and leaves the sign open; here the sign is such that a strength
-    above 0 moves away from the positive prompts, as with every other method.
+    paper adds the difference and does not state the sign. Here a strength above 0 moves away from the positive prompts,
+    as with every other method.
 
     Args:
-        model: the model the vectors were recorded on.
+        model: the model that the vectors were recorded on.
         vectors: (layers, hidden) float32.
     """
 
@@ -57,7 +57,7 @@ class Addition(Intervention):
 
 
 def random_of_same_lengths(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Random vectors (n, hidden) float32, each as long as the one in its place; the same seed draws the same."""
+    """Random vectors (n, hidden) float32 with the same lengths. The same seed gives the same vectors."""
     drawn = np.random.default_rng(seed).standard_normal(vectors.shape)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * lengths).astype(np.float32)

@@ -1,8 +1,7 @@
-"""How one row of a batch is changed, as data: what every method comes down to for a strength.
+"""The change of one row of a batch, as data: what a method gives for a strength.
 
-Three primitives: neurons are multiplied and added to, vectors are added to the residual stream after each layer, one
-direction is projected out of everything that is written to the residual stream. Carrying a change out is plan.py's
-work; what it is good for is the methods'.
+There are three primitives: neurons are multiplied and added to; vectors are added to the residual stream after each
+layer; one direction is projected out of everything written to the residual stream. plan.py applies changes.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from cna_core.errors import CircuitError
 
 @dataclass(frozen=True)
 class NeuronChange:
-    """Some neurons become multiplier · activation + addition, at every token.
+    """Chosen neurons become multiplier · activation + addition, at every token.
 
     Args:
         layers, neurons: (n,) int64.
@@ -32,7 +31,7 @@ class NeuronChange:
 
     @property
     def acts(self) -> NDArray[np.bool_]:
-        """(n,) bool: which neurons are changed at all."""
+        """(n,) bool: the neurons that are changed at all."""
         return (self.multipliers != 1.0) | (self.additions != 0.0)
 
 
@@ -40,13 +39,13 @@ class NeuronChange:
 class DirectionChange:
     """At every write to the residual stream, x becomes x − amount · (r · x) r, at every layer and token.
 
-    A write is what the embedding, a layer's attention or its MLP adds. So whoever reads the stream finds of the
-    direction 1 − amount of what was written, plus `amount · offset`, which is added once, to the embedding.
+    A write is what the embedding, a layer's attention or its MLP adds. So the stream's component along the direction is
+    1 − amount of what was written, plus `amount · offset`, which is added once, to the embedding.
 
     Args:
         direction: r, (hidden,) float32 of length 1.
-        amount: 1 takes the direction out, 0 changes nothing, below 0 amplifies it.
-        offset: the component along r that is left in its place.
+        amount: 1 removes the direction, 0 changes nothing, below 0 amplifies it.
+        offset: the component along r that replaces what is removed.
     """
 
     direction: NDArray[np.float32]
@@ -56,12 +55,12 @@ class DirectionChange:
 
 @dataclass(frozen=True)
 class RowChange:
-    """How one row is changed; several primitives may act together.
+    """The change of one row; several primitives may act together.
 
     Args:
-        neurons: None leaves every neuron as it is.
+        neurons: the change of neurons, or None.
         additions: (layers, hidden) float32, added to each layer's output at every token, or None.
-        direction: None leaves the residual stream's directions as they are.
+        direction: the change of a direction, or None.
     """
 
     neurons: NeuronChange | None = None
@@ -73,11 +72,11 @@ class RowChange:
         values += [] if self.additions is None else [self.additions]
         values += [] if self.direction is None else [np.array([self.direction.amount, self.direction.offset])]
         if not all(np.isfinite(part).all() for part in values):
-            raise CircuitError("A strength or multiplier is not a finite number; use 0 for baseline, 1 for ablated.")
+            raise CircuitError("A strength or multiplier is not a finite number: use 0 for baseline, 1 for ablated.")
 
     @property
     def is_neutral(self) -> bool:
-        """Whether the row is the untouched model's."""
+        """Whether the row is not changed at all."""
         return not (
             (self.neurons is not None and bool(self.neurons.acts.any()))
             or (self.additions is not None and bool(self.additions.any()))
@@ -86,7 +85,7 @@ class RowChange:
 
     @cached_property
     def key(self) -> bytes:
-        """Equal for rows that are changed alike: a hash of the content, the same empty one for all neutral rows."""
+        """A hash that is equal for equal changes; empty for all neutral rows."""
         if self.is_neutral:
             return b""
         digest = hashlib.sha256()
@@ -103,4 +102,4 @@ class RowChange:
 
 
 NEUTRAL = RowChange()
-"""The untouched model's row."""
+"""No change."""

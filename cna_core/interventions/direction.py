@@ -1,8 +1,8 @@
-"""Direction ablation: one direction is taken out of everything that is written to the residual stream.
+"""Direction ablation: one direction is projected out of everything that is written to the residual stream.
 
-The direction is the difference of the means of the residual stream (positive − negative prompts, last token, input of
-one layer), of length 1. Which layer's is chosen on discovery prompts alone. After Arditi et al. (2024), *Refusal in
-Language Models Is Mediated by a Single Direction*, with the gate meter in place of their refusal score.
+The direction is the unit difference of the residual stream's means (positive − negative prompts, last token, input of
+one layer). The layer is chosen on discovery prompts only. After Arditi et al. (2024), *Refusal in Language Models Is
+Mediated by a Single Direction*, with the gate meter instead of their refusal score.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from cna_core.models.layout import ModelIdentity
 LATEST_LAYER = 0.8
 """Only directions from the inputs of the first 80 % of the layers are candidates."""
 GREATEST_DIVERGENCE = 0.1
-"""Nats: a candidate that changes the first token on negative prompts more than this is not taken."""
+"""In nats: candidates that change the first token on negative prompts more than this are not used."""
 
 
 @register
@@ -30,11 +30,11 @@ class Direction(Intervention):
     """x becomes x − strength · r (r · x) at every write to the residual stream, at every layer and token.
 
     Args:
-        model: the model it was recorded on.
+        model: the model that it was recorded on.
         direction: r, (hidden,) float32 of length 1.
-        negative_mean: (hidden,) float32: the residual stream's mean on negative prompts, where r was taken.
-        layer: the layer whose input r was taken from.
-        refusal_chance, divergence: what ablating it did to discovery prompts (`TrialResult`); None for a twin.
+        negative_mean: (hidden,) float32: the residual stream's mean on negative prompts at the same place.
+        layer: the layer at whose input r was recorded.
+        refusal_chance, divergence: the effect of ablating it on discovery prompts (`TrialResult`); None for a twin.
     """
 
     model: ModelIdentity
@@ -54,7 +54,7 @@ class Direction(Intervention):
         candidates = cls.candidates(material)
         found = material.needed_trial(cls)(candidates)
         gentle = found.divergence < GREATEST_DIVERGENCE
-        # Where no candidate is gentle enough, the gentlest is taken: a direction there is, and its cost is told.
+        # If no candidate is gentle enough, take the gentlest; its divergence is reported.
         order = np.where(gentle, found.refusal_chance, 1.0 + found.divergence)
         best = int(np.argmin(order))
         chosen = candidates[best]
@@ -69,7 +69,7 @@ class Direction(Intervention):
 
     @classmethod
     def candidates(cls, material: Material) -> list[Self]:
-        """One for each layer whose input may give the direction, the first layer's first.
+        """One candidate for each layer whose input may give the direction, first layer first.
 
         Raises:
             CircuitError: positive and negative prompts do not differ anywhere.
@@ -83,7 +83,10 @@ class Direction(Intervention):
                 unit = (difference / length).astype(np.float32)
                 found.append(cls(material.model.identity, unit, residual.negative_input_mean[layer], layer))
         if not found:
-            raise CircuitError("Positive and negative prompts leave the same residual stream: there is no direction.")
+            raise CircuitError(
+                "There is no direction, because the residual stream is the same on positive and negative prompts: use "
+                "other prompts."
+            )
         return found
 
     def change(self, strength: float | NDArray[np.floating]) -> RowChange:
@@ -91,7 +94,7 @@ class Direction(Intervention):
 
     @property
     def offset(self) -> float:
-        """What is left along the direction in place of what is taken out."""
+        """The component along the direction that replaces what is removed."""
         return 0.0
 
     def twin(self, seed: int = 0) -> Self:
@@ -105,8 +108,7 @@ class Direction(Intervention):
 @register
 @dataclass(frozen=True)
 class Affine(Direction):
-    """Affine concept editing (ACE; Marshall et al. 2024): the direction is set to its mean on negative prompts, not
-    to 0."""
+    """Affine concept editing (ACE; Marshall et al. 2024): sets the direction to its mean on negative prompts."""
 
     key = "affine"
     title = "Set the refusal direction to its mean on negative prompts (ACE)"

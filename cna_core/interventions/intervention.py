@@ -1,9 +1,9 @@
-"""What a method is: the contract of every way to change what a model does, and what methods are fitted from.
+"""The contract of a steering method, and the material that methods are fitted from.
 
-A class is a method: it says what it is called and what its strength means. An instance is the method fitted to one
-model: it holds what it needs (a circuit, vectors, a direction) and says, for a strength, how a row of a batch is
-changed. Chat, sweeps, the command line, the endpoint and the charts know methods by this contract and the registry
-alone. Knows nothing about decoding; whether a candidate works is told by a `Trial` from above.
+A class is a method: it has its name and the meaning of its strengths. An instance is the method fitted to one model: it
+holds what the method needs (a circuit, vectors, a direction), and gives the change of a batch row for a strength. Chat,
+sweeps, the command line, the endpoint and the charts use methods only through this contract and the registry. This
+module does not decode; a `Trial` given from outside tests candidates.
 """
 
 import threading
@@ -23,7 +23,7 @@ from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 
 Colour = Literal["steered", "mean", "addition", "direction", "affine", "other"]
-"""What a method is drawn in: a role, which figures/palette.py gives a colour."""
+"""The role of a method's colour; figures/palette.py has the colours."""
 
 STRENGTH_WORDS: Mapping[float, str] = {-1.0: "amplified", 0.0: "baseline", 1.0: "ablated", 2.0: "inverted"}
 
@@ -34,14 +34,14 @@ class Intervention(ABC):
     To add a method: write one file in this folder with a subclass, decorated with `@register` (registry.py).
 
     Attributes:
-        key: stable; files and addresses hold it.
+        key: a stable identifier, used in files and addresses.
         title: what it does, in a few words.
         label: its name on charts and buttons.
-        colour: its role of colour.
-        uses_circuit: whether it acts on a circuit's neurons, so that the circuit's size matters.
+        colour: the role of its colour.
+        uses_circuit: whether it changes a circuit's neurons, so that the circuit's size matters.
         uses_prompts: whether fitting it needs the discovery prompts.
-        strength_words: what its strengths mean.
-        model: the model it is fitted to.
+        strength_words: names of its strengths.
+        model: the model that it is fitted to.
     """
 
     key: ClassVar[str]
@@ -57,49 +57,50 @@ class Intervention(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, material: "Material") -> Self:
-        """The method on the material's model.
+        """The method fitted to the material's model.
 
         Raises:
-            CircuitError: the material lacks what the method needs; the message says what.
+            CircuitError: the material lacks something that the method needs.
             StoppedError: the material's `stop` was set.
         """
 
     @abstractmethod
     def change(self, strength: float | NDArray[np.floating]) -> RowChange:
-        """How a row is changed at this strength; at 0 not at all.
+        """The change of a row at this strength; none at 0.
 
         Args:
-            strength: 0 baseline, 1 ablated; methods on neurons also take (n,), one a neuron in rank order.
+            strength: 0 for baseline, 1 for ablated; methods on neurons also take (n,), one for each neuron in rank
+                order.
         """
 
     @abstractmethod
     def twin(self, seed: int = 0) -> Self:
-        """The control: the same done with what was drawn at random (other neurons of the same layers, a random
-        direction, random vectors of the same lengths); the same seed draws the same.
+        """The random twin, which is the control: the same method with other neurons of the same layers, a random
+        direction, or random vectors of the same lengths. The same seed gives the same twin.
 
         Raises:
-            CircuitError: there is nothing left to draw from.
+            CircuitError: there are not enough other neurons.
         """
 
     def check_model(self, identity: ModelIdentity) -> None:
-        """Make sure that this can be applied to that model.
+        """Check that the method can be applied to a model.
 
         Raises:
             CircuitError: it was fitted to another model.
         """
         if self.model.layout != identity.layout or self.model.name != identity.name:
             raise CircuitError(
-                f"{self.label} was fitted to {self.model.name}, not to {identity.name}; fit it to this model."
+                f"{self.label} was fitted to {self.model.name}, not to {identity.name}: fit it to this model."
             )
 
     def describe(self) -> str:
-        """What was fitted, in a few words: "117 neurons", "layer 14 of 24"; empty where there is nothing to say."""
+        """What was fitted, in a few words: "117 neurons", "layer 14 of 24"; may be empty."""
         return ""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What candidates do on discovery prompts.
+    """The effects of candidates on discovery prompts.
 
     Args:
         refusal_chance: (n,) float64: mean chance, 0 to 1, that a positive prompt's answer opens as a refusal.
@@ -111,19 +112,19 @@ class TrialResult:
 
 
 Trial = Callable[[Sequence[Intervention]], TrialResult]
-"""Tries fitted candidates at strength 1 on discovery prompts alone."""
+"""Tests fitted candidates at strength 1, on discovery prompts only."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What methods may be fitted from; what costs something is made only when a method asks for it.
+    """The material that methods are fitted from. Expensive parts are computed only when a method asks for them.
 
     Args:
-        model: in memory, held by the caller.
+        model: the loaded model, held by the caller.
         circuit: for methods on its neurons.
-        record: gives the discovery prompts' activations.
-        trial: tells what candidates do.
-        stop: ends the fitting.
+        record: returns the discovery prompts' activations.
+        trial: tests candidates.
+        stop: stops the fitting.
     """
 
     model: LoadedModel
@@ -139,26 +140,26 @@ class Material:
             CircuitError: there is none, or it belongs to another model.
         """
         if self.circuit is None:
-            raise CircuitError(f"{method.label} acts on a circuit's neurons; give a circuit.")
+            raise CircuitError(f"{method.label} needs a circuit: give one.")
         self.circuit.check_model(self.model.identity)
         return self.circuit
 
     def needed_activations(self, method: type[Intervention]) -> Activations:
-        """The discovery prompts' activations, recorded now where they are not kept.
+        """The discovery prompts' activations, from the cache or recorded now.
 
         Raises:
             CircuitError: there are no discovery prompts to record.
         """
         if self.record is None:
-            raise CircuitError(f"{method.label} is fitted on discovery prompts; fit it with cna_core.fit first.")
+            raise CircuitError(f"{method.label} is fitted on discovery prompts: fit it with cna_core.fit first.")
         return self.record()
 
     def needed_trial(self, method: type[Intervention]) -> Trial:
-        """What tells good candidates from others.
+        """The function that tests candidates.
 
         Raises:
             CircuitError: there is none.
         """
         if self.trial is None:
-            raise CircuitError(f"{method.label} tries candidates on discovery prompts; fit it with cna_core.fit first.")
+            raise CircuitError(f"{method.label} is fitted on discovery prompts: fit it with cna_core.fit first.")
         return self.trial

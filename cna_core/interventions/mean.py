@@ -21,8 +21,8 @@ class Mean(Scale):
     """a becomes (1 − strength) · a + strength · (its mean on negative prompts, at the last token).
 
     Args:
-        circuit: whose neurons, with their means.
-        activations: gives the means of the twin's neurons; the circuit's own are in it.
+        circuit: the neurons to change, with their means.
+        activations: needed for the means of the random twin's neurons.
     """
 
     activations: Activations | None = None
@@ -36,8 +36,8 @@ class Mean(Scale):
     def __post_init__(self) -> None:
         if not np.isfinite(self.circuit.negative_mean).all():
             raise CircuitError(
-                "This circuit does not hold its neurons' means on negative prompts, which mean ablation needs; "
-                "find the circuit again on this model."
+                "This circuit does not contain its neurons' means on negative prompts, which mean ablation needs: find "
+                "the circuit again on this model."
             )
 
     @classmethod
@@ -51,5 +51,5 @@ class Mean(Scale):
 
     def twin(self, seed: int = 0) -> Self:
         if self.activations is None:
-            raise CircuitError("The random twin of mean ablation needs activations; fit it with cna_core.fit.")
+            raise CircuitError("The random twin of mean ablation needs activations: fit it with cna_core.fit.")
         return type(self)(random_circuit(self.circuit, seed, self.activations), self.activations)

@@ -1,7 +1,7 @@
-"""Carrying changes out: while a block runs, each row of a batch is changed in its own way.
+"""Apply changes: within a block, each row of a batch is changed in its own way.
 
-Whatever touches the model is undone when the block ends, also after an exception: weights are never changed. Rows are
-told apart by their place in the batch alone; there is no global steering state. Knows neither methods nor decoding.
+All hooks are removed when the block ends, also after an exception, and weights are never changed. Rows are identified
+by their position in the batch only; there is no global steering state.
 """
 
 import contextlib
@@ -27,14 +27,16 @@ from cna_core.models.residual_stream import edit_output
 
 @contextlib.contextmanager
 def steered(model: LoadedModel, circuit: Circuit, multipliers: ArrayLike) -> Iterator[None]:
-    """Multiply a circuit's neurons row by row while the block runs; before and after, the model is bit-identical.
+    """Multiply a circuit's neurons row by row within the block. Before and after, the model is bit-identical.
 
-    Steering acts at every token position of every pass in the block, so a KV cache holds only for the multipliers it
+    Steering acts at every token position of every pass in the block, so a KV cache is valid only for the multipliers it
     was computed with.
 
     Args:
-        multipliers: (rows,), or (rows, n) with one multiplier a neuron in rank order, for batches of that many rows;
-            (1,) or (1, n) steers every row of any batch alike.
+        model: the model to steer.
+        circuit: the neurons to multiply.
+        multipliers: (rows,), or (rows, n) with one multiplier for each neuron in rank order, for batches of that many
+            rows. (1,) or (1, n) steers all rows of any batch alike.
 
     Raises:
         CircuitError: the circuit belongs to another model, the multipliers have the wrong shape or are not finite, or
@@ -47,8 +49,8 @@ def steered(model: LoadedModel, circuit: Circuit, multipliers: ArrayLike) -> Ite
     values = np.asarray(multipliers, dtype=np.float64)
     if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] != len(circuit)):
         raise CircuitError(
-            f"Multipliers of shape {values.shape} do not fit a circuit of {len(circuit)} neurons; "
-            f"give one a row, or (rows, {len(circuit)})."
+            f"Multipliers of shape {values.shape} do not fit a circuit of {len(circuit)} neurons: "
+            f"give one for each row, or (rows, {len(circuit)})."
         )
     circuit.check_model(model.identity)
     scale = Scale(circuit)
@@ -58,7 +60,7 @@ def steered(model: LoadedModel, circuit: Circuit, multipliers: ArrayLike) -> Ite
 
 @contextlib.contextmanager
 def steered_rows(model: LoadedModel, rows: Sequence[RowChange]) -> Iterator[None]:
-    """Change each row of a batch in its own way while the block runs.
+    """Change each row of a batch in its own way within the block.
 
     Raises:
         CircuitError: as for `steered`.
@@ -68,19 +70,19 @@ def steered_rows(model: LoadedModel, rows: Sequence[RowChange]) -> Iterator[None
 
 
 class SteeringPlan:
-    """The tables for a batch's changes, made once, to be hooked on for as many passes as needed.
+    """The tables for a batch's changes, computed once and used for any number of passes.
 
-    Hooks go only where a row needs one: a layer in which nothing is changed is left alone.
+    Only layers in which a row is changed get hooks.
 
     Args:
-        rows: how each row is changed; a single one holds for every row of any batch. They belong to this model, which
-            whoever fitted them has checked.
+        rows: the change of each row; a single one applies to all rows of any batch. The caller has checked that they
+            belong to this model.
         watched: a circuit whose activity is recorded in the same pass (see `layer_activity`), or None.
     """
 
     def __init__(self, model: LoadedModel, rows: Sequence[RowChange], watched: Circuit | None = None) -> None:
         if not rows:
-            raise CircuitError("No rows to steer; give one multiplier for each row of the batch.")
+            raise CircuitError("There are no rows to steer: give one multiplier for each row of the batch.")
         self.model = model
         self.rows = tuple(rows)
         self.watched = watched
@@ -94,7 +96,7 @@ class SteeringPlan:
     def layer_activity(self) -> Tensor:
         """(rows, layers of the watched circuit) float32 on the CPU: its activity at the last token of the last pass.
 
-        See `Watch`. Read before the neurons are changed: in a row with the circuit ablated it is what was taken away.
+        See `Watch`. It is read before the change; in a row whose circuit is ablated it is what the ablation removed.
         """
         if self._watch is None or not self._activity:
             return torch.zeros(len(self.rows), 0 if self._watch is None else len(self._watch.layers))
@@ -102,7 +104,7 @@ class SteeringPlan:
         return torch.stack([self._activity[index].to(first) for index in self._watch.layers], dim=1).cpu()
 
     def select(self, places: Sequence[int]) -> "SteeringPlan":
-        """The plan for a batch of these rows of this one's; its tables are cut out of this one's."""
+        """The plan for a batch with only these rows; its tables are selected from this plan's."""
         plan = copy.copy(self)
         plan.rows = tuple(self.rows[place] for place in places)
         plan._activity = {}
@@ -113,7 +115,7 @@ class SteeringPlan:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """Change (and record) every pass in the block."""
+        """Change, and record, every pass in the block."""
         with contextlib.ExitStack() as stack:
             if len(self.rows) > 1:
                 check = self.model.network.register_forward_pre_hook(self._check_rows, with_kwargs=True)
@@ -146,23 +148,23 @@ class SteeringPlan:
         for given in (named.get("input_ids"), named.get("inputs_embeds"), *inputs[:1]):
             if isinstance(given, torch.Tensor) and len(given) != len(self.rows):
                 raise CircuitError(
-                    f"A batch of {len(given)} rows met multipliers for {len(self.rows)}; "
+                    f"The batch has {len(given)} rows, but there are multipliers for {len(self.rows)}: "
                     "give one for each row, or a single one for all."
                 )
 
 
 class _Directions:
-    """A direction a row, to be taken out of what is written to the residual stream.
+    """A direction for each row, to be projected out of what is written to the residual stream.
 
     Args:
-        model: whose writes are edited.
-        directions: (rows, hidden) float32; 0 where a row has none.
+        model: the model whose writes are edited.
+        directions: (rows, hidden) float32; 0 for a row without one.
         amounts: (rows,) float32.
         offsets: (rows,) float32: what is added along the direction at the first write.
     """
 
     def __init__(self, model: LoadedModel, directions: Tensor, amounts: Tensor, offsets: Tensor) -> None:
-        self.writes = model.residual_writes  # found here, before anything is hooked on
+        self.writes = model.residual_writes  # found now, before any hook is attached
         self.directions = directions
         self.taken = directions * amounts[:, None]
         self.left = directions * (amounts * offsets)[:, None]
@@ -185,7 +187,7 @@ class _Directions:
         return self.writes.edited(self.edit_embedding, self.edit)
 
     def edit(self, hidden: Tensor) -> Tensor:
-        """Of (rows, tokens, hidden), or flattened over rows and tokens."""
+        """The edited hidden states: (rows, tokens, hidden), or flattened over rows and tokens."""
         by_row = self._by_row(hidden)
         along = torch.einsum("rth,rh->rt", by_row, self.directions.to(hidden.device))
         edited = by_row - along[:, :, None] * self.taken.to(hidden.device)[:, None, :]
@@ -196,17 +198,17 @@ class _Directions:
         return edited.to(hidden.dtype).reshape(hidden.shape)
 
     def _by_row(self, hidden: Tensor) -> Tensor:
-        """(rows, tokens, hidden) float32; with a single row of tables, whatever the batch has."""
+        """(rows, tokens, hidden) float32; a table with a single row applies to any batch."""
         rows = len(self.directions) if len(self.directions) > 1 or hidden.ndim == 2 else len(hidden)
         return hidden.reshape(rows, -1, hidden.shape[-1]).float()
 
 
 @dataclass(frozen=True)
 class _NeuronTables:
-    """What one layer's neurons are multiplied by, and what is added to them.
+    """The multipliers and additions of one layer's neurons.
 
     Args:
-        multipliers, additions: (rows, width) in the model's dtype; None where nothing is added.
+        multipliers, additions: (rows, width) in the model's dtype; None if nothing is added.
         acting: the rows in which any neuron is changed.
     """
 
@@ -257,7 +259,7 @@ def _neuron_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, _
 
 
 def _addition_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int, Tensor]:
-    """A (rows, hidden) table in the model's dtype for each layer, where any row adds vectors."""
+    """A (rows, hidden) table in the model's dtype for each layer; empty if no row adds vectors."""
     adding = [(place, row.additions) for place, row in enumerate(rows) if row.additions is not None]
     if not any(additions.any() for _, additions in adding):
         return {}
@@ -271,4 +273,4 @@ def _addition_tables(model: LoadedModel, rows: Sequence[RowChange]) -> dict[int,
 def _added(additions: Tensor, hidden: Tensor) -> Tensor:
     """`additions` (rows, hidden) added at every token."""
     by_row = hidden.reshape(len(additions), -1, hidden.shape[-1]) if hidden.ndim == 2 else hidden
-    return (by_row + additions.to(hidden)[:, None, :]).reshape(hidden.shape)  # OPT's is (rows · tokens, hidden)
+    return (by_row + additions.to(hidden)[:, None, :]).reshape(hidden.shape)  # OPT has (rows · tokens, hidden)

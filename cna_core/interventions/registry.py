@@ -1,7 +1,7 @@
-"""The methods there are, by key. Whoever offers, runs, names or draws methods asks here; nobody else lists them.
+"""The registry of methods, by key. It is the only list of methods; pages, sweeps, charts and commands use it.
 
-A method registers itself where it is defined, so adding one is one file: in this folder, where it is found by itself,
-in a file that CNA_PLUGINS names (plugins.py), or anywhere that is imported before it is used.
+A method registers itself where it is defined, so a new method is one new file: in this folder, where it is found
+automatically, in a file that CNA_PLUGINS names (plugins.py), or in any module that is imported before its use.
 """
 
 import importlib
@@ -15,11 +15,11 @@ from cna_core.interventions.intervention import Intervention
 from cna_core.plugins import load_plugins
 
 DEFAULT_METHOD = "scale"
-"""The paper's."""
+"""The paper's method."""
 TWIN = "random"
-"""What files call the random twin of a method."""
+"""The key of random twins in files."""
 DEFAULT_METHODS = (DEFAULT_METHOD, "caa")
-"""What a sweep compares unless it is told otherwise: the paper's method, and the one it is compared with there."""
+"""The default methods of a sweep: the paper's method, and the one that the paper compares it with."""
 
 _METHODS: dict[str, type[Intervention]] = {}
 _ORDER = ("scale", "mean", "caa", "direction", "affine")
@@ -28,20 +28,20 @@ Method = TypeVar("Method", bound=type[Intervention])
 
 
 def register(method: Method) -> Method:
-    """Class decorator: make a method known by its key; the last one registered under a key counts."""
+    """Class decorator that registers a method by its key. A later one replaces an earlier one with the same key."""
     if not method.key.isidentifier() or method.key == TWIN:
-        raise ValueError(f"{method.key!r} cannot be a method's key: letters, digits and _ alone, and not {TWIN!r}")
+        raise ValueError(f"{method.key!r} cannot be a method's key: use letters, digits and _ only, and not {TWIN!r}")
     _METHODS[method.key] = method
     return method
 
 
 def unregister(key: str) -> None:
-    """Forget a method that was registered from outside."""
+    """Remove a method that was registered from outside."""
     _METHODS.pop(key, None)
 
 
 def methods() -> tuple[type[Intervention], ...]:
-    """Every method, the project's own first, in the order in which lists and charts show them."""
+    """All methods in the order of lists and charts, the project's own first."""
     _find_own()
     own = [_METHODS[key] for key in _ORDER if key in _METHODS]
     return (*own, *(method for method in _METHODS.values() if method not in own))
@@ -55,12 +55,12 @@ def method(key: str) -> type[Intervention]:
     """
     _find_own()
     if key not in _METHODS:
-        raise CnaError(f"{key!r} is no method; choose from {', '.join(one.key for one in methods())}.")
+        raise CnaError(f"There is no method {key!r}: choose from {', '.join(one.key for one in methods())}.")
     return _METHODS[key]
 
 
 def label_of(key: str, twin_of: str | None = None) -> str:
-    """A method's name on charts and in tables; a twin's says whose it is. Unknown keys (old files) name themselves."""
+    """A method's name on charts and in tables; a twin's includes its method's. Unknown keys are shown unchanged."""
     _find_own()
     named = twin_of or key
     label = _METHODS[named].label if named in _METHODS else named

@@ -1,4 +1,4 @@
-"""The paper's method: the circuit's neurons are multiplied by 1 − strength at every token."""
+"""The paper's method: multiply the circuit's neurons by 1 − strength at every token."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -21,7 +21,7 @@ class Scale(Intervention):
     """Multiply each neuron of a circuit by 1 − strength (Herring, Naviasky, Malhotra 2026).
 
     Args:
-        circuit: whose neurons.
+        circuit: the neurons to multiply.
     """
 
     circuit: Circuit
@@ -56,11 +56,11 @@ class Scale(Intervention):
 
 
 def per_neuron(values: NDArray[np.float32], circuit: Circuit) -> NDArray[np.float32]:
-    """(n,) float32 from one value, or one a neuron of the circuit.
+    """(n,) float32, one value for each neuron of the circuit, from one value or n.
 
     Raises:
-        CircuitError: there are neither one nor n.
+        CircuitError: there are neither 1 nor n values.
     """
     if values.ndim > 1 or values.size not in (1, len(circuit)):
-        raise CircuitError(f"{values.size} multipliers do not fit a circuit of {len(circuit)} neurons.")
+        raise CircuitError(f"Give one multiplier or {len(circuit)}, one for each neuron, not {values.size}.")
     return np.broadcast_to(values, len(circuit)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The models this project knows by name: read from assets/catalog.toml, checked, and never changed.
+"""The catalog: the models that this project knows by name, read from assets/catalog.toml and validated.
 
-Knows nothing of fetching; a model that is not here can still be named by Hub id, folder or file.
+Models that are not in the catalog can be named by Hub id, folder or file. This module downloads nothing.
 """
 
 import difflib
@@ -17,7 +17,7 @@ SMALL_MODEL = "smollm2-135m-instruct"
 
 
 class Wheel(BaseModel):
-    """One package of the package index, and the data file in it that is wanted."""
+    """A package of a package index, and the data file in its wheel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Wheel(BaseModel):
 
 
 class Embedded(BaseModel):
-    """Where an embedded model's bytes are: the same file from the Hub or, cut into wheels, from a package index."""
+    """The sources of an embedded model's file: the Hub, or, split into wheels, a package index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class Embedded(BaseModel):
 
 
 class CatalogEntry(BaseModel):
-    """One known model."""
+    """A model of the catalog."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,25 +64,25 @@ class CatalogEntry(BaseModel):
 
     @property
     def neurons(self) -> int:
-        """All MLP neurons of the model."""
+        """The number of MLP neurons of the model."""
         return self.layers * self.neurons_per_layer
 
 
 @functools.cache
 def catalog() -> dict[str, CatalogEntry]:
-    """Every known model by id, the embedded ones first."""
+    """The models of the catalog by id, the embedded ones first."""
     document = tomllib.loads((ASSETS / "catalog.toml").read_text(encoding="utf-8"))
     entries = (CatalogEntry(id=name, **facts) for name, facts in document["models"].items())
     return {entry.id: entry for entry in entries}
 
 
 def catalog_entry(name: str) -> CatalogEntry | None:
-    """The entry of that id, in whatever case it is written; None where there is none."""
+    """The entry with this id, ignoring case; None if there is none."""
     return catalog().get(name.strip()) or catalog().get(name.strip().lower())
 
 
 def nearest(name: str, count: int = 3) -> list[str]:
-    """Catalog ids that look like `name` or begin like it, most alike first; none when nothing does."""
+    """Catalog ids similar to `name`, or that begin similarly, most similar first; may be empty."""
     wanted = name.rsplit("/", 1)[-1].lower()
     likeness = {known: _likeness(wanted, known) for known in catalog()}
     alike = sorted((known for known in likeness if likeness[known] > 0.65), key=lambda known: -likeness[known])

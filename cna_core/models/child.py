@@ -1,7 +1,7 @@
-"""Runs a piece of long work in a process of its own, so that it can be stopped at once and blocks nobody.
+"""Run long work in a child process, so that it can be stopped at once and does not block the interpreter.
 
-The child is one of this package's modules; it speaks in lines of JSON on its standard output. Knows
-nothing of what the work is. The child ends by itself when its parent is gone.
+The child runs one of this package's modules and writes lines of JSON to its standard output. It ends by itself when its
+parent is gone. This module does not know what the work is.
 """
 
 import dataclasses
@@ -27,16 +27,16 @@ package.__path__ = [sys.argv.pop(1)]
 sys.modules["cna_core"] = package
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Runs a module as `python -m` would, without what the package imports for its public names: torch takes seconds."""
+"""Runs a module as `python -m` does, but without importing the package's `__init__`."""
 
 POLL_SECONDS = 0.1
-"""How often a waiting parent looks whether it should stop."""
+"""How often a waiting parent checks whether it should stop."""
 
 log = logging.getLogger(__name__)
 
 
 class ChildFailedError(Exception):
-    """The child ended without a result and without a message of its own; `tail` is the end of what it wrote."""
+    """The child ended without a result and without an error message; `tail` is the end of its stderr."""
 
     def __init__(self, tail: str) -> None:
         super().__init__(tail)
@@ -50,16 +50,16 @@ def run_child(
     stop: threading.Event | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Any:
-    """Run a module in a process of its own, pass its progress on, and return the result that it reports.
+    """Run a module in a child process, pass on its progress, and return the result that it reports.
 
     Args:
-        arguments: the module's name and its arguments; the module calls `report_from_child`.
-        environment: variables to set for the child beside this process's own.
+        arguments: the module's name and its arguments. The module must call `report_from_child`.
+        environment: environment variables for the child, in addition to this process's.
 
     Raises:
-        ModelError: the one that the child raised, with its sentence and code.
-        ChildFailedError: the child ended in a way it did not foresee.
-        StoppedError: `stop` was set; the child is gone by then.
+        ModelError: raised by the child, with its message and code.
+        ChildFailedError: the child failed in another way.
+        StoppedError: `stop` was set; the child has ended by then.
     """
     package = Path(__file__).resolve().parents[1]
     search_path = os.pathsep.join(part for part in (str(package.parent), os.environ.get("PYTHONPATH")) if part)
@@ -87,7 +87,7 @@ def run_child(
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child, by its own id, and wait until it is gone."""
+    """End a child process and wait until it is gone."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -119,7 +119,7 @@ def _listen(
         try:
             message = json.loads(line)
         except ValueError:
-            continue  # a library's own chatter
+            continue  # output of a library
         if not isinstance(message, dict):
             continue
         if "progress" in message:
@@ -138,13 +138,13 @@ def _read_lines(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
     try:
         for line in pipe:
             lines.put(line)
-    except ValueError:  # the parent has closed the pipe: nobody listens any more
+    except ValueError:  # the parent has closed the pipe
         pass
     lines.put(None)
 
 
 def report_from_child(work: Callable[[Report], Any]) -> None:
-    """In the child: do `work`, and tell the parent its progress, its result, or its `ModelError`."""
+    """In the child: run `work`, and report its progress, its result, or its `ModelError` to the parent."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def progress(told: Progress) -> None:
@@ -157,7 +157,7 @@ def report_from_child(work: Callable[[Report], Any]) -> None:
 
 
 def _leave_with_parent() -> None:
-    while os.read(0, 1024):  # not sys.stdin: its lock would be missed when the child ends by itself
+    while os.read(0, 1024):  # not sys.stdin, whose lock would block the child's own exit
         pass
     os._exit(1)
 

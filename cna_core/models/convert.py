@@ -1,8 +1,8 @@
-"""Turns a GGUF file into a plain bfloat16 safetensors folder, once; loading that folder takes a second.
+"""Convert a GGUF file to a bfloat16 safetensors folder, once. Loading that folder takes a second.
 
-transformers reads a GGUF in tens of seconds, every time, and holds the interpreter while it does: so the work runs in a
-process of its own (`python -m cna_core.models.convert FILE FOLDER`) and its outcome is kept in the cache under the
-file's hash. Knows nothing of where the file came from.
+transformers takes tens of seconds to read a GGUF, every time, and blocks the interpreter meanwhile. So the conversion
+runs in a child process (`python -m cna_core.models.convert FILE FOLDER`), and its result is stored in the cache under
+the file's hash.
 """
 
 import functools
@@ -19,29 +19,29 @@ from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Report, Stage, tell
 
 CONVERSION = 1
-"""Version of what `convert` writes; a change makes every older folder be made again."""
+"""Version of the conversion. If it changes, older folders are converted again."""
 
 ORIGIN = "converted.json"
-"""In a converted folder: the file it was made from, its SHA-256, and the version of the conversion."""
+"""A file in each converted folder with the source file's name, its SHA-256, and the version of the conversion."""
 
 BYTES_PER_PACKED_BYTE = 4
-"""A file of 4-bit weights grows almost fourfold in bfloat16."""
+"""A file of 4-bit weights becomes almost four times as large in bfloat16."""
 
 
 def convert(gguf: Path, sha256: str, *, progress: Report | None = None, stop: threading.Event | None = None) -> Path:
-    """The folder with the same model in bfloat16: from the cache, or converted now.
+    """The folder with the same model in bfloat16, from the cache or converted now.
 
     Args:
-        gguf: the file; its hash has been checked by the caller.
+        gguf: the file; the caller has checked its hash.
         sha256: hexadecimal SHA-256 of the file, which names the folder.
 
     Returns:
         A folder with config.json, model.safetensors, tokenizer and chat template.
 
     Raises:
-        ModelError: the file is not a GGUF, is damaged or cut short, holds an architecture that cannot be read, or the
-            disk is full.
-        StoppedError: stopped; nothing half-made is left.
+        ModelError: the file is not a GGUF, is damaged or truncated, or has an unsupported architecture, or the disk is
+            full.
+        StoppedError: stopped; no incomplete folder is left.
     """
     target = converted_folder(sha256)
     with one_at_a_time(target, progress=progress, stop=stop):
@@ -58,15 +58,15 @@ def convert(gguf: Path, sha256: str, *, progress: Report | None = None, stop: th
 
 
 def converted_folder(sha256: str) -> Path:
-    """Where the conversion of the GGUF with this hash is kept; it may not exist yet."""
+    """The folder for the conversion of the GGUF with this hash; it may not exist yet."""
     return cache_folder("models") / f"gguf-{sha256[:24]}-v{CONVERSION}"
 
 
 def _explain(gguf: Path, tail: str) -> str:
     last_line = tail.splitlines()[-1] if tail else ""
-    if "MemoryError" in last_line or not last_line:  # killed by the system: no last words
+    if "MemoryError" in last_line or not last_line:  # no output: killed by the system
         return (
-            f"{gguf.name} could not be converted, most likely for want of memory: close other programs or choose a "
+            f"{gguf.name} could not be converted, most likely because memory ran out: close other programs or choose a "
             "smaller model."
         )
     if "No space left" in last_line:
@@ -78,7 +78,7 @@ def _explain(gguf: Path, tail: str) -> str:
 
 
 def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None = None) -> None:
-    """Convert in this process: read, de-quantise to bfloat16, write `folder`. Blocks the interpreter for seconds.
+    """Convert in this process: read, dequantise to bfloat16, write `folder`. Blocks the interpreter for seconds.
 
     Raises:
         ModelError: as `convert`.
@@ -101,7 +101,7 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None 
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (NotImplementedError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{gguf.name} holds a model of the architecture '{architecture}' that transformers cannot read from GGUF "
+            f"transformers cannot read the architecture '{architecture}' of {gguf.name} from GGUF "
             f"({type(error).__name__}): use the same model's safetensors folder or Hub id instead."
         ) from error
     tell(progress, Stage.CONVERTING_WRITE, 92, 100, subject=gguf.name)
@@ -114,16 +114,16 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None 
 
 
 def require_gguf(gguf: Path) -> None:
-    """Raise ModelError unless the file begins like a GGUF."""
+    """Raise ModelError unless the file starts as a GGUF does."""
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelError(f"{gguf.name} is not a GGUF file: name a .gguf file, or download it again.")
+            raise ModelError(f"{gguf.name} is not a GGUF file: choose a .gguf file, or download it again.")
 
 
 def _read_once() -> None:
-    """Keep what the gguf package reads for as long as this process lives.
+    """Cache what the gguf package reads, for this process.
 
-    transformers reads the file three times and builds one table of names 400 times, which takes as long as the rest.
+    transformers reads the file three times and builds a table of names 400 times, which takes as long as all the rest.
     """
     import gguf
 
@@ -133,17 +133,17 @@ def _read_once() -> None:
 
 
 def _read_architecture(file: Path) -> str:
-    """The file's architecture; reading it walks through the whole header, so damage shows here."""
+    """The file's architecture. Reading it parses the whole header, so damage is found here."""
     import gguf
 
     try:
         return str(gguf.GGUFReader(str(file)).fields["general.architecture"].contents())
     except (ValueError, KeyError, IndexError, OverflowError, TypeError, OSError) as error:
-        raise ModelError(f"{file.name} is damaged or cut short ({type(error).__name__}): download it again.") from error
+        raise ModelError(f"{file.name} is damaged or truncated ({type(error).__name__}): download it again.") from error
 
 
 def _report_tensors(progress: Report | None, name: str, first: int, last: int) -> None:
-    """Turn the bar that transformers draws while it de-quantises into progress."""
+    """Turn the progress bar of transformers' dequantisation into progress reports."""
     import transformers.modeling_gguf_pytorch_utils as reading
 
     bar = reading.tqdm
@@ -160,7 +160,7 @@ def _report_tensors(progress: Report | None, name: str, first: int, last: int) -
 
 
 def _forget_quantisation(model: Any) -> None:
-    """The weights are plain numbers now; transformers refuses to save a model that it believes to be packed."""
+    """Mark the model as not quantised, because transformers does not save a quantised one."""
     import torch
 
     model.hf_quantizer = None
@@ -170,8 +170,8 @@ def _forget_quantisation(model: Any) -> None:
     packed = sorted({str(weight.dtype) for weight in weights if weight.dtype in (torch.uint8, torch.int8)})
     if packed:
         raise ModelError(
-            f"The weights stayed packed as {', '.join(packed)}, as this version of transformers cannot unpack them: "
-            "choose another file of the same model."
+            f"This version of transformers cannot dequantise the weights (they stay {', '.join(packed)}): choose "
+            "another file of the same model."
         )
 
 

@@ -1,7 +1,4 @@
-"""What fetching and converting need of the disk: room, hashes, and one worker at a time on one target.
-
-Knows nothing of models.
-"""
+"""Disk helpers for downloads and conversions: free space, hashes, and a lock for each target file."""
 
 import contextlib
 import glob
@@ -19,24 +16,25 @@ from cna_core.progress_words import size_in_words
 
 CHUNK_BYTES = 4 << 20
 DISK_FULL = "disk-full"
-"""Code of the errors that say so: another source of the same file would not help."""
+"""Error code for a full disk: another source of the same file would not help."""
 SPARE_BYTES = 200 << 20
-"""Left free on the disk beside what a job needs, so that the machine goes on working."""
+"""Space to leave free on the disk, so that the machine keeps working."""
 
 
 def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
-    """Raise ModelError unless the disk of `folder` has room for `needed_bytes` and some to spare."""
+    """Raise ModelError unless the disk of `folder` has room for `needed_bytes` and `SPARE_BYTES`."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + SPARE_BYTES:
         raise ModelError(
-            f"The disk is full: {purpose} needs {size_in_words(needed_bytes + SPARE_BYTES)} and {size_in_words(free)} "
-            f"are free in {folder}, so free some space, or set CNA_HOME to a folder on a larger disk.",
+            f"The disk is full: {purpose} needs {size_in_words(needed_bytes + SPARE_BYTES)}, but only "
+            f"{size_in_words(free)} are free in {folder}, so free some space, or set CNA_HOME to a folder on a larger "
+            "disk.",
             code=DISK_FULL,
         )
 
 
 def hash_file(path: Path, *, progress: Report | None = None, stop: threading.Event | None = None) -> str:
-    """Hexadecimal SHA-256 of a file; about a second for a gigabyte."""
+    """The hexadecimal SHA-256 of a file. Takes about a second per gigabyte."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -51,9 +49,9 @@ def hash_file(path: Path, *, progress: Report | None = None, stop: threading.Eve
 def one_at_a_time(
     target: Path, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> Iterator[None]:
-    """Hold the only right, in this and every other process, to make `target`; waiting is told and can be stopped.
+    """Hold a lock on making `target` that applies to all processes. Waiting is reported and can be stopped.
 
-    The operating system drops the right with its process, so that a killed one blocks nobody.
+    The operating system releases the lock when the process ends, so a killed process blocks nobody.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.parent / f".{target.name}.lock", thread_local=False)
@@ -72,7 +70,7 @@ def one_at_a_time(
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed workers left beside the target: unfinished drafts are hidden and begin with its name."""
+    """Remove drafts that killed processes left beside the target: hidden folders whose names begin with its name."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

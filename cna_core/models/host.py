@@ -1,7 +1,7 @@
-"""One process-wide home of loaded models, shared by all sessions: who may use a model when, and which one must go.
+"""The model host: the loaded models of a process, shared by all sessions. It queues requests and frees memory.
 
-A model is used by one request at a time, in the order in which requests came; hooks live only while their request
-holds the model. Knows nothing of sessions, pages or what a request does.
+A model is used by one request at a time, in the order in which requests came. Hooks exist only while their request
+holds the model. The host does not know sessions, pages or what a request does.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from cna_core.models.memory import NoRoomError
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 POLL_SECONDS = 0.1
-"""How often a waiting request looks whether it should stop."""
+"""How often a waiting request checks whether it should stop."""
 
 
 @dataclass(eq=False)
 class Slot:
-    """One model's place in the host: the queue of requests for it, the first of which holds it."""
+    """A model in the host, with the queue of requests for it. The first request in the queue holds the model."""
 
     key: tuple[Any, ...]
     name: str
@@ -36,12 +36,12 @@ class Slot:
 
 
 class ModelHost:
-    """Models in memory, as many as `budget`; the least recently used idle one goes when a place or memory is short.
+    """Holds up to `budget` models in memory. Removes the least recently used idle one if space or memory is short.
 
     Args:
-        budget: how many models may stay in memory at once; one that is in use never goes, so there can be more for
-            a while.
-        load: how a model is loaded; `load_model`, except in tests.
+        budget: the number of models to keep in memory. Models in use are never removed, so there can be more for a
+            while.
+        load: loads a model; `load_model`, except in tests.
     """
 
     def __init__(self, budget: int = 1, load: Callable[..., LoadedModel] = load_model) -> None:
@@ -61,16 +61,16 @@ class ModelHost:
         stop: threading.Event | None = None,
         **load_options: Any,
     ) -> Iterator[LoadedModel]:
-        """Hold a model alone: `with host.acquire(name) as model: …`; loads it first where it is not in memory.
+        """Hold a model exclusively: `with host.acquire(name) as model: …`. Loads it first if needed.
 
         Args:
-            name, load_options: as `load_model`; the same name with other options is another model.
-            progress: of waiting (with the place in the queue, again and again), fetching and loading.
-            stop: ends the waiting and the loading.
+            name, load_options: as for `load_model`; the same name with other options is a different model.
+            progress: reports waiting (with the position in the queue), downloading and loading.
+            stop: stops waiting and loading.
 
         Raises:
-            ModelError: it cannot be loaded.
-            StoppedError: stopped while waiting or loading; the queue goes on.
+            ModelError: the model cannot be loaded.
+            StoppedError: stopped while waiting or loading; other requests continue.
         """
         slot, ticket = self._enter(name, load_options)
         try:
@@ -89,7 +89,7 @@ class ModelHost:
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
     def idle_bytes(self) -> int:
-        """Memory of the models that nobody uses, which goes as soon as another model needs it."""
+        """Memory of the models that no request uses, which is freed when another model needs it."""
         with self._changed:
             return sum(slot.model.memory_bytes for slot in self._slots.values() if slot.model and not slot.queue)
 
@@ -113,9 +113,8 @@ class ModelHost:
                 place = slot.queue.index(ticket)
             if place == 0:
                 return
-            tell(
-                progress, Stage.WAITING_FOR_MODEL, place=place
-            )  # outside the lock: it may draw, and may raise when its session has gone
+            # Outside the lock: the report may draw, and may raise if its session has gone.
+            tell(progress, Stage.WAITING_FOR_MODEL, place=place)
 
     def _leave(self, slot: Slot, ticket: object) -> None:
         with self._changed:
@@ -132,7 +131,7 @@ class ModelHost:
     def _fill(
         self, slot: Slot, load_options: dict[str, Any], progress: Report | None, stop: threading.Event | None
     ) -> None:
-        """Load the slot's model, one load at a time; only the holder of the slot comes here."""
+        """Load the slot's model, one load at a time. Only the holder of the slot calls this."""
         while not self._loading.acquire(timeout=POLL_SECONDS):
             raise_if_stopped(stop)
             tell(progress, Stage.WAITING_FOR_LOADING)
@@ -149,10 +148,10 @@ class ModelHost:
             self._loading.release()
 
     def _make_room(self, keep: int) -> bool:
-        """Let idle models go, least recently used first, until at most `keep` are in memory or all are in use.
+        """Remove idle models, least recently used first, until at most `keep` are in memory or all are in use.
 
         Returns:
-            Whether any went.
+            Whether any was removed.
         """
         with self._changed:
             present = [slot for slot in self._slots.values() if slot.model is not None]
@@ -170,22 +169,22 @@ class ModelHost:
 
 
 def _usual(option: str, value: Any) -> bool:
-    """Whether it is what `load_model` takes when the option is left out."""
+    """Whether the value is the option's default in `load_model`."""
     return bool(inspect.signature(load_model).parameters[option].default == value)
 
 
 def _settle_memory() -> None:
-    """Leave what is in memory now, libraries and models, out of garbage collection until a model goes.
+    """Exclude all present objects, libraries and models, from garbage collection until a model is removed.
 
-    Streamlit runs a full collection after every script and fragment. Through hundreds of thousands of objects that
-    stay, it takes 0.4 s in which no other thread runs Python: a decode that a page watched came to a standstill.
+    Streamlit runs a full collection after every script and fragment run. With hundreds of thousands of permanent
+    objects it takes 0.4 s, during which no other thread runs Python, so a decode shown on a page came to a standstill.
     """
     gc.collect()
     gc.freeze()
 
 
 def _give_back_memory() -> None:
-    """Collect what models leave behind: they hold themselves in circles of references."""
+    """Collect removed models, which are in reference cycles."""
     gc.unfreeze()
     gc.collect()
     if torch.cuda.is_available():
@@ -193,4 +192,4 @@ def _give_back_memory() -> None:
 
 
 host = ModelHost()
-"""The one that the app and the command line share."""
+"""The host that the app uses."""

@@ -1,7 +1,7 @@
-"""Downloads single files and whole repositories from the Hub, by huggingface_hub in a process of its own.
+"""Download single files and whole repositories from the Hub, with huggingface_hub in a child process.
 
-A process, because huggingface_hub cannot be interrupted between its chunks; what it had is resumed next time. It goes
-by `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` as always. Knows nothing of the catalog.
+huggingface_hub cannot be interrupted between its chunks, but a child process can be ended; a later download resumes.
+`HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` apply as usual. This module does not use the catalog.
 """
 
 import json
@@ -24,7 +24,7 @@ from cna_core.progress import BYTES, Report, Stage, tell
 
 PROBE_SECONDS = 3.0
 ABSENCE_SECONDS = 60.0
-"""How long a hub that did not answer is believed to be away; one that answered is believed to be there."""
+"""How long a hub that did not answer counts as unreachable. A hub that answered counts as reachable."""
 
 WHOLE_MODEL = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 SMALL_FILES = re.compile(r"[^/]*\.(json|txt|model|jinja|tiktoken)|chat_templates?/.*\.jinja")
@@ -32,14 +32,14 @@ CODE_FILES = re.compile(r".*\.py")
 
 
 class NoHubError(ModelError):
-    """The model hub does not answer; a package index or the cache may."""
+    """The model hub does not answer. A package index or the cache may have the file."""
 
     code = "hub-unreachable"
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data set's file on this machine, and the commit it is of."""
+    """A data set's file on this machine, and its commit."""
 
     path: Path
     revision: str
@@ -47,14 +47,14 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository's files on this machine, and the commit they are of."""
+    """A repository's files on this machine, and their commit."""
 
     folder: Path
     revision: str
 
 
 def endpoint() -> str:
-    """The hub's address: `$HF_ENDPOINT`, else the one that huggingface_hub knows."""
+    """The hub's address: `$HF_ENDPOINT`, or else the default of huggingface_hub."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -64,9 +64,9 @@ _answers: dict[str, tuple[bool, float]] = {}
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached: asked once, with a short patience, and remembered.
+    """Whether the hub can be reached. Checked once with a short timeout, and remembered.
 
-    huggingface_hub itself would try for half a minute, for each file.
+    huggingface_hub itself would try for half a minute for each file.
     """
     from huggingface_hub.constants import is_offline_mode
 
@@ -86,7 +86,7 @@ def _probe(address: str) -> bool:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
             return True
     except urllib.error.HTTPError as error:
-        return error.code < 500 and error.code != 407  # it is there, though it does not like the question
+        return error.code < 500 and error.code != 407  # the hub is there, but rejects the request
     except (OSError, ValueError):
         return False
 
@@ -100,7 +100,7 @@ def download_file(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
-    """One file of a repository, in `folder`; its hash is the caller's to check.
+    """Download one file of a repository to `folder`. The caller must check its hash.
 
     Raises:
         NoHubError, ModelError, StoppedError.
@@ -117,10 +117,10 @@ def download_data_file(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> DataFile:
-    """One file of a data set, in `folder`, and the commit that it is of; its hash is the caller's to check.
+    """Download one file of a data set to `folder`, and return it with its commit. The caller must check its hash.
 
     Args:
-        revision: a commit; None: the newest one of the main branch.
+        revision: a commit; None takes the newest one of the main branch.
 
     Raises:
         NoHubError, ModelError, StoppedError.
@@ -151,16 +151,16 @@ def download_repository(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> Snapshot:
-    """A model's safetensors, configuration and tokenizer in huggingface_hub's own cache.
+    """Download a model's safetensors, configuration and tokenizer to huggingface_hub's own cache.
 
-    Without a hub in reach, what the cache has of it.
+    If the hub cannot be reached, the files in the cache are used.
 
     Args:
-        with_code: also the repository's Python files; only for people who said that they trust them.
+        with_code: also download the repository's Python files; only if the user said that they trust them.
 
     Raises:
-        ModelError: no such model, gated, pickled weights only, no hub in reach, disk full, other bytes than the hub
-            promised.
+        ModelError: there is no such model, it is gated, it has only pickled weights, the hub cannot be reached, the
+            disk is full, or a file's hash is wrong.
         StoppedError: stopped; a later run resumes.
     """
     if hub_answers():
@@ -174,15 +174,15 @@ def download_repository(
     found = _in_child("cached", hub_id, revision, progress, stop)
     if found is None:
         raise ModelError(
-            f"'{hub_id}' is not on this machine and the model hub at {endpoint()} does not answer: connect to the "
-            "network, or name a model that is here, a folder, or a .gguf file.",
+            f"'{hub_id}' is not on this machine, and the model hub at {endpoint()} does not answer: connect to the "
+            "network, or choose a model that is on this machine, a folder, or a .gguf file.",
             code=NoHubError.code,
         )
     return Snapshot(Path(found["folder"]), found["revision"])
 
 
 def cached_folder(hub_id: str) -> Path | None:
-    """Where huggingface_hub's cache has the repository's main branch, whole or in part; None where it has nothing."""
+    """The folder of the repository's main branch in huggingface_hub's cache, maybe incomplete; or None."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(hub_id, "config.json")
@@ -212,7 +212,7 @@ def _in_child(
 
 
 def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
-    """Do one task, with the hub's own errors turned into sentences."""
+    """Run one task, and turn the hub's errors into messages for users."""
     from huggingface_hub import errors
 
     hub_id, kind = task["hub_id"], task.get("kind", "model")
@@ -237,11 +237,13 @@ def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
             code=f"{kind}-not-found",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelError(f"'{hub_id}' has no revision '{task['revision']}': leave it out, or name another.") from error
+        raise ModelError(
+            f"'{hub_id}' has no revision '{task['revision']}': leave it out, or choose another."
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(_interrupted(hub_id, "the hub stopped answering")) from error
     except errors.EntryNotFoundError as error:
-        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}' (any more): choose another {thing}.") from error
+        raise ModelError(f"'{hub_id}' has no file '{task.get('name')}': choose another {thing}.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
         raise ModelError(f"The hub answered {status} for '{hub_id}': try again later.") from error
@@ -256,7 +258,7 @@ def main(work: str, task: dict[str, Any], progress: Report | None) -> Any:
 
 
 def _interrupted(hub_id: str, reason: str) -> str:
-    return f"The download of '{hub_id}' was interrupted ({reason}): try again; it goes on from there."
+    return f"The download of '{hub_id}' was interrupted ({reason}): try again; it resumes where it stopped."
 
 
 def _download_file(task: dict[str, Any], progress: Report | None) -> dict[str, str]:
@@ -293,7 +295,7 @@ def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[
         tell(progress, Stage.FETCHING, done + more, total, BYTES, subject=hub_id)
 
     for name in wanted:
-        # Asking for the first file by branch lets huggingface_hub note the branch's commit, for days without network.
+        # Asking for the first file by branch lets huggingface_hub store the branch's commit for use without network.
         revision = task["revision"] if name == wanted[0] else info.sha
         path = Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint(), tqdm_class=_bar(arrived)))
         folder = path.parents[name.count("/")]
@@ -305,22 +307,22 @@ def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[
 
 
 def choose_files(hub_id: str, names: list[str], *, with_code: bool) -> list[str]:
-    """What to download of a repository: config.json and small files first, so that a gated one is noticed early.
+    """The files of a repository to download, config.json and small files first, to notice a gated one early.
 
     Raises:
-        ModelError: it holds no model that can be loaded safely.
+        ModelError: it has no model that can be loaded safely.
     """
     weights = [name for name in names if WHOLE_MODEL.fullmatch(name)]
     weights = weights or [name for name in names if name.endswith(".safetensors") and "/" not in name]
     if not weights and any(name.endswith(".gguf") for name in names):
-        raise ModelError(f"'{hub_id}' holds GGUF files only: download the one you want and name its path.")
+        raise ModelError(f"'{hub_id}' has only GGUF files: download the one you want, and use its path.")
     if not weights and any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
         raise ModelError(
-            f"'{hub_id}' has its weights as pickled files only, which can run code when they are opened: choose a "
-            "model or revision that offers safetensors."
+            f"'{hub_id}' has only pickled weights, which can run code when they are opened: choose a model or revision "
+            "with safetensors."
         )
     if not weights or "config.json" not in names:
-        raise ModelError(f"'{hub_id}' holds no language model (config.json and safetensors): check the name.")
+        raise ModelError(f"'{hub_id}' has no language model (config.json and safetensors): check the name.")
     small = sorted((name for name in names if SMALL_FILES.fullmatch(name)), key=lambda name: name != "config.json")
     code = [name for name in names if with_code and CODE_FILES.fullmatch(name)]
     return small + code + sorted(weights)
@@ -345,7 +347,7 @@ def _require_hash(hub_id: str, name: str, path: Path, described: Any) -> None:
     if promised and hash_file(path) != promised:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        raise ModelError(f"'{name}' of '{hub_id}' arrived with other bytes than the hub promised: try again.")
+        raise ModelError(f"'{name}' of '{hub_id}' arrived with a wrong SHA-256: try again.")
 
 
 def _find_in_cache(task: dict[str, Any], progress: Report | None) -> dict[str, str] | None:
@@ -360,7 +362,7 @@ def _find_in_cache(task: dict[str, Any], progress: Report | None) -> dict[str, s
 
 
 def _bar(arrived: Callable[[int], None]) -> Any:
-    """A bar class of the kind that huggingface_hub wants, which tells the bytes of its file instead of drawing."""
+    """A tqdm class for huggingface_hub that reports the bytes of its file instead of drawing a bar."""
     from tqdm import tqdm
 
     class Reporting(tqdm):

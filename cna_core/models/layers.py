@@ -1,9 +1,8 @@
-"""Where a model's neurons are: finds every layer's MLP by its structure, whatever the family calls its parts.
+"""Find a model's neurons: the MLP of every layer, by its structure and not by the names of a model family.
 
 In each decoder layer, the down projection is the Linear (or Conv1D) whose output is as wide as the hidden state and
-that has a sibling the other way round: from the hidden state to its own input width, or twice it (fused gate and up).
-Attention is left out by name, because its projections can have the same shapes. Knows nothing about prompts, circuits
-or what a multiplier means.
+that has a sibling from the hidden state to its own input width, or to twice that (fused gate and up projections).
+Attention is excluded by name, because its projections can have the same shapes.
 """
 
 import logging
@@ -32,11 +31,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _OTHER_TOWERS = ("vision", "visual", "image", "audio", "speech", "encoder")
 _NO_MLP = ("attn", "attention", "router", "gate")
-"""What the names of modules that are not part of an MLP have in them: attention, routing, gates."""
+"""Words in the names of modules that do not belong to an MLP: attention, routing, gates."""
 
 
 def text_decoder(network: PreTrainedModel) -> nn.Module:
-    """The module that turns token ids into final hidden states: no LM head, no vision or audio tower."""
+    """The module from token ids to final hidden states, without LM head and without vision or audio towers."""
     decoder = network.get_decoder()
     return decoder if isinstance(decoder, nn.Module) else network.base_model
 
@@ -45,7 +44,7 @@ def decoder_layers(network: PreTrainedModel) -> tuple[nn.Module, ...]:
     """The text decoder's layers, first layer first.
 
     Raises:
-        ModelError: there is no list of as many layers as the configuration names.
+        ModelError: there is no list with as many layers as the configuration says.
     """
     config = network.config.get_text_config(decoder=True)
     count = getattr(config, "num_hidden_layers", 0)
@@ -54,13 +53,13 @@ def decoder_layers(network: PreTrainedModel) -> tuple[nn.Module, ...]:
             elsewhere = any(tower in part for part in name.split(".") for tower in _OTHER_TOWERS)
             if isinstance(module, nn.ModuleList) and len(module) == count and not elsewhere:
                 return tuple(module)
-    raise ModelError(f"No decoder layers were found in this {_family(network)} model; choose a decoder model.")
+    raise ModelError(f"No decoder layers were found in this {_family(network)} model: choose a decoder model.")
 
 
 def find_neuron_layers(network: PreTrainedModel) -> tuple[NeuronLayer, ...]:
-    """Every layer's neurons, first layer first. Weights are not read: they may be quantised, sharded or offloaded.
+    """Every layer's neurons, first layer first. Weights are not read, so they may be quantised or offloaded.
 
-    Routed experts are run by the implementation in which their neurons can be seen (the usual one, "grouped_mm").
+    Routed experts are set to the implementation in which their neurons can be read (the default, "grouped_mm").
 
     Raises:
         ModelError: the architecture has a layer without an MLP down projection that can be hooked.
@@ -73,37 +72,36 @@ def find_neuron_layers(network: PreTrainedModel) -> tuple[NeuronLayer, ...]:
 
 
 def _neurons_of(layer: nn.Module, index: int, hidden: int, network: PreTrainedModel) -> NeuronLayer:
-    # The widest, and of equally wide ones the last: small per-layer adapters (Gemma 3n) have the same structure.
+    # Take the widest, and the last of equally wide ones: small per-layer adapters (Gemma 3n) have the same structure.
     found = list(_down_projections(layer, hidden))
     dense = max(reversed(found), key=lambda projection: projection[0], default=None)
     dense_layer = DenseLayer(index, *dense) if dense else None
     experts = next((module for name, module in layer.named_modules() if name.split(".")[-1] == "experts"), None)
     if experts is None and dense_layer is None:
         raise ModelError(
-            f"Layer {index} of this {_family(network)} model has no MLP down projection to read neurons from; "
-            "choose a decoder model with an MLP in every layer."
+            f"Layer {index} of this {_family(network)} model has no MLP down projection: choose a decoder model with "
+            "an MLP in every layer."
         )
     routed = _routed(experts) if experts is not None else None
     if routed is not None:
         return MixtureLayer(index, routed, dense_layer)
     if dense_layer is None:
         raise ModelError(
-            f"The routed experts in layer {index} of this {_family(network)} model cannot be looked into; "
-            "load the model without quantisation, or choose a dense one."
+            f"The neurons of the routed experts in layer {index} of this {_family(network)} model cannot be read: "
+            "load the model without quantisation, or choose a dense model."
         )
     if experts is not None:
-        _log.warning("Layer %d: the routed experts cannot be looked into, so its neurons are the shared ones.", index)
+        _log.warning("Layer %d: the routed experts' neurons cannot be read, so only the shared expert's count.", index)
     return dense_layer
 
 
 def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.Module, tuple[nn.Module, ...]]]:
-    """(neurons, module, its up projections) of everything in a decoder layer that is built like an MLP's down
-    projection."""
+    """(neurons, module, its up projections) of every module in a decoder layer built like a down projection."""
     for name, parent in layer.named_modules():
         parts = name.split(".")
         if "experts" in parts or any(word in part for part in parts for word in _NO_MLP):
             continue
-        # State-space mixers project up and down too; what they do in between is no MLP.
+        # State-space mixers project up and down too, but are not MLPs.
         if "A_log" in parent._parameters or any(isinstance(child, nn.Conv1d) for child in parent.children()):
             continue
         shapes = {child: _linear_shape(child) for child in parent.children()}
@@ -111,7 +109,7 @@ def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.M
             shape = shapes[child]
             if shape is None or shape[1] != hidden or any(word in child_name for word in _NO_MLP):
                 continue
-            # A square projection (hidden to hidden) must not count as its own sibling.
+            # A square projection (hidden to hidden) must not be its own sibling.
             others = {other: up[1] for other, up in shapes.items() if other is not child and up and up[0] == hidden}
             ups = tuple(other for other, width in others.items() if width in (shape[0], 2 * shape[0]))
             if ups:
@@ -119,7 +117,7 @@ def _down_projections(layer: nn.Module, hidden: int) -> Iterator[tuple[int, nn.M
 
 
 def _linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Input and output width of a Linear, of a quantised one, or of GPT-2's Conv1D; None for anything else."""
+    """Input and output width of a Linear, a quantised Linear, or GPT-2's Conv1D; None for other modules."""
     for names in (("in_features", "out_features"), ("nx", "nf")):
         widths = tuple(getattr(module, name, None) for name in names)
         if all(isinstance(width, int) for width in widths):
@@ -128,7 +126,7 @@ def _linear_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _routed(experts: nn.Module) -> RoutedExperts | None:
-    """None where the experts are not fused tensors, or are quantised."""
+    """The routed experts; None if they are not fused tensors, or are quantised."""
     down = experts._parameters.get("down_proj")
     if down is None or down.ndim != 3 or not down.dtype.is_floating_point or not hasattr(experts, "_apply_gate"):
         return None
@@ -139,7 +137,7 @@ def _routed(experts: nn.Module) -> RoutedExperts | None:
 def _make_experts_visible(network: PreTrainedModel) -> None:
     try:
         network.set_experts_implementation("grouped_mm")
-    except (ImportError, ValueError):  # not on this device: the slower one is everywhere
+    except (ImportError, ValueError):  # not available on this device; the slower one always is
         network.set_experts_implementation("batched_mm")
 
 

@@ -1,6 +1,6 @@
-"""The numbering of a model's neurons: (layer, neuron) pairs and one flat axis over all layers.
+"""The numbering of a model's neurons: (layer, neuron) pairs, and one flat axis over all layers.
 
-Layers may differ in width. Knows no torch: it is arithmetic on widths, shared by capture, selection and figures.
+Layers may differ in width. This is arithmetic on widths, without torch, shared by capture, selection and figures.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ModelIdentity(BaseModel):
-    """Which model a measurement belongs to; stored in every circuit and run file."""
+    """The identity of the model that a measurement belongs to; stored in every circuit and run file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,10 +66,10 @@ class NeuronLayout:
         return layers, flat - self.offsets[layers]
 
     def split(self, values: NDArray) -> list[NDArray]:
-        """Views of the last axis of `values` (…, total), one (…, width) a layer."""
+        """Views of the last axis of `values` (…, total): one of shape (…, width) for each layer."""
         return [values[..., start:end] for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
     def first_layer_of_final(self, final: float | int) -> int:
-        """The first layer of the final part: a share (0.10: the last max(1, round(0.1·L)) of L layers) or a number."""
+        """The first layer of the final part: a share (0.10 is the last max(1, round(0.1·L)) of L layers) or number."""
         count = max(1, round(final * self.layers)) if isinstance(final, float) else final
         return max(0, self.layers - count)

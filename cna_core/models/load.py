@@ -1,7 +1,4 @@
-"""From a model's name to a model in memory, ready to be watched and steered.
-
-Knows nothing of who shares it (host.py) and nothing of prompts.
-"""
+"""Load a model by name into memory: `load_model`. Sharing a model between requests is in host.py."""
 
 import contextlib
 import json
@@ -56,20 +53,21 @@ def load_model(
     progress: Report | None = None,
     stop: threading.Event | None = None,
 ) -> LoadedModel:
-    """Fetch a model where needed and load it, in evaluation mode and without gradients.
+    """Load a model, in evaluation mode and without gradients. Downloads and converts it first if needed.
 
     Args:
-        name: catalog id, Hub id (with `@revision` where wanted), folder, or .gguf file.
+        name: catalog id, Hub id (optionally with `@revision`), folder, or .gguf file.
         device: "auto" (CUDA, then MPS, then CPU) or a torch device.
-        dtype: "auto" (bfloat16 where the device multiplies it fast, else float32), "bfloat16", "float16" or "float32".
-        quantization: "4bit" or "8bit" through bitsandbytes.
-        trust_remote_code: run Python code that comes with the model; off unless a person said so.
-        device_map: "auto" or a map of modules to devices, through accelerate: several GPUs, CPU and disk.
-        max_memory: room per device for `device_map`, such as {0: "20GiB", "cpu": "60GiB"}.
-        progress, stop: as everywhere; loading itself cannot be interrupted, what comes before it can.
+        dtype: "auto" (bfloat16 if the device multiplies it fast, else float32), "bfloat16", "float16" or "float32".
+        quantization: "4bit" or "8bit", with bitsandbytes.
+        trust_remote_code: whether to run Python code that comes with the model.
+        device_map: "auto" or a map of modules to devices, with accelerate: several GPUs, CPU and disk.
+        max_memory: memory per device for `device_map`, such as {0: "20GiB", "cpu": "60GiB"}.
+        progress: reports downloading, converting and loading.
+        stop: stops downloading and converting; loading itself cannot be interrupted.
 
     Raises:
-        ModelError: one sentence that says what to do.
+        ModelError: there is no such model, or it cannot be downloaded, converted or loaded.
         StoppedError: stopped.
     """
     require_remote_code_allowed(trust_remote_code)
@@ -92,7 +90,7 @@ def load_model(
     else:
         options |= {"device_map": device_map, "max_memory": dict(max_memory) if max_memory else None}
         options["offload_folder"] = tempfile.mkdtemp(dir=cache_folder("offload"))
-    loaded = _read_or_make_again(name, source, options, place, progress, stop)
+    loaded = _read_or_convert_again(name, source, options, place, progress, stop)
     if "offload_folder" in options:
         weakref.finalize(loaded.network, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     if loaded.device.type == "cpu" and alone:
@@ -103,7 +101,7 @@ def load_model(
 
 
 def require_quantization(quantization: str | None, device: torch.device) -> None:
-    """Raise ModelError unless this machine can load models quantised like that."""
+    """Raise ModelError unless this machine can load models with this quantisation."""
     if quantization is None:
         return
     if quantization not in QUANTIZATIONS:
@@ -114,15 +112,15 @@ def require_quantization(quantization: str | None, device: torch.device) -> None
     except ImportError as error:
         raise ModelError(
             f"Loading in {quantization} needs bitsandbytes, which is not installed: run 'pip install bitsandbytes', or "
-            "leave quantization out."
+            "load without quantization."
         ) from error
 
 
 def require_memory(name: str, dtype: torch.dtype, device: torch.device, folder: Path | None = None) -> None:
-    """Raise NoRoomError where the model would not fit into what the device has left.
+    """Raise NoRoomError if the model does not fit into the device's free memory.
 
     Args:
-        folder: where its files are; None: before they are fetched, by what the catalog says of the model.
+        folder: the folder of its files; None, before they are downloaded, uses the catalog's numbers.
     """
     entry = catalog_entry(name)
     try:
@@ -133,7 +131,7 @@ def require_memory(name: str, dtype: torch.dtype, device: torch.device, folder: 
         else:
             return
     except (OSError, ValueError, KeyError, struct.error):
-        return  # damaged files are told about when they are read
+        return  # damaged files are reported when they are read
     if not needs.fits:
         raise NoRoomError(needs.words)
 
@@ -144,7 +142,7 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _read_or_make_again(
+def _read_or_convert_again(
     name: str,
     source: Source,
     options: dict[str, Any],
@@ -152,13 +150,13 @@ def _read_or_make_again(
     progress: Report | None,
     stop: threading.Event | None,
 ) -> LoadedModel:
-    """Read the folder; a converted folder that turns out to be damaged is thrown away and made again, once."""
+    """Read the folder. If a converted folder is damaged, delete it and convert again, once."""
     try:
         return _read(name, source, options, device)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         if not source.made_here:
             raise ModelError(_explain(name, error)) from error
-        log.warning("The converted model in %s is damaged (%s); it is made again.", source.folder, error)
+        log.warning("The converted model in %s is damaged (%s). It is converted again.", source.folder, error)
     tell(progress, Stage.CONVERTING_AGAIN, subject=name)
     shutil.rmtree(source.folder, ignore_errors=True)
     source = locate(name, progress=progress, stop=stop)
@@ -191,7 +189,7 @@ def _read(name: str, source: Source, options: dict[str, Any], device: torch.devi
 
 @contextlib.contextmanager
 def _own_progress_only() -> Iterator[None]:
-    """Keep transformers from drawing its own bars on the terminal."""
+    """Prevent transformers from drawing its own bars on the terminal."""
     drawing = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -202,13 +200,13 @@ def _own_progress_only() -> Iterator[None]:
 
 
 def _input_device(network: PreTrainedModel, device: torch.device) -> torch.device:
-    """Where the inputs of a spread model go: to its embeddings; offloaded ones ("meta") are fetched to `device`."""
+    """The device for the inputs of a spread model: that of its embeddings, or `device` if these are offloaded."""
     embeddings = next(network.get_input_embeddings().parameters()).device
     return device if embeddings.type == "meta" else embeddings
 
 
 def _give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Batches need some padding token; which one never matters, as padding is masked."""
+    """Set a padding token, which batches need. Any will do, because padding is masked."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
@@ -217,16 +215,16 @@ def _explain(name: str, error: Exception) -> str:
     words = " ".join(str(error).split())
     if "trust_remote_code" in words or "requires you to execute" in words:
         return (
-            f"'{name}' comes with Python code of its own, which is not run unless you say so: read that code, then "
+            f"'{name}' comes with its own Python code, which is not run without your consent: read that code, then "
             "pass trust_remote_code=True (--trust-remote-code), or choose another model."
         )
     if isinstance(error, ImportError):
         return f"'{name}' needs a package that is not installed ({words[:160]}): install it, or choose another model."
     if "backend tokenizer" in words or "Can't load tokenizer" in words:
-        return f"'{name}' has no tokenizer that can be read: save it beside the model, or choose another model."
+        return f"'{name}' has no tokenizer that can be read: save it in the model's folder, or choose another model."
     if "model type" in words or "model_type" in words or "Unrecognized" in words:
-        return f"transformers does not know the architecture of '{name}': choose another model, or update it."
+        return f"transformers does not know the architecture of '{name}': choose another model, or update transformers."
     return (
-        f"'{name}' could not be loaded, as its files are damaged or of another kind ({type(error).__name__}: "
+        f"'{name}' could not be loaded because its files are damaged or of an unknown kind ({type(error).__name__}: "
         f"{words[:160]}): download it again, or choose another model."
     )

@@ -1,4 +1,4 @@
-"""A model in memory, with all that the floors above need to know of it."""
+"""A model in memory, with everything that the other rooms need: `LoadedModel`."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,14 +14,15 @@ from cna_core.models.residual_stream import ResidualWrites, find_residual_writes
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model, its tokenizer, and where its neurons are.
+    """A causal language model, its tokenizer, and its neuron layers.
 
     Args:
-        name: the catalog id, Hub id, folder or file it was loaded by.
-        revision: the Hub commit, or the SHA-256 of the file, or "local" (with a fingerprint of the folder's content).
+        name: the catalog id, Hub id, folder or file that it was loaded from.
+        revision: the Hub commit, the SHA-256 of the file, or "local-…" with a fingerprint of the folder's content.
         network: the transformers model, in evaluation mode.
         tokenizer: its tokenizer.
-        device: where its inputs go.
+        device: the device for its inputs.
+        neuron_layers: the neurons of each layer; found when the object is made.
     """
 
     name: str
@@ -59,16 +60,16 @@ class LoadedModel:
 
     @cached_property
     def residual_writes(self) -> ResidualWrites:
-        """Where the network writes to its residual stream; found by a short pass the first time.
+        """The modules that write to the residual stream; found by a short forward pass the first time.
 
         Raises:
-            ModelError: not found in this family.
+            ModelError: they cannot be found in this model family.
         """
         return find_residual_writes(self.network, self.device)
 
     @property
     def number_format(self) -> str:
-        """The dtype's name, with how the weights are packed where they are: "bfloat16", "bfloat16-4bit"."""
+        """The dtype's name, and the quantisation if there is one: "bfloat16", "bfloat16-4bit"."""
         name = str(self.dtype).removeprefix("torch.")
         packing = getattr(self.network.config, "quantization_config", None)
         if packing is None:
@@ -79,7 +80,7 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """What the weights take in memory, with their copies that are packed for the CPU's kernels."""
+        """Memory of the weights, including their copies that are packed for the CPU's kernels."""
         return sum(weight.nbytes for weight in self.network.parameters()) + packed_bytes(self.network)
 
     @property
@@ -88,6 +89,6 @@ class LoadedModel:
 
     @property
     def context_tokens(self) -> int:
-        """The longest sequence the model was made for, in tokens."""
+        """The model's maximum context length in tokens."""
         text = self.network.config.get_text_config(decoder=True)
         return int(getattr(text, "max_position_embeddings", 0) or 1 << 30)

@@ -1,7 +1,4 @@
-"""How much memory a device has left, how much a model in a folder will take, and work that may run out of it.
-
-Knows no model in memory.
-"""
+"""Memory: how much a device has free, how much a model in a folder will take, and work that may run out of it."""
 
 import json
 import struct
@@ -20,13 +17,13 @@ _RAN_OUT = ("out of memory", "can't allocate memory", "not enough memory", "cubl
 
 
 class NoRoomError(ModelError):
-    """The model does not fit beside what is in memory already."""
+    """The model does not fit into the free memory."""
 
     code = "no-room"
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory that a model could still take on the device; None where the system does not tell."""
+    """Free memory of the device; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [room for room in (_system_free(), _control_group_free()) if room is not None]
@@ -34,20 +31,20 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def if_memory_allows(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result | None:
-    """What the work returns; None, with its memory given back, where it ran out of memory."""
+    """The result of `work`, or None if it ran out of memory; then its memory is freed."""
     try:
         return work(*given, **named)
     except (RuntimeError, MemoryError) as problem:
         if not _is_out_of_memory(problem):
             raise
-    # Outside the handler: the exception keeps alive what the failed work had allocated.
+    # Outside the handler, because the exception keeps the failed work's memory alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return None
 
 
 def weights_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """What a safetensors folder's weights take in memory, floating-point ones in `dtype`; read from the headers."""
+    """Memory of a safetensors folder's weights, with floating-point weights in `dtype`; read from the headers."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
@@ -75,7 +72,7 @@ def _system_free() -> int | None:
 
 
 def _control_group_free() -> int | None:
-    """What a container's limit leaves; file cache counts as free, as the system gives it back when asked."""
+    """Free memory under a container's limit. File cache counts as free, because the system frees it on demand."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())

@@ -1,7 +1,7 @@
-"""What a model needs of this machine, before anything of it is fetched or loaded: `needs_of`.
+"""What a model needs on this machine, known before it is downloaded or loaded: `needs_of`.
 
-Downloads, memory in each number format, whether it fits, and what would fit instead. Knows the catalog and the headers
-of files; loads nothing.
+That is the download size, the memory in each number format, whether it fits, and which alternatives fit. It uses the
+catalog and the headers of files, and loads nothing.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from cna_core.models.precision import as_device, as_dtype, choose_dtype
 from cna_core.progress_words import size_in_words
 
 WORKING_SHARE = 1.15
-"""Memory that work with a model takes, over that of its weights: keys and values, activations, logits."""
+"""Memory for work with a model relative to that of its weights: keys and values, activations, logits."""
 
 FORMATS = ("float32", "bfloat16")
 FOUR_BIT = "4bit"
@@ -26,13 +26,13 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class WouldFit:
-    """Another way that fits into the free memory.
+    """An alternative that fits into the free memory.
 
     Args:
-        name: the model: the same, or a smaller one of the catalog.
+        name: the model: the same one, or a smaller one of the catalog.
         number_format: "float32", "bfloat16" or "4bit".
-        memory_bytes: what it takes.
-        slow: this machine computes slowly in that format.
+        memory_bytes: the memory that it takes.
+        slow: whether this machine computes slowly in that format.
     """
 
     name: str
@@ -49,15 +49,15 @@ class WouldFit:
 
 @dataclass(frozen=True)
 class ModelNeeds:
-    """What one model needs of this machine; make one with `needs_of` or `needs_of_folder`.
+    """What a model needs on this machine; made by `needs_of` or `needs_of_folder`.
 
     Args:
-        name: as the person named it.
-        download_bytes: what is fetched the first time; 0 where the model is on this machine.
-        memory_by_format: bytes in memory by number format, weights and work together.
-        number_format: the one that the model will be loaded in.
-        device: where it will be loaded.
-        free_bytes: memory that is free there; None where the system does not tell.
+        name: the model's name as the user gave it.
+        download_bytes: the download size; 0 if the model is on this machine.
+        memory_by_format: memory in bytes by number format, for weights and work.
+        number_format: the format that the model will be loaded in.
+        device: the device that it will be loaded on.
+        free_bytes: free memory of the device; None if the system does not report it.
     """
 
     name: str
@@ -69,17 +69,17 @@ class ModelNeeds:
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes in the format that it will be loaded in."""
+        """Memory in the format that the model will be loaded in."""
         return self.memory_by_format[self.number_format]
 
     @property
     def fits(self) -> bool:
-        """Whether that is free; also where the system does not tell."""
+        """Whether that much is free; True if the system does not report it."""
         return self.free_bytes is None or self.memory_bytes <= self.free_bytes
 
     @property
     def would_fit(self) -> tuple[WouldFit, ...]:
-        """What takes less and fits into the free memory: other formats of the model, then smaller embedded models."""
+        """Alternatives that fit into the free memory: other formats of the model, then smaller embedded models."""
         free = self.memory_bytes if self.free_bytes is None else self.free_bytes
         slow = {"bfloat16"} if self.device == "cpu" and choose_dtype(torch.device("cpu")) != torch.bfloat16 else set()
         ways = [WouldFit(self.name, form, size, form in slow) for form, size in self.memory_by_format.items()]
@@ -91,13 +91,13 @@ class ModelNeeds:
 
     @property
     def words(self) -> str:
-        """One sentence for a model that does not fit: what it takes, what is free, and what would fit."""
+        """A message about the model's memory; if it does not fit, with the free memory and alternatives."""
         if self.free_bytes is None or self.fits:
             return f"'{self.name}' takes {size_in_words(self.memory_bytes)} of memory in {self.number_format}."
         ways = [way.words for way in self.would_fit] or ["a smaller model"]
         return (
-            f"'{self.name}' does not fit: it takes {size_in_words(self.memory_bytes)} of memory in "
-            f"{self.number_format} and {size_in_words(self.free_bytes)} are free on {self.device}: close other "
+            f"'{self.name}' does not fit into memory: it takes {size_in_words(self.memory_bytes)} in "
+            f"{self.number_format}, and {size_in_words(self.free_bytes)} are free on {self.device}: close other "
             f"programs, or choose {' or '.join(ways)}."
         )
 
@@ -109,11 +109,12 @@ def needs_of(
     *,
     released_bytes: int = 0,
 ) -> ModelNeeds:
-    """What a model of the catalog needs of this machine.
+    """What a model of the catalog needs on this machine.
 
     Args:
-        device, dtype: as `load_model`.
-        released_bytes: memory that will be given back before the model is loaded, such as `ModelHost.idle_bytes()`.
+        entry: the model.
+        device, dtype: as for `load_model`.
+        released_bytes: memory that will be freed before the model is loaded, such as `ModelHost.idle_bytes()`.
 
     Raises:
         ModelError: there is no such device or dtype.
@@ -129,7 +130,7 @@ def needs_of(
 
 
 def needs_of_folder(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> ModelNeeds:
-    """What the model in a safetensors folder needs of this machine, by the headers of its files.
+    """What the model in a safetensors folder needs on this machine, from the headers of its files.
 
     Raises:
         OSError, ValueError, KeyError, struct.error: a file is damaged.
@@ -150,7 +151,7 @@ def _needs(
     free = free_memory_bytes(device)
     form = _name_of(as_dtype(dtype, device))
     sizes = dict(memory_by_format)
-    sizes.setdefault(form, sizes["bfloat16"])  # float16 takes as much
+    sizes.setdefault(form, sizes["bfloat16"])  # float16 takes as much memory
     return ModelNeeds(name, download_bytes, sizes, form, device.type, None if free is None else free + released_bytes)
 
 

@@ -1,7 +1,6 @@
-"""One layer's neurons in a running model: how they are seen and changed, and the layer with one down projection.
+"""One layer's neurons in a running model: reading and changing them, and dense layers with one down projection.
 
-Knows nothing about prompts, circuits or what a multiplier means. Layers of routed experts are in experts.py, finding
-them all in layers.py.
+Layers of routed experts are in experts.py. layers.py finds all layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,30 +14,30 @@ from torch import Tensor, nn
 class NeuronView(Protocol):
     """One layer's neurons during one forward pass, just before the down projection reads them.
 
-    A layer of several parts (routed experts and a shared one) shows each part in a view of its own, all in the same
-    pass: `at` and `of` are 0 where a neuron is not in this part, so what a pass shows is the sum over its views, and
-    `multiply` with the whole layer's table changes each part as it comes by.
+    A layer with several parts (routed experts and a shared expert) has one view for each part in the same pass. `at`
+    and `of` are 0 for neurons of other parts, so the sum over a pass's views is complete. `multiply` takes the whole
+    layer's table and changes this part.
     """
 
     def at(self, positions: Tensor) -> Tensor:
-        """(rows, width), the model's dtype: row r's neurons at token `positions[r]`; `positions` is (rows,) int64.
+        """(rows, width) in the model's dtype: row r's neurons at token `positions[r]`; `positions` is (rows,) int64.
 
-        In a pass of a lone row, several positions (n,) of it may be named, each once; then (n, width) comes back.
+        In a pass of a single row, `positions` may be several different positions (n,); the result is (n, width).
         """
 
     def of(self, neurons: Tensor) -> Tensor:
-        """(rows, tokens, n) in the model's dtype: the named neurons (n,) int64 at every token."""
+        """(rows, tokens, n) in the model's dtype: the given neurons (n,) int64 at every token."""
 
     def multiply(self, multipliers: Tensor, positions: Tensor | None = None) -> None:
-        """Multiply every neuron by its row's multiplier, at every token or at token `positions[r]` of row r alone.
+        """Multiply every neuron by its row's multiplier, at every token or only at token `positions[r]` of row r.
 
-        `multipliers` is (rows, width), `positions` (rows,) int64. Gradients flow into `multipliers`.
+        `multipliers` is (rows, width), `positions` is (rows,) int64. Gradients flow into `multipliers`.
         """
 
     def add(self, additions: Tensor) -> None:
-        """Add to every neuron at every token its row's addition; `additions` is (rows, width).
+        """Add its row's addition to every neuron at every token; `additions` is (rows, width).
 
-        A routed expert's neurons are added to at the tokens that are routed to it.
+        For a routed expert's neurons, only at the tokens that are routed to it.
         """
 
 
@@ -46,14 +45,14 @@ Visit = Callable[[NeuronView], None]
 
 
 class Removable(Protocol):
-    """What a hook leaves in the hand that attached it."""
+    """The handle of an attached hook."""
 
     def remove(self) -> None:
-        """Take the hook off; a second time does nothing."""
+        """Remove the hook; a second call does nothing."""
 
 
 class Handles:
-    """Several handles in one."""
+    """Several handles as one."""
 
     def __init__(self, handles: Sequence[Removable]) -> None:
         self.handles = handles
@@ -68,11 +67,11 @@ class NeuronLayer(Protocol):
 
     @property
     def index(self) -> int:
-        """Which layer of the decoder, the first is 0."""
+        """The layer's index in the decoder, from 0."""
 
     @property
     def width(self) -> int:
-        """How many neurons it has."""
+        """The number of neurons."""
 
     def attach(self, visit: Visit, rows: int) -> Removable:
         """Call `visit` in every forward pass of `rows` sequences, until the handle is removed."""
@@ -108,21 +107,21 @@ class DenseLayer:
     width: int
     down_projection: nn.Module
     up_projections: tuple[nn.Module, ...] = ()
-    """What makes the neurons, token by token: gate and up, or both in one."""
+    """The modules that compute the neurons token by token: gate and up projection, or both fused."""
 
     def attach(self, visit: Visit, rows: int) -> Removable:
         def before_down_projection(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             neurons = inputs[0]
-            view = DenseView(neurons.reshape(rows, -1, self.width))  # OPT hands over (rows · tokens, width)
+            view = DenseView(neurons.reshape(rows, -1, self.width))  # OPT passes (rows · tokens, width)
             visit(view)
             return (view.neurons.reshape(neurons.shape), *inputs[1:])
 
         return self.down_projection.register_forward_pre_hook(before_down_projection)
 
     def only_at(self, positions: Tensor) -> Removable:
-        """Until the handle is removed, compute the neurons of passes of a lone row at these tokens (n,) alone.
+        """Until the handle is removed, compute the neurons only at these tokens (n,), in passes of a single row.
 
-        The layer's neurons are then those tokens' only, and what the layer adds to the residual stream is of no use.
+        The layer's output is then only for these tokens, so later layers cannot use it.
         """
 
         def before_up_projection(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

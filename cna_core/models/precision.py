@@ -1,4 +1,4 @@
-"""Which device a model runs on, and in which number format: asked of torch or measured, never guessed by vendor."""
+"""Choose the device and the number format of a model, from torch's information or by measurement."""
 
 import functools
 import json
@@ -17,9 +17,9 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def choose_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, then the CPU.
+    """CUDA if available, or else Apple's MPS, or else the CPU.
 
-    Under torchrun or accelerate launch each process of a machine takes the GPU of its own number.
+    Under torchrun or accelerate launch, each process takes the GPU with its local rank.
     """
     if torch.cuda.is_available():
         number = int(os.environ.get("LOCAL_RANK", "-1"))
@@ -30,7 +30,7 @@ def choose_device() -> torch.device:
 
 
 def as_device(name: "str | torch.device") -> torch.device:
-    """The device of that name; "auto" chooses.
+    """The device with this name; "auto" chooses one.
 
     Raises:
         ModelError: there is no such device on this machine.
@@ -49,10 +49,10 @@ def as_device(name: "str | torch.device") -> torch.device:
 
 
 def as_dtype(name: "str | torch.dtype", device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" chooses for the device.
+    """The dtype with this name; "auto" chooses one for the device.
 
     Raises:
-        ModelError: no model can be loaded in it.
+        ModelError: models cannot be loaded in it.
     """
     if isinstance(name, torch.dtype):
         name = str(name).removeprefix("torch.")
@@ -64,10 +64,10 @@ def as_dtype(name: "str | torch.dtype", device: torch.device) -> torch.dtype:
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this hardware multiplies it fast, float32 elsewhere.
+    """bfloat16 if this hardware multiplies it fast, otherwise float32.
 
-    A float16 checkpoint is loaded by the same rule: bfloat16 and float32 hold every value that float16 can, and
-    multiplied neurons cannot overflow in them as they can in float16.
+    The same rule applies to float16 checkpoints: bfloat16 and float32 cover float16's range, and multiplied neurons
+    can overflow in float16.
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -78,10 +78,10 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def instructions_say() -> bool | None:
-    """Whether this CPU multiplies bfloat16 fast, as far as its instructions tell; None where only a measurement can.
+    """Whether this CPU multiplies bfloat16 fast according to its instructions; None if only a measurement can tell.
 
-    A CPU with a matrix unit for bfloat16 (AMX) does, one without any instruction for bfloat16 does not. Between them, a
-    CPU with AVX-512 BF16 but without AMX was seen to take 1.7 times as long for 512 tokens in bfloat16 as in float32.
+    A CPU with a matrix unit for bfloat16 (AMX) does; one without bfloat16 instructions does not. One CPU in between,
+    with AVX-512 BF16 but without AMX, took 1.7 times as long for 512 tokens in bfloat16 as in float32.
     """
     instructions = {name: bool(there) for name, there in torch.cpu.get_capabilities().items() if "bf16" in name}
     if instructions.get("amx_bf16"):
@@ -90,15 +90,15 @@ def instructions_say() -> bool | None:
 
 
 SLOWDOWN_ALLOWED = 1.25
-"""bfloat16 halves the memory that a model takes and reads, which a measurement inside the CPU's cache does not see."""
+"""bfloat16 may be this much slower, because it also halves the memory to read, which the measurement does not show."""
 
 
 @functools.cache
 def multiplies_bfloat16_fast(device_type: str) -> bool:
-    """Whether bfloat16 keeps up with float32, both for two decoded rows and for prompts of 512 tokens together.
+    """Whether bfloat16 is about as fast as float32, both for two decoded rows and for prompts of 512 tokens.
 
-    Measured once for a device and a version of torch, in processor time, and remembered on disk: a busy machine could
-    answer differently from one process to the next, and circuits with it.
+    Measured once for each device and version of torch, in processor time, and saved on disk. Otherwise the result, and
+    so the circuits, could differ between processes on a busy machine.
     """
     depends_on = device_type, torch.__version__, torch.get_num_threads(), _hardware(device_type)
     ratios = _MEASURED.find(*depends_on)
@@ -106,7 +106,7 @@ def multiplies_bfloat16_fast(device_type: str) -> bool:
         device = torch.device(device_type)
         try:
             ratios = [measure_slowdown(device, rows) for rows in (2, 512)]
-        except (RuntimeError, TypeError):  # the device knows no bfloat16
+        except (RuntimeError, TypeError):  # the device does not support bfloat16
             return False
         _MEASURED.keep(ratios, *depends_on)
     return max(ratios) <= SLOWDOWN_ALLOWED
@@ -129,9 +129,10 @@ _MEASURED = ResultCache(
 
 
 def measure_slowdown(device: torch.device, rows: int, repeats: int = 5) -> float:
-    """Time of bfloat16 over time of float32, for `rows` vectors of 896 numbers times three 4,864 × 896 matrices.
+    """The time of bfloat16 divided by that of float32, for `rows` vectors of 896 numbers times three matrices.
 
-    The two formats take turns and the best time of each counts, so that other work on the machine hurts both alike.
+    The matrices are 4,864 × 896. The two formats alternate and the best time of each counts, so that other work on the
+    machine affects both alike.
     """
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
     dtypes = (torch.float32, torch.bfloat16)

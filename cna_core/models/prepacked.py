@@ -1,10 +1,9 @@
-"""Linear layers whose weights lie ready for this CPU's multiplication ("prepacked"): `prepack`.
+"""Linear layers with a copy of their weights in the layout of the CPU's kernels ("prepacked"): `prepack`.
 
-torch's CPU kernels bring a weight matrix into the order they multiply in every time it is used. Bringing it into that
-order once, as torch's own compiler does for frozen models, makes decoding faster (benchmarks/prepacked.py) for as much
-memory as the weights take: it is done only where that much is to spare. The weights themselves stay where they are, can
-be read, and are what counts: a layer whose weight has changed since takes it as it is. Knows nothing of what the layers
-compute for.
+torch's CPU kernels rearrange a weight matrix every time it is used. Rearranging it once, as torch's own compiler does
+for frozen models, makes decoding faster (benchmarks/prepacked.py). The copy takes as much memory as the weights, so it
+is made only if there is enough. The original weights stay in place and are authoritative: if a layer's weight is
+changed, the layer uses the changed weight.
 """
 
 import functools
@@ -19,16 +18,16 @@ from torch.nn import functional
 from cna_core.models.memory import free_memory_bytes
 
 FEWEST_WEIGHTS = 1 << 16
-"""Smaller matrices stay in the CPU's cache, where the order makes no difference."""
+"""Smaller matrices stay in the CPU's cache, where the layout makes no difference."""
 ROOM = 3
-"""Weights are packed only where so many times their size was free before they were loaded, as packing doubles them."""
+"""Weights are packed only if this many times their size was free before they were loaded; packing doubles them."""
 _DTYPES = (torch.float32, torch.bfloat16)
-_ROWS = 256  # rows that the order is made for; fewer and more were seen to gain as much
+_ROWS = 256  # rows that the layout is made for; fewer and more gained as much
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A weight in the kernels' order, and which weight that was."""
+    """A weight in the kernels' layout, and the identity of the original."""
 
     weight: Tensor  # opaque to all but the kernels
     address: int
@@ -43,11 +42,11 @@ class Packed:
         return weight.data_ptr() == self.address and weight._version == self.version
 
     def __deepcopy__(self, _memo: object) -> None:
-        """None: a copied layer has a weight of its own, which is not packed."""
+        """None, because a copied layer has its own weight, which is not packed."""
 
 
 class PrepackedLinear(nn.Linear):
-    """A Linear that multiplies by its packed weight for as long as that is its weight."""
+    """A Linear that uses its packed weight while the original has not changed."""
 
     packed: Packed | None = None
     in_use: bool = True
@@ -60,26 +59,26 @@ class PrepackedLinear(nn.Linear):
 
 
 def prepack(network: nn.Module) -> int:
-    """Prepack the network's Linear layers on the CPU, where that works and memory for it is free.
+    """Prepack the network's Linear layers on the CPU, if the kernels support it and there is enough memory.
 
     Returns:
-        How many layers were prepacked: all that can be, or none.
+        The number of prepacked layers: all that can be prepacked, or none.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.Linear) and _can_be(module)]
     weights = sum(weight.nbytes for weight in network.parameters())
     free = free_memory_bytes(torch.device("cpu"))
-    too_large = free is not None and free + weights < ROOM * weights  # the weights are loaded by now
+    too_large = free is not None and free + weights < ROOM * weights  # the weights are already loaded
     if too_large or not all(_kernels_work(dtype) for dtype in {layer.weight.dtype for layer in layers}):
         return 0
     for layer in layers:
-        layer.__class__ = PrepackedLinear  # the same module, for hooks, names and `state_dict`
+        layer.__class__ = PrepackedLinear  # keeps the module, with its hooks, name and `state_dict`
         layer.packed = Packed.of(layer.weight)  # type: ignore[assignment]
     return len(layers)
 
 
 @contextmanager
 def unpacked(network: nn.Module) -> Iterator[None]:
-    """While this is open, the network multiplies by its weights as they lie: what packing is measured against."""
+    """A context in which the network uses its original weights, to measure the gain of packing."""
     layers = [module for module in network.modules() if isinstance(module, PrepackedLinear)]
     for layer in layers:
         layer.in_use = False
@@ -91,7 +90,7 @@ def unpacked(network: nn.Module) -> Iterator[None]:
 
 
 def packed_bytes(network: nn.Module) -> int:
-    """What the packed copies of the network's weights take in memory."""
+    """Memory of the packed copies of the network's weights."""
     layers = (module for module in network.modules() if isinstance(module, PrepackedLinear))
     return sum(layer.weight.nbytes for layer in layers if layer.packed is not None)
 
@@ -99,12 +98,12 @@ def packed_bytes(network: nn.Module) -> int:
 def _can_be(layer: nn.Linear) -> bool:
     weight = layer.weight
     return (
-        type(layer) in (nn.Linear, PrepackedLinear)  # others may multiply in a way of their own
+        type(layer) in (nn.Linear, PrepackedLinear)  # subclasses may multiply differently
         and weight.device.type == "cpu"
         and weight.dtype in _DTYPES
         and weight.numel() >= FEWEST_WEIGHTS
         and weight.is_contiguous()
-        and not hasattr(layer, "_hf_hook")  # accelerate moves this layer's weight about
+        and not hasattr(layer, "_hf_hook")  # accelerate moves this layer's weight
     )
 
 
@@ -115,7 +114,7 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @functools.cache
 def _kernels_work(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the kernels, which are not part of its public interface, and they multiply."""
+    """Whether this build of torch has the kernels, which are not part of its public interface, and they are correct."""
     rows, weight = torch.eye(3, 32, dtype=dtype), torch.arange(1024).reshape(32, 32).to(dtype)
     try:
         product = _multiply(rows, Packed.of(weight).weight, None)

@@ -1,9 +1,8 @@
-"""The residual stream of a loaded model: what is read at its layers' inputs, and where it is written to.
+"""The residual stream of a loaded model: reading it at the layers' inputs, and finding the modules that write to it.
 
-A decoder layer adds what its attention and its MLP give to its input. Which modules' outputs these are is found by
-looking, as families put norms, scales and parallel branches differently: a short pass shows the output of every module
-in a layer, and the writes are those whose sum (each perhaps times a constant) is what the layer added. Knows nothing
-about prompts or methods.
+A decoder layer adds the outputs of its attention and its MLP to its input. Model families place norms, scales and
+parallel branches differently, so the writing modules are found by observation: a short forward pass records the output
+of every module in a layer. The writers are those whose sum (each possibly times a constant) is what the layer added.
 """
 
 import contextlib
@@ -24,11 +23,11 @@ from cna_core.models.neurons import DenseLayer, NeuronLayer
 
 _PROBE_TOKENS = 6
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_ROUGH_TOLERANCE = 0.25  # of 16-bit numbers: what a layer adds is a small difference of large, rounded ones
-"""How much of what a layer adds the writes may leave unexplained."""
+_ROUGH_TOLERANCE = 0.25  # for 16-bit formats: what a layer adds is a small difference of large, rounded numbers
+"""The share of a layer's addition that the writers may leave unexplained."""
 
 Edit = Callable[[Tensor], Tensor]
-"""Gets hidden states (rows · tokens or rows, tokens; hidden) and gives back what takes their place."""
+"""A function from hidden states (rows · tokens or rows, tokens; hidden) to those that replace them."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class ResidualWrites:
     """Every module whose output is added to the residual stream.
 
     Args:
-        layers: the decoder's layers; the first one's input is the embedding's write.
-        writers: all others, layer by layer.
+        layers: the decoder's layers; the input of the first layer is the embedding's write.
+        writers: all other writing modules, layer by layer.
     """
 
     layers: tuple[nn.Module, ...]
@@ -45,7 +44,7 @@ class ResidualWrites:
 
     @contextlib.contextmanager
     def edited(self, embedding: Edit, others: Edit) -> Iterator[None]:
-        """Pass every write through an edit while the block runs: the embedding's through one of its own."""
+        """Pass every write through the edit `others`, and the embedding's write through `embedding`, in the block."""
         with contextlib.ExitStack() as stack:
             stack.callback(_edit_input(self.layers[0], embedding).remove)
             for module in self.writers:
@@ -54,10 +53,10 @@ class ResidualWrites:
 
 
 def find_residual_writes(network: PreTrainedModel, device: torch.device) -> ResidualWrites:
-    """Find them by one pass over a few tokens.
+    """Find the writing modules by one forward pass over a few tokens.
 
     Raises:
-        ModelError: what a layer adds is not the sum of a few modules' outputs, so that writes cannot be told.
+        ModelError: what a layer adds is not the sum of a few modules' outputs.
     """
     layers = decoder_layers(network)
     seen: list[dict[nn.Module, Tensor]] = [{} for _ in layers]
@@ -77,15 +76,15 @@ def find_residual_writes(network: PreTrainedModel, device: torch.device) -> Resi
         found = _writers_of(seen[place], before, after)
         if not found:
             raise ModelError(
-                f"Where layer {place} of this {network.config.model_type} model writes to the residual stream was not "
-                "found, so directions cannot be ablated in it; choose a method on neurons."
+                f"The modules that write to the residual stream in layer {place} of this {network.config.model_type} "
+                "model were not found, so directions cannot be ablated: choose a method on neurons."
             )
         writers += found
     return ResidualWrites(layers, tuple(writers))
 
 
 def layer_input_hook(layer: nn.Module, note: Callable[[Tensor], object]) -> RemovableHandle:
-    """Call `note` with a decoder layer's input, (rows, tokens, hidden), in every pass until the handle is removed."""
+    """Call `note` with a decoder layer's input (rows, tokens, hidden) in every pass until the handle is removed."""
 
     def before_layer(_module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         note(_hidden_states(inputs, named))
@@ -94,7 +93,7 @@ def layer_input_hook(layer: nn.Module, note: Callable[[Tensor], object]) -> Remo
 
 
 def output_hook(module: nn.Module, note: Callable[[Tensor], object]) -> RemovableHandle:
-    """Call `note` with a module's output, or the first part of it, in every pass until the handle is removed."""
+    """Call `note` with a module's output, or its first element, in every pass until the handle is removed."""
 
     def after_module(_module: nn.Module, _inputs: object, output: object) -> None:
         first = output[0] if isinstance(output, tuple) and output else output
@@ -105,7 +104,7 @@ def output_hook(module: nn.Module, note: Callable[[Tensor], object]) -> Removabl
 
 
 def mlp_output_module(layer: nn.Module, neurons: NeuronLayer) -> nn.Module:
-    """The module whose output is the MLP's: the down projection, or with routed experts the block that they are in.
+    """The module whose output is the MLP's output: the down projection, or the block that holds the routed experts.
 
     Raises:
         ModelError: the experts' block was not found in the layer.
@@ -116,11 +115,11 @@ def mlp_output_module(layer: nn.Module, neurons: NeuronLayer) -> nn.Module:
         for child in layer.children():
             if any(module is neurons.routed.experts for module in child.modules()):
                 return child
-    raise ModelError(f"The MLP of layer {neurons.index} was not found; choose a method on neurons.")
+    raise ModelError(f"The MLP of layer {neurons.index} was not found: choose a method on neurons.")
 
 
 def edit_output(module: nn.Module, edit: Edit) -> RemovableHandle:
-    """Pass a module's output, or the first part of it, through an edit until the handle is removed."""
+    """Pass a module's output, or its first element, through an edit until the handle is removed."""
 
     def after_module(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> object:
         if isinstance(output, tuple):
@@ -145,7 +144,7 @@ def _edit_input(layer: nn.Module, edit: Edit) -> RemovableHandle:
 def _hidden_states(inputs: tuple[object, ...], named: dict[str, object]) -> Tensor:
     hidden = inputs[0] if inputs else named.get("hidden_states")
     if not isinstance(hidden, Tensor):
-        raise ModelError("A decoder layer of this model is not given hidden states first; its family is not supported.")
+        raise ModelError("This model family is not supported: hidden states are not a decoder layer's first input.")
     return hidden
 
 
@@ -154,13 +153,13 @@ def _keep(seen: dict[nn.Module, Tensor], module: nn.Module, output: Tensor) -> N
 
 
 def _writers_of(seen: dict[nn.Module, Tensor], before: Tensor, after: Tensor) -> list[nn.Module]:
-    """The modules whose outputs, each times a constant, are what the layer added; empty where none are."""
+    """The modules whose outputs, each times a constant, add up to what the layer added; empty if there are none."""
     before = before.to(after.device).double()
-    # Every number counts by how precisely it is known: a few tokens have a residual stream a thousand times as large as
-    # the others', and its rounding would drown them.
+    # Weight every number by its precision: the residual stream of a few tokens is a thousand times as large as that of
+    # the others, and its rounding errors would dominate.
     weights = 1 / (before.abs() + after.double().abs()).clamp(min=1e-6)
     added = ((after.double() - before) * weights).flatten()
-    # Hooks see inner modules first; of equal outputs the outermost counts.
+    # Hooks run for inner modules first; of equal outputs, take the outermost module.
     modules = [module for module, output in seen.items() if _is_like(output, after) and bool(output.any())][::-1]
     outputs = [(seen[module].to(after.device).double().reshape(after.shape) * weights).flatten() for module in modules]
     table = torch.stack([*outputs, added])
@@ -181,7 +180,7 @@ def _is_like(output: Tensor, after: Tensor) -> bool:
 
 
 def _unexplained(products: Tensor, chosen: list[int]) -> float:
-    """The share of the last vector's length that no combination of the chosen ones gives, from all scalar products."""
+    """The share of the last vector's length that no linear combination of the chosen vectors explains."""
     own, shared = products[chosen][:, chosen], products[chosen, -1]
     factors = torch.linalg.lstsq(own, shared[:, None]).solution[:, 0]
     left = products[-1, -1] - 2 * factors @ shared + factors @ own @ factors
@@ -189,11 +188,12 @@ def _unexplained(products: Tensor, chosen: list[int]) -> float:
 
 
 def at_positions(hidden: Tensor, rows: int, positions: Tensor) -> Tensor:
-    """(positions, hidden): row r's hidden states at token `positions[r]`, or several of a lone row.
+    """(positions, hidden): row r's hidden states at token `positions[r]`, or several positions of a single row.
 
     Args:
         hidden: (rows, tokens, hidden), or flattened over rows and tokens.
-        positions: (n,) int64; one for each row, or any of a lone one.
+        rows: the number of rows.
+        positions: (n,) int64: one for each row, or any number for a single row.
     """
     by_row = hidden.reshape(rows, -1, hidden.shape[-1])
     positions = positions.to(hidden.device)

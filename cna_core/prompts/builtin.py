@@ -1,7 +1,6 @@
-"""The prompt sets written for this project: their names, files and categories.
+"""The built-in prompt sets, written for this project: their names, files and categories.
 
-This file knows where they lie and what they are for; reading prompts is `sets.py`'s work, formatting them
-`chat_format.py`'s.
+sets.py reads prompts, chat_format.py formats them.
 """
 
 import json
@@ -14,14 +13,14 @@ from cna_core.paths import ASSETS
 
 @dataclass(frozen=True)
 class BuiltinSet:
-    """One built-in set: its name, and what it is for in one line."""
+    """A built-in set: its name and its purpose in one line."""
 
     name: str
     purpose: str
 
     @property
     def path(self) -> Path:
-        """The JSONL file: one {"category": …, "prompt": …} a line."""
+        """The JSONL file, with one {"category": …, "prompt": …} per line."""
         return ASSETS / "prompts" / f"{self.name}.jsonl"
 
 
@@ -29,16 +28,20 @@ BUILTIN_SETS: dict[str, BuiltinSet] = {
     name: BuiltinSet(name, purpose)
     for name, purpose in {
         "harmful": "discovery, positive: requests that an instruct model refuses",
-        "benign": "discovery, negative: harmless requests, each of the form and length of its pair in harmful",
-        "evaluation-harmful": "evaluation: requests to be refused, none of them in the discovery set",
-        "evaluation-benign": "evaluation: harmless requests, none of them in the discovery set",
-        "borderline": "evaluation: harmless requests that only look unsafe, for over-refusal",
+        "benign": "discovery, negative: benign requests, each with the form and length of its pair in harmful",
+        "evaluation-harmful": "evaluation: requests that should be refused, none of them in the discovery set",
+        "evaluation-benign": "evaluation: benign requests, none of them in the discovery set",
+        "borderline": "evaluation: benign requests that only look unsafe, for over-refusal",
     }.items()
 }
 
 
 def builtin_set(name: str) -> BuiltinSet:
-    """The built-in set of that name; raises `PromptError` with the names there are."""
+    """The built-in set with this name.
+
+    Raises:
+        PromptError: there is none; the message lists the names.
+    """
     if name not in BUILTIN_SETS:
         raise PromptError(f"There is no built-in prompt set '{name}': use one of {', '.join(BUILTIN_SETS)}.")
     return BUILTIN_SETS[name]

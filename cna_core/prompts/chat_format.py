@@ -1,8 +1,7 @@
-"""How a prompt becomes tokens: the model's chat template, or plain text where it has none.
+"""Format prompts with the model's chat template, or as plain text if it has none, and encode them to tokens.
 
-Knows templates and token ids; knows nothing about prompt sets, batches or neurons. Formatting is the same on every day
-and every machine: templates that print today's date get a fixed one, and templates with a thinking mode have it off, so
-that the answer itself begins at the first generated token.
+Formatting is the same on every day and machine: templates that print today's date get a fixed date. Templates with a
+thinking mode have it switched off, so that the answer starts with the first generated token.
 """
 
 from collections.abc import Sequence
@@ -19,19 +18,19 @@ _FIXED_DATE = (
     "{%- macro strftime_now(format) -%}{{ format | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')"
     " | replace('%b', 'Jul') | replace('%B', 'July') | replace('%y', '24') }}{%- endmacro -%}"
 )
-"""Shadows the clock that templates are given; the date is the one that Llama 3's template falls back to."""
+"""Replaces the clock of templates; the date is the fallback of Llama 3's template."""
 
 _SYSTEM_PROBE = "c4f1e0-system-probe"
 
 
 def as_messages(prompt: str, system: str | None = None) -> list[Message]:
-    """A conversation of one user message, with a system message before it where there is one."""
+    """A conversation with one user message, after the system message if there is one."""
     opening = [{"role": "system", "content": system}] if system else []
     return [*opening, {"role": "user", "content": prompt}]
 
 
 def has_system_role(model: LoadedModel) -> bool:
-    """Whether the model's template prints a system message; if not, its text joins the user message."""
+    """Whether the model's template prints a system message. If not, its text is added to the user message."""
     if not model.has_chat_template:
         return False
     try:
@@ -41,17 +40,17 @@ def has_system_role(model: LoadedModel) -> bool:
 
 
 def format_messages(model: LoadedModel, messages: Sequence[Message]) -> str:
-    """The conversation as the model reads it, ending where its answer begins.
+    """The conversation as the model reads it, up to the start of its answer.
 
-    With a chat template: the template, with the generation prompt. A template without a system role (Gemma's, say) gets
-    the system text in front of the first user message, a blank line between. Without a template (base models): the
-    contents alone, blank lines between them.
+    With a chat template, this is the template with the generation prompt. If the template has no system role (such as
+    Gemma's), the system text is put before the first user message, separated by a blank line. Without a template (base
+    models), it is the messages' contents, separated by blank lines.
 
     Raises:
-        PromptError: the conversation is empty, or the template refuses it.
+        PromptError: the conversation is empty, or the template does not accept it.
     """
     if not messages or not any(message["content"].strip() for message in messages):
-        raise PromptError("The prompt is empty; write something to ask.")
+        raise PromptError("The prompt is empty: type something first.")
     if not model.has_chat_template:
         return "\n\n".join(message["content"] for message in messages)
     if messages[0]["role"] == "system" and not has_system_role(model):
@@ -60,37 +59,37 @@ def format_messages(model: LoadedModel, messages: Sequence[Message]) -> str:
         return _render(model, messages)
     except TemplateError as problem:
         raise PromptError(
-            f"The chat template of {model.name} does not take this conversation ({problem}); "
-            "start with a user message and let user and assistant take turns."
+            f"The chat template of {model.name} does not accept this conversation ({problem}): start with a user "
+            "message, and alternate user and assistant messages."
         ) from problem
 
 
 def encode(model: LoadedModel, prompt: str | Sequence[Message]) -> list[int]:
-    """Token ids of a formatted prompt, special tokens included once.
+    """Token ids of a formatted prompt, with special tokens added once.
 
     Args:
         prompt: a user message, or a whole conversation.
 
     Raises:
-        PromptError: it is empty, the template refuses it, or it is longer than the model's context.
+        PromptError: it is empty, the template does not accept it, or it is longer than the model's context.
     """
     messages = as_messages(prompt) if isinstance(prompt, str) else prompt
     text = format_messages(model, messages)
     tokens = model.tokenizer(text, add_special_tokens=not model.has_chat_template)["input_ids"]
     if not tokens:
-        raise PromptError("The prompt has no tokens for this model; write something to ask.")
+        raise PromptError("The prompt has no tokens for this model: type something else.")
     if len(tokens) > model.context_tokens:
         raise PromptError(
-            f"A prompt has {len(tokens):,} tokens and {model.name} reads at most {model.context_tokens:,}; shorten it."
+            f"The prompt has {len(tokens):,} tokens, and {model.name} reads up to {model.context_tokens:,}: shorten it."
         )
     return list(tokens)
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows share, such that every row keeps at least one token of its own."""
+    """The number of first tokens that all rows share, leaving every row at least one token of its own."""
     if not rows:
         return 0
-    # Lexicographic extremes: what the smallest and the largest row share, all rows share.
+    # What the lexicographically smallest and largest rows share, all rows share.
     smallest, largest = min(map(tuple, rows)), max(map(tuple, rows))
     limit = min(len(row) for row in rows) - 1
     shared = 0
@@ -115,6 +114,6 @@ def _system_in_user_message(messages: Sequence[Message]) -> list[Message]:
     system, *rest = messages
     first_user = next((place for place, message in enumerate(rest) if message["role"] == "user"), None)
     if first_user is None:
-        raise PromptError("A system message alone is no prompt; add a user message.")
+        raise PromptError("The conversation has only a system message: add a user message.")
     merged = {"role": "user", "content": f"{system['content']}\n\n{rest[first_user]['content']}"}
     return [*rest[:first_user], merged, *rest[first_user + 1 :]]

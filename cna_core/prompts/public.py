@@ -1,9 +1,9 @@
-"""Public sets on this machine: fetched from the Hub and checked, or found in a folder, and read row by row.
+"""Public sets on this machine: download and check them, or find them in a folder, and read their rows.
 
-Where a folder is named (an argument, or `$CNA_PUBLIC_SETS`) and holds a set, its copy is used. Otherwise the Hub's file
-is fetched once at its pinned commit and kept in the cache folder; a file whose bytes do not have the pinned SHA-256 is
-never used. Where none is pinned, the hash of the first fetch is remembered, and other bytes are refused from then on.
-Knows nothing of what the rows mean; prompts are made of them in `sets.py`, questions in evaluation.
+If a folder (an argument, or `$CNA_PUBLIC_SETS`) holds a set, that copy is used. Otherwise the Hub's file is downloaded
+once at its pinned commit and stored in the cache folder. A file without the pinned SHA-256 is never used. If no hash is
+pinned, the hash of the first download is saved, and different files are rejected from then on. sets.py makes prompts
+from the rows, the evaluation room makes questions.
 """
 
 import csv
@@ -27,7 +27,7 @@ FOLDER_VARIABLE = "CNA_PUBLIC_SETS"
 LARGEST_FILE_BYTES = 200_000_000
 
 Row = dict[str, Any]
-"""One row of a set's file: its columns in lower case, and the cells as the file has them."""
+"""One row of a set's file: column names in lower case, and the cells as in the file."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class PublicCopy:
     """A set's file on this machine.
 
     Args:
-        known: which set it is of.
+        known: the set.
         path: the file.
-        layout: how it is read.
-        origin: where it came from and what was checked, to be shown beside the set's name.
+        layout: how to read it.
+        origin: where it came from and what was checked, for display.
     """
 
     known: PublicSet
@@ -48,7 +48,7 @@ class PublicCopy:
 
     @property
     def credit(self) -> str:
-        """The set's license, whose it is, and where this copy came from, in one line."""
+        """The set's license, its authors, and the origin of this copy, in one line."""
         return f"{self.known.license} · {self.known.source} · {self.origin}"
 
     def rows(self) -> list[Row]:
@@ -63,13 +63,13 @@ class PublicCopy:
         if missing := [column for column in wanted if column and column.lower() not in there]:
             raise PromptError(
                 f"{self.path} has no column '{missing[0]}', so it is not the file of {self.known.title}: "
-                f"fetch it from {self.known.hub_id}."
+                f"download it from {self.known.hub_id}."
             )
         where = {column.lower(): value for column, value in self.layout.where.items()}
         return [row for row in rows if all(str(row[column]) == value for column, value in where.items())]
 
     def prompts(self) -> list[tuple[str, str]]:
-        """Each row's prompt and its category ("" where the file has none); errors as in `rows`."""
+        """Each row's prompt and category ("" if the file has none). Raises as `rows` does."""
         prompt, category = self.layout.prompt.lower(), (self.layout.category or "").lower()
         return [(str(row[prompt] or ""), str(row[category] or "") if category else "") for row in self.rows()]
 
@@ -77,15 +77,17 @@ class PublicCopy:
 def find_public(
     name: str, folder: str | Path | None = None, *, progress: Report | None = None, stop: threading.Event | None = None
 ) -> PublicCopy:
-    """The file of a public set, fetched where it is not on this machine.
+    """The file of a public set, downloaded if it is not on this machine.
 
     Args:
         name: as in the catalog, with or without "public:".
-        folder: where the set's file lies; None: `$CNA_PUBLIC_SETS` where it is set and holds the file, else the cache
-            and the Hub.
+        folder: the folder with the set's file; None uses `$CNA_PUBLIC_SETS` if it holds the file, or else the cache and
+            the Hub.
+        progress: reports the download.
+        stop: stops the download.
 
     Raises:
-        PromptError: no such set, not in the folder, or it cannot be fetched; one sentence that says what to do.
+        PromptError: there is no such set, it is not in the folder, or it cannot be downloaded.
         StoppedError: stopped.
     """
     known = public_set(name)
@@ -93,13 +95,13 @@ def find_public(
         found = _in_folder(known, Path(folder).expanduser())
         if found is None:
             names = " or ".join(dict.fromkeys(Path(file.name).name for file in known.files))
-            raise PromptError(f"The folder '{folder}' has no file of {known.title}: it is looked for as {names}.")
+            raise PromptError(f"The folder '{folder}' has no file of {known.title}: name the file {names}.")
         return found
     return _in_variable_folder(known) or _in_cache(known) or _from_hub(known, progress, stop)
 
 
 def is_public_here(name: str) -> bool:
-    """Whether a public set can be read without fetching anything."""
+    """Whether a public set can be read without a download."""
     known = public_set(name)
     return _in_variable_folder(known) is not None or _in_cache(known) is not None
 
@@ -124,7 +126,7 @@ def _folder_origin(known: PublicSet, path: Path) -> str:
     published = {file.sha256 for file in known.files if file.sha256}
     if hash_file(path) in published:
         return "the published file from a folder, SHA-256 checked"
-    return f"a copy from a folder, {'not the bytes of the published file' if published else 'not checked'}"
+    return f"a copy from a folder, {'differs from the published file' if published else 'not checked'}"
 
 
 # --- From the Hub -----------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class _Pin:
 
 
 def _pin_of(known: PublicSet) -> _Pin:
-    """The commit and hash that a file must have: those of the catalog, else those remembered from the first fetch."""
+    """The commit and hash that a file must have: from the catalog, or else saved at the first download."""
     note = _note(known)
     kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
     return _Pin(known.revision or kept.get("revision"), known.hub_file.sha256 or kept.get("sha256"))
@@ -156,7 +158,7 @@ def _in_cache(known: PublicSet) -> PublicCopy | None:
     if pin.sha256 is None or not path.is_file() or hash_file(path) != pin.sha256:
         return None
     mark_used(path)
-    checked = "checked" if known.is_pinned else "the same as when it was first fetched"
+    checked = "checked" if known.is_pinned else "the same as at the first download"
     return _fetched(known, path, pin.revision, f"SHA-256 {checked}")
 
 
@@ -165,7 +167,7 @@ def _from_hub(known: PublicSet, progress: Report | None, stop: threading.Event |
     folder = cache_folder("public_sets") / known.hub_id.replace("/", "--")
     try:
         with one_at_a_time(folder, progress=progress, stop=stop):
-            if (found := _in_cache(known)) is not None:  # another process fetched it while this one waited
+            if (found := _in_cache(known)) is not None:  # downloaded by another process meanwhile
                 return found
             path.unlink(missing_ok=True)
             pin = _pin_of(known)
@@ -176,20 +178,20 @@ def _from_hub(known: PublicSet, progress: Report | None, stop: threading.Event |
             if pin.sha256 is not None and sha256 != pin.sha256:
                 arrived.path.unlink()
                 raise PromptError(
-                    f"{known.title} arrived from {known.hub_id} with other bytes than expected (SHA-256 {sha256[:12]}… "
-                    f"and not {pin.sha256[:12]}…) and was thrown away: try again, or name a folder that holds the set."
+                    f"{known.title} from {known.hub_id} has a wrong SHA-256 ({sha256[:12]}… instead of "
+                    f"{pin.sha256[:12]}…) and was deleted: try again, or give a folder that holds the set."
                 )
             if not known.is_pinned:
                 with written_beside(_note(known)) as draft:
                     draft.write_text(json.dumps({"revision": arrived.revision, "sha256": sha256}), encoding="utf-8")
     except NoHubError as error:
         raise PromptError(
-            f"{known.title} is not on this machine and the Hub at {endpoint()} does not answer: connect to the "
-            f"network, or put {Path(known.hub_file.name).name} into a folder and name it in ${FOLDER_VARIABLE}."
+            f"{known.title} is not on this machine, and the Hub at {endpoint()} does not answer: connect to the "
+            f"network, or put {Path(known.hub_file.name).name} into a folder and set ${FOLDER_VARIABLE} to that folder."
         ) from error
     except ModelError as error:
         raise PromptError(str(error)) from error
-    checked = "checked" if pin.sha256 is not None else "remembered: the first fetch is trusted"
+    checked = "checked" if pin.sha256 is not None else "saved, because the first download is trusted"
     return _fetched(known, arrived.path, arrived.revision, f"SHA-256 {checked}")
 
 
@@ -202,13 +204,13 @@ def _fetched(known: PublicSet, path: Path, revision: str | None, checked: str) -
 
 def _read(path: Path) -> list[Row]:
     if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise PromptError(f"{path} is larger than {LARGEST_FILE_BYTES // 1_000_000} MB: that is no public set.")
+        raise PromptError(f"{path} is larger than {LARGEST_FILE_BYTES // 1_000_000} MB, so it is not a public set.")
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
         rows = readers[path.suffix.lower()](path)
     except (OSError, ValueError, csv.Error) as error:
         reason = re.split(r"[.\n]", str(error), maxsplit=1)[0]
-        raise PromptError(f"{path} cannot be read ({reason}): fetch it again.") from error
+        raise PromptError(f"{path} cannot be read ({reason}): download it again.") from error
     return [{str(column).strip().lower(): cell for column, cell in row.items() if column} for row in rows]
 
 
@@ -220,7 +222,7 @@ def _read_jsonl(path: Path) -> list[Row]:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is no JSON object")
+        raise ValueError("a line is not a JSON object")
     return rows
 
 

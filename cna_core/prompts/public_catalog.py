@@ -1,6 +1,6 @@
-"""The public sets that this project knows by name: read from assets/public_sets.toml, checked, and never changed.
+"""The catalog of public sets, read from assets/public_sets.toml and validated: authors, license and source of each.
 
-What they are, whose, under which license, and where; fetching and reading them is `public.py`'s work.
+public.py downloads and reads them.
 """
 
 import difflib
@@ -15,20 +15,20 @@ from cna_core.errors import PromptError
 from cna_core.paths import ASSETS
 
 PREFIX = "public:"
-"""How a public set is told from a file where either can be named: `public:jbb-harmful`."""
+"""Distinguishes a public set from a file where either can be given: `public:jbb-harmful`."""
 
 Role = Literal["harmful", "benign", "borderline", "questions", "word-problems"]
 PROMPT_ROLES: tuple[Role, ...] = ("harmful", "benign", "borderline")
 
 
 class PublicFile(BaseModel):
-    """One file that holds a set, and how it is read.
+    """A file that holds a set, and how to read it.
 
     Args:
-        name: its path in the data set's repository; a folder may hold it by its last part alone.
-        sha256: of its bytes; None: not known here.
-        prompt, category: columns, whatever their case; without a category column the prompts have none.
-        where: columns and the values that the rows of the set have there; empty: every row belongs to it.
+        name: its path in the data set's repository. In a folder, the last part is enough.
+        sha256: its hash; None if unknown.
+        prompt, category: names of the columns, ignoring case; None for no category.
+        where: columns and values that select the set's rows; empty selects all rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,15 +41,15 @@ class PublicFile(BaseModel):
 
 
 class PublicSet(BaseModel):
-    """One public set.
+    """A public set.
 
     Args:
         id: its name on the command line and in addresses, without `PREFIX`.
-        source: authors, year and name, as one would cite it.
-        revision: the commit on the Hub; None: not known here.
-        gated: people must accept its terms on the Hub before they can fetch it.
-        rows: how many prompts or questions it is known to have.
-        files: the first is the Hub's; a folder may hold any of them.
+        source: authors, year and name, as in a citation.
+        revision: the commit on the Hub; None if unknown.
+        gated: whether users must accept its terms on the Hub before they can download it.
+        rows: the number of its prompts or questions.
+        files: the first is the Hub's file; a folder may hold any of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,23 +73,23 @@ class PublicSet(BaseModel):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the commit and the hash of the Hub's file are known here."""
+        """Whether the commit and the hash of the Hub's file are known."""
         return self.revision is not None and self.hub_file.sha256 is not None
 
     @property
     def credit(self) -> str:
-        """Whose it is, its license and where it comes from, in one line."""
+        """The set's authors, license and source in one line."""
         return f"{self.title} · {self.rows:,} rows · {self.license} · {self.source} · {self.hub_id}, {self._pin()}"
 
     def _pin(self) -> str:
         if self.revision is not None and self.is_pinned:
             return f"revision {self.revision[:7]}, SHA-256 checked"
         asked = "asks you to accept its terms, " if self.gated else ""
-        return f"{asked}no pinned revision: verified on first fetch, then remembered"
+        return f"{asked}no pinned revision, so the first download is trusted"
 
 
 class PublicContrast(BaseModel):
-    """Two public sets that make a contrast set: positive prompts against negative ones."""
+    """Two public sets that form a contrast set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,7 +101,7 @@ class PublicContrast(BaseModel):
 
 @functools.cache
 def public_sets() -> dict[str, PublicSet]:
-    """Every known public set by id."""
+    """The public sets by id."""
     sets = (PublicSet(id=name, **facts) for name, facts in _document()["sets"].items())
     return {each.id: each for each in sets}
 
@@ -114,7 +114,11 @@ def public_contrasts() -> dict[str, PublicContrast]:
 
 
 def public_set(name: str) -> PublicSet:
-    """The set of that name, with or without `PREFIX`; raises `PromptError` with the names there are."""
+    """The set with this name, with or without `PREFIX`.
+
+    Raises:
+        PromptError: there is none; the message suggests names.
+    """
     wanted = name.strip().removeprefix(PREFIX).lower()
     if wanted in public_sets():
         return public_sets()[wanted]
@@ -122,7 +126,11 @@ def public_set(name: str) -> PublicSet:
 
 
 def public_contrast(name: str) -> PublicContrast:
-    """The contrast set of that name, with or without `PREFIX`; raises `PromptError` with the names there are."""
+    """The contrast set with this name, with or without `PREFIX`.
+
+    Raises:
+        PromptError: there is none; the message suggests names.
+    """
     wanted = name.strip().removeprefix(PREFIX).lower()
     if wanted in public_contrasts():
         return public_contrasts()[wanted]
@@ -130,7 +138,7 @@ def public_contrast(name: str) -> PublicContrast:
 
 
 def sets_of(*roles: Role) -> list[PublicSet]:
-    """The sets of these roles, in the catalog's order."""
+    """The sets with these roles, in the catalog's order."""
     return [each for each in public_sets().values() if each.role in roles]
 
 

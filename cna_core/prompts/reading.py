@@ -1,6 +1,6 @@
-"""Reads prompts out of text: one a line, CSV, or JSON lines; each with the line it begins on and its category.
+"""Read prompts from text (one per line), CSV or JSON lines, each with its line number and category.
 
-The errors say what is wrong and on which line. What a set of prompts must be like is `sets.py`'s business.
+Errors say what is wrong and on which line. sets.py checks the prompts themselves.
 """
 
 import csv
@@ -17,14 +17,14 @@ Kind = Literal["txt", "csv", "jsonl"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 PROMPT_COLUMNS = ("prompt", "prompts", "goal", "request", "instruction", "question", "text")
-"""Column names that mark a CSV file's first line as its header; the first of them that occurs holds the prompts."""
+"""Column names that identify a CSV header. The first of them that occurs is the column of prompts."""
 CATEGORY_COLUMN = "category"
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class Entry(NamedTuple):
-    """A prompt as it was read: the line it begins on (from 1), its text, and its category or ""."""
+    """A prompt as read: its first line (from 1), its text, and its category or ""."""
 
     line: int
     prompt: str
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 def entries_of(text: str, kind: str, name: str) -> Iterator[Entry]:
-    """The prompts in `text`, normalised; `name` is what errors call it.
+    """The prompts in `text`, normalised. Errors refer to the text as `name`.
 
     Raises:
         PromptError: a line cannot be read.
@@ -43,7 +43,7 @@ def entries_of(text: str, kind: str, name: str) -> Iterator[Entry]:
 
 
 def normalised(prompt: str) -> str:
-    """One spelling for one text: composed characters, line feeds, no surrounding white space."""
+    """The text in normal form: composed characters, line feeds, no surrounding white space."""
     return unicodedata.normalize("NFC", _LINE_END.sub("\n", prompt)).strip()
 
 
@@ -61,10 +61,10 @@ def _read_jsonl(text: str, name: str) -> Iterator[Entry]:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-            raise PromptError(f"{name}, line {number}, is not JSON ({reason}): write one entry a line.") from error
+            raise PromptError(f"{name}, line {number}, is not JSON ({reason}): write one entry per line.") from error
         prompt = content.get("prompt") if isinstance(content, dict) else content
         if not isinstance(prompt, str):
-            raise PromptError(f'{name}, line {number}, is neither a string nor an object with a "prompt" that is one.')
+            raise PromptError(f'{name}, line {number}, is neither a string nor an object with a string "prompt".')
         category = content.get(CATEGORY_COLUMN) if isinstance(content, dict) else None
         yield Entry(number, prompt, category if isinstance(category, str) else "")
 
@@ -78,17 +78,17 @@ def _read_csv(text: str, name: str) -> Iterator[Entry]:
     column = next((header.index(wanted) for wanted in PROMPT_COLUMNS if wanted in header), None)
     with_category = column is not None and CATEGORY_COLUMN in header
     for number, row in rows[0 if column is None else 1 :]:
-        # A prompt with an unquoted comma would otherwise be cut off at it, and nobody would notice.
+        # Otherwise a prompt with an unquoted comma would be cut off there unnoticed.
         if len(row) != width:
             raise PromptError(
-                f"{name}, line {number}, has {len(row)} columns and the first line has {width}:"
-                " put prompts that contain commas in double quotes."
+                f"{name}, line {number}, has {len(row)} columns, but the first line has {width}: put prompts that "
+                "contain commas in double quotes."
             )
         yield Entry(number, row[column or 0], row[header.index(CATEGORY_COLUMN)] if with_category else "")
 
 
 def _csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line it begins on."""
+    """The rows that are not blank, each with its first line's number."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_csv_delimiter(text), strict=True)
     rows: list[tuple[int, list[str]]] = []
     number = 1
@@ -103,7 +103,7 @@ def _csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
 
 
 def _csv_delimiter(text: str) -> str:
-    """What separates the columns: spreadsheets write semicolons or tabs in some countries, as a header shows."""
+    """The column separator, detected in a header: in some countries spreadsheets write semicolons or tabs."""
     first = _LINE_END.split(text.lstrip(), maxsplit=1)[0]
     for delimiter in (",", ";", "\t"):
         if any(cell.strip(' "').lower() in PROMPT_COLUMNS for cell in first.split(delimiter)):

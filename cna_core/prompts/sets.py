@@ -1,7 +1,7 @@
-"""Prompt sets: built-in, public, read from files and pasted text; checked, compared by content.
+"""Prompt sets: built-in, public, from files or from pasted text. They are validated, and compared by content.
 
-A prompt is one request in the user's words. This file knows nothing of models, chat templates or tokens; it is the
-place where text from outside comes in, so all that can be wrong with such text is said here, with the line it is on.
+A prompt is one request in the user's words. All errors in text from outside are reported here, with the line number.
+This module does not use models, chat templates or tokens.
 """
 
 import hashlib
@@ -32,16 +32,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in order, none empty, none twice.
+    """An ordered set of prompts, none empty and none twice.
 
     Args:
-        name: what to call the set: a file's name, a built-in or public name, "pasted".
-        prompts: the requests; surrounding white space is dropped.
-        categories: what each prompt is about, in the same order; empty where that is not known. They count neither for
-            the hash nor for equality.
+        name: the set's name: a file name, a built-in or public name, "pasted".
+        prompts: the prompts; surrounding white space is removed.
+        categories: the topic of each prompt, in the same order; empty if unknown. They affect neither the hash nor
+            equality.
 
     Raises:
-        PromptError: no prompts or too many, one that is empty or too long, or the same one twice (whatever its case and
+        PromptError: there are no prompts or too many, or a prompt is empty, too long, or there twice (ignoring case and
             white space).
     """
 
@@ -68,23 +68,23 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of the prompts in their order (64 hexadecimal digits); the name does not count."""
+        """Hash of the prompts in their order (64 hexadecimal digits), without the name."""
         return _hash(self.prompts)
 
     def at(self, places: Sequence[int], name: str | None = None) -> "PromptSet":
-        """The prompts at these places (from 0), with their categories; raises `PromptError` where there are none."""
+        """The prompts at these positions (from 0), with their categories. Raises `PromptError` if there are none."""
         categories = tuple(self.categories[place] for place in places) if self.categories else ()
         return PromptSet(name or self.name, tuple(self.prompts[place] for place in places), categories)
 
     def spread(self, count: int) -> "PromptSet":
-        """`count` of the prompts, evenly spread over the set so that every category has its share; all if so few."""
+        """`count` prompts, evenly spread over the set so that every category has its share; all if there are fewer."""
         if count >= len(self):
             return self
         places = [place * len(self) // count for place in range(count)]
         return self.at(places, f"{self.name}, {count} of {len(self)}")
 
     def places_in(self, others: Iterable[str]) -> list[int]:
-        """The places of the prompts that are among `others`, whatever their case, white space and punctuation."""
+        """The positions of prompts that are among `others`, ignoring case, white space and punctuation."""
         there = {_words(prompt) for prompt in others}
         return [place for place, prompt in enumerate(self.prompts) if _words(prompt) in there]
 
@@ -97,32 +97,32 @@ class PromptSet:
         progress: Report | None = None,
         stop: threading.Event | None = None,
     ) -> "PromptSet":
-        """A file, or a public set where `source` is `public:NAME`; errors as in `from_file` and `public`."""
+        """The prompts of a file, or of a public set if `source` is `public:NAME`. Raises as these do."""
         if str(source).startswith(PREFIX):
             return cls.public(str(source), folder=folder, progress=progress, stop=stop)
         return cls.from_file(source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "PromptSet":
-        """Read a .txt, .csv or .jsonl file in UTF-8; `from_text` says how each is read.
+        """Read a .txt, .csv or .jsonl file in UTF-8; `from_text` describes the formats.
 
         Raises:
-            PromptError: the file is missing, too large, of another kind, not UTF-8, or its content cannot be used.
+            PromptError: the file is missing, too large, of another kind, not UTF-8, or its content is invalid.
         """
         path = Path(path).expanduser()
         kind = path.suffix.lower().removeprefix(".")
         if kind not in KINDS:
-            raise PromptError(f"{path.name} is none of the files prompts are read from: use .txt, .csv or .jsonl.")
+            raise PromptError(f"{path.name} is not a prompt file: use .txt, .csv or .jsonl.")
         try:
             with path.open("rb") as file:
                 data = file.read(MAXIMUM_SIZE_BYTES + 1)
         except OSError as error:
-            raise PromptError(f"{path} cannot be read: {error.strerror or error}.") from error
+            raise PromptError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
         return cls.from_bytes(data, kind=cast(Kind, kind), name=path.name)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, kind: Kind, name: str) -> "PromptSet":
-        """Read an uploaded file's bytes, UTF-8 with or without a byte order mark; errors as in `from_file`."""
+        """Read an uploaded file's bytes, in UTF-8 with or without a byte order mark. Raises as `from_file` does."""
         _check_size(len(data), name)
         try:
             text = data.decode("utf-8-sig")
@@ -136,15 +136,14 @@ class PromptSet:
         """Read prompts from text.
 
         Args:
-            text: as `kind` says.
-                "txt": one prompt a line; blank lines and lines that start with # are skipped.
-                "csv": the column named prompt (or another of `PROMPT_COLUMNS`); without such a header, the first column
-                of every line.
-                "jsonl": a string, or an object with a "prompt", on each line.
-            name: what the errors and the set are to call it.
+            text: the prompts.
+            kind: the text's format. "txt": one prompt per line; blank lines and lines that start with # are skipped.
+                "csv": the column named prompt (or another of `PROMPT_COLUMNS`); without such a header, the first
+                column. "jsonl": a string, or an object with a "prompt", on each line.
+            name: the set's name, also for errors.
 
         Raises:
-            PromptError: one sentence that names the line.
+            PromptError: the text is invalid; the message names the line.
         """
         if kind not in KINDS:
             raise PromptError(f"Prompts of the kind '{kind}' cannot be read: use txt, csv or jsonl.")
@@ -155,7 +154,7 @@ class PromptSet:
 
     @classmethod
     def builtin(cls, name: str) -> "PromptSet":
-        """A set written for this project; `builtin.BUILTIN_SETS` has the names."""
+        """A built-in set; `builtin.BUILTIN_SETS` has the names."""
         found = cls.from_file(builtin_set(name).path)
         return cls(name, found.prompts, found.categories)
 
@@ -168,16 +167,18 @@ class PromptSet:
         progress: Report | None = None,
         stop: threading.Event | None = None,
     ) -> "PromptSet":
-        """A public set, fetched the first time; `public_catalog.public_sets()` has the names.
+        """A public set, downloaded the first time; `public_catalog.public_sets()` has the names.
 
-        Prompts that the set repeats are taken once.
+        Prompts that occur twice in the set are used once.
 
         Args:
             name: as in the catalog, with or without "public:".
-            folder: where the set's file lies; None: `$CNA_PUBLIC_SETS`, the cache, the Hub, in this order.
+            folder: the folder with the set's file; None tries `$CNA_PUBLIC_SETS`, the cache and the Hub, in this order.
+            progress: reports the download.
+            stop: stops the download.
 
         Raises:
-            PromptError: no such set, it cannot be fetched, or its file cannot be used.
+            PromptError: there is no such set, it cannot be downloaded, or its file is invalid.
             StoppedError: stopped.
         """
         copy = find_public(name, folder, progress=progress, stop=stop)
@@ -191,10 +192,10 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class ContrastSet:
-    """Positive prompts (they trigger the behaviour) and negative prompts (they do not).
+    """Positive prompts, which the model should refuse, and negative prompts, which it should answer.
 
     Raises:
-        PromptError: a prompt is in both sets, whatever its case and white space.
+        PromptError: a prompt is in both sets, ignoring case and white space.
     """
 
     positive: PromptSet
@@ -206,8 +207,8 @@ class ContrastSet:
         if both:
             more = f" and {len(both) - 1} more are" if len(both) > 1 else " is"
             raise PromptError(
-                f"“{_shortened(both[0])}”{more} in both the positive and the negative prompts:"
-                " a prompt can be in one of them only."
+                f"“{_shortened(both[0])}”{more} in both the positive and the negative prompts: remove it from one of "
+                "them."
             )
 
     def __len__(self) -> int:
@@ -229,12 +230,12 @@ class ContrastSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of both sets' prompts in their order (64 hexadecimal digits); names do not count."""
+        """Hash of both sets' prompts in their order (64 hexadecimal digits), without names."""
         return _hash({"positive": self.positive.prompts, "negative": self.negative.prompts})
 
     @classmethod
     def public(cls, name: str, **fetching: Any) -> "ContrastSet":
-        """A ready-made public contrast set, by the names of `public_catalog.public_contrasts()`.
+        """A ready-made public contrast set; `public_catalog.public_contrasts()` has the names.
 
         Arguments and errors as for `PromptSet.public`.
         """
@@ -243,17 +244,17 @@ class ContrastSet:
 
     @classmethod
     def builtin(cls) -> "ContrastSet":
-        """The discovery set written for this project: harmful against benign, matched pair by pair."""
+        """The built-in discovery set: harmful and benign prompts in matched pairs."""
         return cls(PromptSet.builtin("harmful"), PromptSet.builtin("benign"))
 
 
 def _check_size(size_bytes: int, name: str) -> None:
     if size_bytes > MAXIMUM_SIZE_BYTES:
-        raise PromptError(f"{name} is larger than {MAXIMUM_SIZE_BYTES / 1e6:g} MB: split it or leave prompts out.")
+        raise PromptError(f"{name} is larger than {MAXIMUM_SIZE_BYTES / 1e6:g} MB: split it or remove prompts.")
 
 
 def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
-    """Raise `PromptError` for the first thing wrong with prompts that are numbered by line or by place."""
+    """Raise `PromptError` for the first invalid prompt; prompts are numbered by line or by position."""
     seen: dict[str, int] = {}
     for number, prompt in numbered:
         place = f"{name}, {unit} {number},"
@@ -261,17 +262,17 @@ def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
             raise PromptError(f"{place} is an empty prompt: fill it in or remove it.")
         if len(prompt) > MAXIMUM_PROMPT_CHARACTERS:
             raise PromptError(
-                f"{place} is {len(prompt):,} characters long: a prompt can have up to {MAXIMUM_PROMPT_CHARACTERS:,}."
+                f"{place} is {len(prompt):,} characters long and may have {MAXIMUM_PROMPT_CHARACTERS:,}: shorten it."
             )
         if _CONTROL.search(prompt) or not _is_encodable(prompt):
-            raise PromptError(f"{place} holds control characters or broken Unicode: check that it is a text file.")
+            raise PromptError(f"{place} contains control characters or invalid Unicode: check that it is a text file.")
         first = seen.setdefault(_key(prompt), number)
         if first != number:
             raise PromptError(f"{place} repeats {unit} {first}: remove one of the two.")
         if len(seen) > MAXIMUM_PROMPTS:
             raise PromptError(f"{place} is one prompt too many: a set can have up to {MAXIMUM_PROMPTS:,}.")
     if not seen:
-        raise PromptError(f"{name} has no prompts in it: write one a line.")
+        raise PromptError(f"{name} contains no prompts: write one per line.")
 
 
 def _is_encodable(text: str) -> bool:
@@ -279,12 +280,12 @@ def _is_encodable(text: str) -> bool:
 
 
 def _key(prompt: str) -> str:
-    """What two prompts that only differ in case and white space have in common."""
+    """A key that is equal for prompts that differ only in case and white space."""
     return " ".join(prompt.casefold().split())
 
 
 def _words(prompt: str) -> str:
-    """What two prompts that only differ in case, white space and punctuation have in common."""
+    """A key that is equal for prompts that differ only in case, white space and punctuation."""
     return " ".join(re.findall(r"\w+", prompt.casefold())) or _key(prompt)
 
 

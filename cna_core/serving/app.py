@@ -1,18 +1,18 @@
-"""The endpoint: OpenAI's routes over one engine, as a Starlette application.
+"""The endpoint: OpenAI's routes for one engine, as a Starlette application.
 
-Checks a request, hands its answers to the engine, and writes what comes back in OpenAI's shapes (shapes.py). Steering
-is part of the model's name. Nothing of a request is kept or logged but its sizes.
+It checks a request, passes its answers to the engine, and returns the results in OpenAI's formats (shapes.py). The
+model's name includes the steering. Of a request, only sizes are logged, and nothing is stored.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -24,12 +24,13 @@ from cna_core.decoding.reading import Prompt, TokenChances, prompt_chances
 from cna_core.decoding.row_batch import RowBatch
 from cna_core.decoding.sampling import Sampler
 from cna_core.decoding.session import Request, Step
-from cna_core.errors import CnaError, PromptError, StrengthError
+from cna_core.errors import PromptError
 from cna_core.models.loaded import LoadedModel
 from cna_core.serving import shapes
 from cna_core.serving.engine import Answer, Engine, Event
+from cna_core.serving.errors import BusyError, SlowError, error_event, no_such_route, with_errors_told
 from cna_core.serving.gate import refusal_chances
-from cna_core.serving.guard import Guard, error_response
+from cna_core.serving.guard import Guard
 from cna_core.serving.named_models import NamedModels, UnknownModelError
 from cna_core.serving.requests import ChatRequest, CompletionRequest, GateRequest
 
@@ -38,13 +39,13 @@ Body = TypeVar("Body", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one endpoint takes on.
+    """The limits of one endpoint.
 
     Args:
         body_bytes: the largest request.
-        context_tokens: the longest prompt with its answer; None: what the model was made for.
-        answers: answers that wait or are written at once.
-        seconds: the longest time one request may take.
+        context_tokens: the most tokens of a prompt and its answer; None: the model's context.
+        answers: the most waiting and running answers.
+        seconds: the longest time of one request.
     """
 
     body_bytes: int = 2 << 20
@@ -55,7 +56,7 @@ class Limits:
 
 @dataclass
 class _Choice:
-    """One answer of a request: its steps arrive in `events`."""
+    """One answer of a request; its steps arrive in `events`."""
 
     index: int
     request: Request
@@ -65,12 +66,12 @@ class _Choice:
 
 
 class Endpoint:
-    """The routes' work.
+    """The implementation of the routes.
 
     Args:
         engine: runs the model; already started.
-        models: what clients may name.
-        limits: what is taken on.
+        models: the models that clients can name.
+        limits: the limits of requests.
     """
 
     def __init__(self, engine: Engine, models: NamedModels, limits: Limits) -> None:
@@ -82,11 +83,11 @@ class Endpoint:
         return self.engine.model
 
     async def health(self, _request: HttpRequest) -> Response:
-        """Whether it runs, and how busy it is."""
+        """`/health`: whether the endpoint runs, and its load."""
         return JSONResponse({"status": "ok", "answers": self.in_flight, "rows": self.engine.rows})
 
     async def list_models(self, _request: HttpRequest) -> Response:
-        """The names that clients may give as `model`."""
+        """`/v1/models`: the names for the field `model`."""
         return JSONResponse({"object": "list", "data": [shapes.model_card(name) for name in self.models.listed()]})
 
     async def chat(self, request: HttpRequest) -> Response:
@@ -107,7 +108,7 @@ class Endpoint:
         prompts = [Prompt(self._tokens(given), change) for given in body.prompts]
         choices = self._choices(body, prompts, body.max_tokens, body.logprobs)
         if body.echo and body.stream:
-            raise PromptError("echo and stream do not go together; leave one out.")
+            raise PromptError("echo and stream cannot be combined; remove one of them.")
         if body.echo and body.logprobs is not None:
             await self._read_echo(choices, body.logprobs)
         return await self._answer(request, body, choices, shapes.Text(self.model, body.model, body.logprobs, body.echo))
@@ -141,17 +142,17 @@ class Endpoint:
         if not tokens:
             raise PromptError("The prompt is empty; send some text.")
         if max(tokens) >= size:
-            raise PromptError(f"Token {max(tokens)} is none of this model's; its ids end at {size - 1}.")
+            raise PromptError(f"Token {max(tokens)} is not a token of this model; its ids end at {size - 1}.")
         return tokens
 
     def _choices(
         self, body: ChatRequest | CompletionRequest, prompts: list[Prompt], longest: int | None, likeliest: int | None
     ) -> list[_Choice]:
-        """The answers of a request, checked against the limits."""
+        """The answers of a request, after checking the limits."""
         count = len(prompts) * body.n
         if self.in_flight + count > self.limits.answers:
             raise BusyError(
-                f"{self.in_flight} answers are under way and {self.limits.answers} may be; try again later."
+                f"{self.in_flight} answers are running, and the limit is {self.limits.answers}; try again later."
             )
         seed = secrets.randbits(62)
         choices: list[_Choice] = []
@@ -167,12 +168,12 @@ class Endpoint:
     def _room(self, prompt: Prompt) -> int:
         limit = self.limits.context_tokens
         if limit is not None and len(prompt.tokens) >= limit:
-            raise PromptError(f"The prompt has {len(prompt.tokens):,} tokens and {limit:,} are read here; shorten it.")
+            raise PromptError(f"The prompt has {len(prompt.tokens):,} tokens, and the limit is {limit:,}; shorten it.")
         room = room_for_answer(self.model, prompt.tokens)
         return room if limit is None else min(room, limit - len(prompt.tokens))
 
     async def _read_echo(self, choices: list[_Choice], likeliest: int) -> None:
-        """Measure how likely the prompts' own tokens are."""
+        """Measure the probabilities of the prompts' own tokens."""
         prompts = [choice.request.prompt for choice in choices]
 
         def work(model: LoadedModel, _prefixes: Any) -> list[list[TokenChances | None]]:
@@ -198,7 +199,7 @@ class Endpoint:
                 await asyncio.wait({gone, reading}, return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     return Response(status_code=499)
-                await reading  # raises what the engine met
+                await reading  # raises the engine's error, if any
             finally:
                 gone.cancel()
                 reading.cancel()
@@ -207,7 +208,7 @@ class Endpoint:
     async def _streamed(
         self, choices: list[_Choice], shape: "shapes.Chat | shapes.Text", usage: bool
     ) -> AsyncIterator[bytes]:
-        """Server-sent events; where the client goes away, this is cancelled and its rows go."""
+        """Server-sent events; if the client disconnects, this is cancelled and its rows are dropped."""
         try:
             async with self._written(choices) as steps:
                 for choice in choices:
@@ -217,15 +218,13 @@ class Endpoint:
                     yield shapes.event(shape.piece(choice, step))
                 if usage:
                     yield shapes.event(shape.usage_piece(choices))
-        except (CnaError, RuntimeError) as error:
-            yield shapes.event(
-                {"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}}
-            )
+        except Exception as error:  # noqa: BLE001  its text may hold what was asked: not even the log gets it
+            yield shapes.event(error_event(error))
         yield b"data: [DONE]\n\n"
 
     @contextlib.asynccontextmanager
     async def _written(self, choices: list[_Choice]) -> AsyncIterator[AsyncIterator[tuple[_Choice, Step]]]:
-        """Have the engine write these; whatever happens, no row of theirs outlives the block by more than a token."""
+        """Let the engine generate these answers; their rows are dropped at most one token after the block ends."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[tuple[_Choice, Event]] = asyncio.Queue()
         answers = []
@@ -234,7 +233,7 @@ class Endpoint:
                 continue
 
             def tell(event: Event, choice: _Choice = choice) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens any more
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so there is no listener
                     loop.call_soon_threadsafe(inbox.put_nowait, (choice, event))
 
             answers.append(Answer(choice.request, tell))
@@ -264,72 +263,28 @@ class Endpoint:
             yield choice, event
 
 
-class BusyError(CnaError):
-    """More answers are under way than may be."""
-
-    code = "too_many_requests"
-
-
-class SlowError(CnaError):
-    """A request took longer than it may."""
-
-    code = "timeout"
-
-
 def create_app(
     engine: Engine, models: NamedModels, *, limits: Limits | None = None, api_key: str | None = None
 ) -> ASGIApp:
     """The endpoint as an ASGI application.
 
     Args:
-        engine: started; whoever made it closes it.
-        models: what clients may name.
-        limits: what is taken on.
-        api_key: what clients must send; None serves this machine alone.
+        engine: a started engine; the caller closes it.
+        models: the models that clients can name.
+        limits: the limits of requests.
+        api_key: the key that clients must send; None: serve only this machine.
     """
     limits = limits or Limits()
     endpoint = Endpoint(engine, models, limits)
     routes = [
         Route("/health", endpoint.health),
         Route("/v1/models", endpoint.list_models),
-        Route("/v1/chat/completions", _told_as_errors(endpoint.chat), methods=["POST"]),
-        Route("/v1/completions", _told_as_errors(endpoint.complete), methods=["POST"]),
-        Route("/v1/gate", _told_as_errors(endpoint.gate), methods=["POST"]),
+        Route("/v1/chat/completions", with_errors_told(endpoint.chat), methods=["POST"]),
+        Route("/v1/completions", with_errors_told(endpoint.complete), methods=["POST"]),
+        Route("/v1/gate", with_errors_told(endpoint.gate), methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes), api_key, limits.body_bytes)
-
-
-def _told_as_errors(
-    route: Callable[[HttpRequest], Awaitable[Response]],
-) -> Callable[[HttpRequest], Awaitable[Response]]:
-    """The route, with errors in OpenAI's shape."""
-
-    async def answered(request: HttpRequest) -> Response:
-        try:
-            return await route(request)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or None
-            return error_response(400, f"{place or 'The body'}: {first['msg']}.", "invalid_value", place)
-        except UnknownModelError as error:
-            return error_response(404, str(error), error.code, "model")
-        except StrengthError as error:
-            return error_response(403, str(error), error.code, "model")
-        except BusyError as error:
-            return error_response(429, str(error), error.code)
-        except SlowError as error:
-            return error_response(504, str(error), error.code)
-        except CnaError as error:
-            return error_response(400, str(error), error.code)
-        except RuntimeError as error:
-            return error_response(500, _told(error), "failed")
-
-    return answered
-
-
-def _told(error: Exception) -> str:
-    """What clients hear of an error: nothing of its text where it is none of ours."""
-    return str(error) if isinstance(error, CnaError) else f"The model failed ({type(error).__name__})."
+    app = Starlette(routes=routes, exception_handlers={404: no_such_route, 405: no_such_route})
+    return Guard(app, api_key, limits.body_bytes)
 
 
 async def _body(request: HttpRequest, kind: type[Body]) -> Body:
@@ -342,6 +297,6 @@ async def _drained(steps: AsyncIterator[object]) -> None:
 
 
 async def _disconnected(request: HttpRequest) -> None:
-    """Return when the client has gone."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

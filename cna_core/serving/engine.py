@@ -1,6 +1,6 @@
-"""The thread that holds a model for the endpoint: answers run in one decode, other work between two of its tokens.
+"""The thread that runs the endpoint's model: answers share one decode, and other work runs between two tokens.
 
-Knows the decode session and threads; knows nothing of HTTP.
+This module knows the decode session and threads; it knows nothing about HTTP.
 """
 
 import queue
@@ -20,17 +20,17 @@ Event = Step | Exception
 
 
 class Answer:
-    """One answer that the engine writes.
+    """One answer that the engine generates.
 
     Args:
-        request: what is written.
+        request: the prompt, steering and sampling.
         tell: called in the engine's thread with each step, or with the error that ended the answer.
     """
 
     def __init__(self, request: Request, tell: Callable[[Event], None]) -> None:
         self.request, self.tell = request, tell
         self.is_over = False
-        """Whether nobody waits for it any more; the engine lets its row go before the next token."""
+        """Whether the client no longer waits for it; the engine drops its row before the next token."""
 
 
 @dataclass
@@ -40,10 +40,10 @@ class _Work:
 
 
 class Engine:
-    """One model, and the thread that runs it; everything that touches the model goes through here.
+    """One model and the thread that runs it; all use of the model goes through here.
 
     Args:
-        model: the model; nobody else may use it meanwhile.
+        model: the model; the engine has exclusive use of it.
     """
 
     def __init__(self, model: LoadedModel) -> None:
@@ -56,32 +56,32 @@ class Engine:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the token under way; answers that are being written end with an error."""
+        """End the thread after the present token; running answers end with an error."""
         self._closed = True
         self._inbox.put(None)
         self._thread.join()
 
     @property
     def answers(self) -> int:
-        """How many answers wait or are being written."""
+        """The number of waiting and running answers."""
         return self.session.answers
 
     @property
     def rows(self) -> int:
-        """How many rows the running batch has."""
+        """The number of rows of the running batch."""
         return self.session.rows
 
     def write(self, answers: list[Answer]) -> None:
-        """Let answers in with the next token; together, so that a prompt they share is read once."""
+        """Add answers at the next token, together, so that a shared prompt is computed once."""
         for answer in answers:
             self._inbox.put(answer)
 
     def do(self, work: Callable[[LoadedModel, PrefixCaches], Any]) -> "Future[Any]":
-        """Run a function with the model and its prefixes between two tokens."""
+        """Run a function with the model and its prefix caches, between two tokens."""
         future: Future[Any] = Future()
         self._inbox.put(_Work(work, future))
         return future
@@ -105,7 +105,7 @@ class Engine:
         self._fail(CnaError("The endpoint is closing; send the request again later."))
 
     def _take_in(self) -> None:
-        """Take what has come; wait for something where there is nothing to write."""
+        """Process new work; wait for some if there are no answers to generate."""
         wait = not self.session.answers
         while True:
             try:

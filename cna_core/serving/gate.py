@@ -18,9 +18,9 @@ def refusal_chances(
     strengths: Sequence[float],
     prefixes: PrefixCaches,
 ) -> list[float]:
-    """The chance, 0 to 1, that the greedy answer opens as a refusal, for each strength of the named intervention.
+    """The chance, 0 to 1, that the greedy answer begins with a refusal, for each strength of the named intervention.
 
-    How this model's refusals open is learnt the first time, from its answers to the discovery prompts, and kept on
+    The first call calibrates the gate meter with the model's answers to the discovery prompts and stores the result on
     disk; other requests wait for that.
 
     Raises:

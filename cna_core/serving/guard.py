@@ -1,7 +1,7 @@
-"""Who may use the endpoint, and how much: the door before any request is read.
+"""Access control of the endpoint, before a request is read.
 
-Without a key only this machine is served, and only to programs: a page of another site, open in the same browser, is
-told apart by its `Origin`, and by the name under which it reached this address (`Host`). A log line has sizes alone.
+Without a key, the endpoint serves only programs on this machine. It recognises web pages of other sites by their
+`Origin`, and by the name under which they reached this address (`Host`). Log lines contain only sizes.
 """
 
 import ipaddress
@@ -14,15 +14,13 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cna_core.serving.errors import BodyTooLargeError, error_response
+
 _log = logging.getLogger(__name__)
 
 
-class BodyTooLargeError(Exception):
-    """More came than a request may have."""
-
-
 def is_loopback(host: str) -> bool:
-    """Whether a host, as in a URL or as an address to listen on, is this machine alone."""
+    """Whether a host, from a URL or as a listening address, is the loopback of this machine."""
     name = host.strip("[]").lower()
     if name == "localhost":
         return True
@@ -32,19 +30,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def error_response(status: int, message: str, code: str, parameter: str | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    content = {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
-    return JSONResponse(content, status_code=status)
-
-
 class Guard:
-    """Lets a request through to `app`, or answers it with an error.
+    """Passes a request to `app`, or answers it with an error.
 
     Args:
-        app: what is guarded.
-        key: what clients must send as `Authorization: Bearer KEY`; None serves loopback names and origins only.
+        app: the guarded application.
+        key: the key that clients must send as `Authorization: Bearer KEY`; None: only loopback names and origins.
         most_bytes: the largest body.
     """
 
@@ -67,7 +58,7 @@ class Guard:
             message = await receive()
             read_bytes += len(message.get("body", b""))
             if read_bytes > self.most_bytes:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(self._too_large)
             return message
 
         async def counted_send(message: Message) -> None:
@@ -78,8 +69,6 @@ class Guard:
 
         try:
             await self.app(scope, counted_receive, counted_send)
-        except BodyTooLargeError:
-            await self._too_large()(scope, receive, counted_send)
         finally:
             facts = {"status": status, "read_bytes": read_bytes, "sent_bytes": sent_bytes}
             _log.info(json.dumps(facts | {"seconds": round(time.monotonic() - began, 3)}))
@@ -93,13 +82,18 @@ class Guard:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             origin = headers.get("origin")
             if not is_loopback(host):
-                return error_response(403, "Without a key only this machine is served.", "host_not_allowed")
+                return error_response(
+                    403, "Without an API key, the endpoint serves only this machine.", "host_not_allowed"
+                )
             if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
-                return error_response(403, "Web pages of other sites are not served.", "origin_not_allowed")
+                return error_response(
+                    403, "The endpoint does not serve web pages of other sites.", "origin_not_allowed"
+                )
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.most_bytes:
-            return self._too_large()
+            return error_response(413, self._too_large, BodyTooLargeError.code)
         return None
 
-    def _too_large(self) -> JSONResponse:
-        return error_response(413, f"A request may have {self.most_bytes:,} bytes; send a shorter one.", "too_large")
+    @property
+    def _too_large(self) -> str:
+        return f"A request may have at most {self.most_bytes:,} bytes; send a shorter one."

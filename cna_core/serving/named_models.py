@@ -1,4 +1,4 @@
-"""What the endpoint calls a model: `baseline`, or a circuit's name with a strength, like `gate@1.0`."""
+"""The endpoint's model names: `baseline`, or a circuit's name with a strength, like `gate@1.0`."""
 
 import math
 import re
@@ -12,40 +12,40 @@ from cna_core.limits import allowed, require_allowed
 
 BASELINE = "baseline"
 ONLY_NAME = "gate"
-"""What a single circuit is called that was given no name."""
+"""The name of a single circuit without a name."""
 LISTED_STRENGTHS = (-1.0, 0.5, 1.0, 1.5, 2.0)
-"""Those that `/v1/models` lists; any other allowed one works as well."""
+"""The strengths that `/v1/models` lists; every other allowed strength also works."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class UnknownModelError(PromptError):
-    """There is no model of that name here."""
+    """This endpoint has no model of that name."""
 
     code = "model_not_found"
 
 
 class NamedModels:
-    """The models that one endpoint offers: the baseline, and each intervention at any allowed strength.
+    """The models of one endpoint: the baseline, and each intervention at every allowed strength.
 
     Args:
-        interventions: by name.
+        interventions: the interventions by name.
     """
 
     def __init__(self, interventions: Mapping[str, Intervention]) -> None:
         self.interventions = dict(interventions)
 
     def listed(self) -> list[str]:
-        """The names that `/v1/models` shows."""
+        """The names that `/v1/models` lists."""
         strengths = allowed(LISTED_STRENGTHS)
         return [BASELINE, *(f"{name}@{strength}" for name in self.interventions for strength in strengths)]
 
     def change(self, model: str) -> RowChange:
-        """How a row is changed for a model of that name.
+        """The steering of a row for the model of that name.
 
         Raises:
-            UnknownModelError: there is none.
-            StrengthError: its strength is not allowed here.
+            UnknownModelError: there is no such model.
+            StrengthError: the strength is not allowed here.
         """
         if model == BASELINE:
             return NEUTRAL
@@ -63,10 +63,10 @@ class NamedModels:
         return self.interventions[name].change(strength)
 
     def strengths(self, wanted: Sequence[float] | None) -> list[float]:
-        """The strengths at which a prompt's refusal chance is read: those that are wanted, or the usual allowed ones.
+        """The strengths for measuring a refusal chance: the requested ones, or the allowed default ones.
 
         Raises:
-            StrengthError: a wanted one is not allowed here.
+            StrengthError: a requested strength is not allowed here.
         """
         if wanted is None:
             return list(allowed(METER_STRENGTHS))
@@ -75,10 +75,10 @@ class NamedModels:
 
 
 def named_circuits(given: Sequence[str]) -> dict[str, str]:
-    """Circuit files by name, from what `--circuit` was given: FILE once, or NAME=FILE any number of times.
+    """Circuit files by name, from the values of `--circuit`: FILE once, or NAME=FILE any number of times.
 
     Raises:
-        CnaError: a name is missing, given twice, or has other characters than letters, digits, ".", "_" and "-".
+        CnaError: a name is missing, repeated, or has characters other than letters, digits, ".", "_" and "-".
     """
     found: dict[str, str] = {}
     for text in given:
@@ -86,8 +86,8 @@ def named_circuits(given: Sequence[str]) -> dict[str, str]:
         if not equals:
             name, file = ONLY_NAME, text
         if not _NAME.fullmatch(name) or name == BASELINE:
-            raise CnaError(f"{name!r} is no name for a circuit: use letters, digits, '.', '_' and '-'.")
+            raise CnaError(f"{name!r} is not a valid circuit name: use letters, digits, '.', '_' and '-'.")
         if name in found:
-            raise CnaError(f"Two circuits are called {name!r}: name each, as in --circuit {name}2=FILE.")
+            raise CnaError(f"Two circuits have the name {name!r}: rename one, as in --circuit {name}2=FILE.")
         found[name] = file
     return found

@@ -1,6 +1,6 @@
-"""What clients may send, checked before anything runs: the fields of the OpenAI API that this endpoint knows.
+"""The request formats: the fields of the OpenAI API that this endpoint supports, checked before anything runs.
 
-Unknown fields are ignored, as clients send many; a known field with a value that is not supported is an error.
+Unknown fields are ignored, because clients send many; an unsupported value of a known field is an error.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from cna_core.decoding.sampling import Sampling
 
 MOST_CHOICES = 16
-"""Answers to one prompt, and prompts in one request."""
+"""The most answers per prompt, and the most prompts per request."""
 MOST_LIKELIEST = 20
 
 Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)]
@@ -41,7 +41,7 @@ class _Asked(BaseModel):
         return bool((self.stream_options or {}).get("include_usage"))
 
     def sampling(self, choice: int, seed: int) -> Sampling:
-        """How the answer of that number is sampled; `seed` where the request has none."""
+        """The sampling of the answer with this number; `seed` is used if the request has none."""
         first = seed if self.seed is None else self.seed
         temperature = 1.0 if self.temperature is None else self.temperature
         top_p = 1.0 if self.top_p is None else self.top_p
@@ -49,7 +49,7 @@ class _Asked(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """One message; content as text, or as text parts."""
+    """One message; its content is a text or a list of text parts."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
@@ -66,7 +66,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(_Asked):
-    """Body of `/v1/chat/completions`."""
+    """The body of `/v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
@@ -76,7 +76,7 @@ class ChatRequest(_Asked):
 
 
 class CompletionRequest(_Asked):
-    """Body of `/v1/completions`: text that is continued as it is, without a chat template."""
+    """The body of `/v1/completions`: text that the model continues, without a chat template."""
 
     prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
     max_tokens: int | None = Field(16, ge=0)
@@ -96,11 +96,11 @@ class CompletionRequest(_Asked):
 
 
 class GateRequest(BaseModel):
-    """Body of `/v1/gate`: a prompt whose refusal chance is read.
+    """The body of `/v1/gate`: a prompt whose refusal chance is measured.
 
     Args:
-        prompt, messages: one of them.
-        circuit: the circuit's name; needed where there are several.
+        prompt, messages: exactly one of them.
+        circuit: the circuit's name; required if there are several.
         strengths: None: −1 to 2 in steps of 0.25.
     """
 

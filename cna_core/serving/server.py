@@ -11,14 +11,14 @@ from cna_core.serving.engine import Engine
 from cna_core.serving.named_models import NamedModels
 
 CLOSING_SECONDS = 3
-"""How long answers that are being written may go on after the server was told to end."""
+"""The time that running answers have after the server was told to stop."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on; taken before the model is loaded, so that a taken port is told at once.
+    """The server's socket. It is opened before the model is loaded, so that a used port is reported at once.
 
     Raises:
-        CnaError: the address cannot be had.
+        CnaError: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -27,7 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise CnaError(f"{host}:{port} cannot be served ({error.strerror}): choose another --port.") from error
+        raise CnaError(f"{host}:{port} is not available ({error.strerror}): choose another --port.") from error
     return listening
 
 
@@ -35,8 +35,8 @@ class RunningServer(uvicorn.Server):
     """A server with its engine.
 
     Args:
-        model: what is served; nobody else uses it meanwhile.
-        models: what clients may name.
+        model: the served model; the server has exclusive use of it.
+        models: the models that clients can name.
         limits, api_key: see `create_app`.
     """
 
@@ -52,7 +52,7 @@ class RunningServer(uvicorn.Server):
         )
 
     def serve_on(self, listening: socket.socket) -> None:
-        """Serve until `should_exit` is set, or the process is told to end."""
+        """Serve until `should_exit` is set or the process is told to stop."""
         self.engine.start()
         try:
             self.run(sockets=[listening])

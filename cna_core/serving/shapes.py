@@ -1,4 +1,4 @@
-"""Answers in the shapes of the OpenAI API: whole ones, and pieces of streamed ones. Knows no HTTP."""
+"""Answers in the formats of the OpenAI API, complete and streamed. This module knows no HTTP."""
 
 import json
 import secrets
@@ -12,7 +12,7 @@ from cna_core.models.loaded import LoadedModel
 
 
 class Choice(Protocol):
-    """One answer of a request: what was asked, and the steps that came."""
+    """One answer of a request: the prompt, and the steps so far."""
 
     index: int
     request: Request
@@ -31,11 +31,11 @@ def model_card(name: str) -> dict[str, Any]:
 
 
 class _Shape:
-    """What chats and completions have in common.
+    """The common part of chats and completions.
 
     Args:
-        model: whose tokens they are.
-        name: what the client called it.
+        model: the model of the tokens.
+        name: the client's name for the model.
     """
 
     kind = ""
@@ -53,7 +53,7 @@ class _Shape:
         return {**self._about, "object": self.piece_kind, "choices": described}
 
     def usage_piece(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The last piece, where the client asked for the counts."""
+        """The last piece, if the client requested the token counts."""
         return self._piece([]) | {"usage": _usage(choices)}
 
     def token(self, token_id: int) -> str:
@@ -65,7 +65,7 @@ class Chat(_Shape):
     """`/v1/chat/completions`.
 
     Args:
-        logprobs: whether tokens' log-probabilities are told.
+        logprobs: whether to return the tokens' log-probabilities.
     """
 
     kind, piece_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
@@ -119,7 +119,7 @@ class Text(_Shape):
     """`/v1/completions`.
 
     Args:
-        logprobs: how many of the likeliest tokens are told; None tells no log-probabilities.
+        logprobs: the number of likeliest tokens to return; None: no log-probabilities.
         echo: whether the prompt stands before the answer.
     """
 
@@ -134,7 +134,7 @@ class Text(_Shape):
         return self._whole(choices, [self._choice(choice) for choice in choices])
 
     def opening(self, _choice: Choice) -> dict[str, Any] | None:
-        """Nothing comes before the first token."""
+        """No piece precedes the first token."""
         return None
 
     def piece(self, choice: Choice, step: Step) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Text(_Shape):
     def _likeliest(self, chances: TokenChances) -> dict[str, float]:
         found: dict[str, float] = {}
         for token, logprob in chances.likeliest:
-            found.setdefault(self.token(token), logprob)  # two tokens may print alike: the likelier one stays
+            found.setdefault(self.token(token), logprob)  # two tokens may have the same text: keep the likelier one
         return found
 
 
@@ -189,7 +189,7 @@ def _finish_reason(choice: Choice) -> str:
 
 
 def _usage(choices: Sequence[Choice]) -> dict[str, int]:
-    """Tokens read and written; a prompt with several answers counts once."""
+    """The counts of prompt and answer tokens; a prompt with several answers counts once."""
     read = sum(len(prompt.tokens) for prompt in {id(c.request.prompt): c.request.prompt for c in choices}.values())
     written = sum(len(choice.steps) for choice in choices)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

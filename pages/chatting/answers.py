@@ -40,13 +40,9 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
     Args:
         waits_for: the progress line shown until the first token is there. None once the answer has ended.
     """
-    parted_at = None if answer is turn.answers[0] else answer.parts_from(turn.answers[0])
-    theirs = [other.parts_from(answer) for other in turn.answers[1:]]
-    if answer is turn.answers[0]:
-        parted_at = min((place for place in theirs if place is not None), default=None)
     ended = answer.finish_reason is not None or waits_for is None
     begun = bool(answer.token_ids) or ended
-    text = _text(answer, parted_at) if begun else f"<i>{escaped(waits_for or '')}</i>"
+    text = _text(answer, parted_at(answer, turn)) if begun else f"<i>{escaped(waits_for or '')}</i>"
     return (
         f'<section class="chat-answer" style="--lane: {colour_of(answer)}" aria-label="{name_of(answer)}">'
         f'<header><span class="lane-name">{name_of(answer)}</span>'
@@ -54,6 +50,28 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
         f'<div class="answer-text" data-testid="{"answer" if begun else "waiting"}" dir="auto">{text}</div>'
         f"<footer>{_figures(answer, turn, ended)}</footer></section>"
     )
+
+
+def header_markup(answer: Answer) -> str:
+    """An ended answer's name and badge alone, for a text that is drawn token by token."""
+    return (
+        f'<section class="chat-answer" style="--lane: {colour_of(answer)}">'
+        f'<header><span class="lane-name">{name_of(answer)}</span>'
+        f'<span class="lane-how">{_how(answer)}</span>{_badge(answer)}</header></section>'
+    )
+
+
+def footer_markup(answer: Answer, turn: Turn) -> str:
+    """An ended answer's figures alone."""
+    return f'<div class="chat-answer-figures">{_figures(answer, turn, True)}</div>'
+
+
+def parted_at(answer: Answer, turn: Turn) -> int | None:
+    """The first token that differs from the baseline's; for the baseline, from any other lane's."""
+    if answer is not turn.answers[0]:
+        return answer.parts_from(turn.answers[0])
+    theirs = [other.parts_from(answer) for other in turn.answers[1:]]
+    return min((place for place in theirs if place is not None), default=None)
 
 
 def _how(answer: Answer) -> str:
@@ -70,12 +88,12 @@ def _badge(answer: Answer) -> str:
     return f'<span class="badge {verdict.outcome}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
 
 
-def _text(answer: Answer, parted_at: int | None) -> str:
+def _text(answer: Answer, parted: int | None) -> str:
     pieces = list(answer.pieces)
-    if parted_at is None or parted_at > len(pieces):
+    if parted is None or parted > len(pieces):
         return prose_markup("".join(pieces))
     # A token that only begins a character has no text yet; mark the piece that completes it.
-    place = next((n for n in range(parted_at, len(pieces)) if pieces[n]), None)
+    place = next((n for n in range(parted, len(pieces)) if pieces[n]), None)
     if place is None:
         return (
             prose_markup("".join(pieces))

@@ -34,10 +34,15 @@ THIRD_LANES: dict[str, LaneKind | None] = {
 
 @dataclass
 class AskedLane:
-    """One lane of a turn: the messages it reads, and its answer, which holds its method and strength."""
+    """One lane of a turn: the messages it reads, and its answer, which holds its method and strength.
+
+    Args:
+        begun: ids of the tokens that its answer begins with.
+    """
 
     messages: list[Message]
     answer: Answer
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,18 @@ class Request:
     measure: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def decoded_lanes(self, model: LoadedModel, job: jobs.Job) -> list[Lane]:
+    def decoded_lanes(self, model: LoadedModel, job: jobs.Job | None = None) -> list[Lane]:
         """The lanes for the decode; methods that were not fitted before are fitted now."""
         lanes = []
         for lane in self.lanes:
             answer = lane.answer
             if answer.kind == "baseline":
-                lanes.append(Lane(lane.messages))
+                lanes.append(Lane(lane.messages, begun=lane.begun))
                 continue
             method = fitted(model, answer.method, self.circuit, self.contrast, self.activations, job)
             if answer.kind == "random":
                 method = method.twin(self.sampling.seed)
-            lanes.append(Lane(lane.messages, answer.strength, method))
+            lanes.append(Lane(lane.messages, answer.strength, method, begun=lane.begun))
         return lanes
 
 

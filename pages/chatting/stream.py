@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 
 from cna_core.decoding.conversation import Turn
+from cna_core.decoding.inspection import begun_steps
 from cna_core.decoding.lanes import Lane, generate
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
@@ -41,6 +42,10 @@ def start(turn: Turn, request: Request) -> jobs.Job:
 
 def _write(turn: Turn, request: Request, lanes: list[Lane], model: LoadedModel, stop: threading.Event) -> None:
     started_at = time.monotonic()
+    for number, lane in enumerate(lanes):
+        if lane.begun:
+            watching: dict[str, Any] = {"number": number, "steer_prompt": request.steer_prompt, "stop": stop}
+            turn.answers[number].begin(begun_steps(model, lane, request.circuit, **watching))
     steps = generate(
         model,
         lanes,
@@ -48,6 +53,7 @@ def _write(turn: Turn, request: Request, lanes: list[Lane], model: LoadedModel, 
         max_new_tokens=request.max_new_tokens,
         sampling=request.sampling,
         steer_prompt=request.steer_prompt,
+        record=True,
         measure=request.measure or model.dtype.itemsize == 2,
         prefixes=prefixes_of(model),
         stop=stop,

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.common import keys
+from pages.common import chosen_circuit, keys
 
 
 def show(
@@ -18,6 +18,7 @@ def show(
     on_select: Callable[[], None] | None = None,
     file_name: str | None = None,
     data_name: str = "Data (CSV)",
+    transfer: str | None = None,
 ) -> None:
     """Draw `figure` with its line on how to read it and its downloads.
 
@@ -26,6 +27,7 @@ def show(
         how_to_read: one sentence, drawn in grey under the chart.
         data: the chart's data for the CSV download; a callable is called only on download.
         data_name: the label of the CSV download.
+        transfer: a sentence if the charted circuit was found on another model; None: as the session's circuit says.
         on_select: called after a click on a mark. Store the selection there: a redrawn chart forgets it.
     """
     name = file_name or key
@@ -39,7 +41,8 @@ def show(
         **selection,
     )
     words, take = st.columns([14, 1], vertical_alignment="top")
-    words.caption(f"**How to read this.** {how_to_read}")
+    note = chosen_circuit.transfer_note() if transfer is None else transfer
+    words.caption(" ".join(filter(None, (f"**{note}**" if note else "", f"**How to read this.** {how_to_read}"))))
     with take.popover("", icon=":material/download:", help="Download this chart", type="tertiary"):
         _offer_downloads(figure, key, name, data, data_name)
 

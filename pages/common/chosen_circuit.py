@@ -1,9 +1,14 @@
 """The session's circuit: opened from a file or from the saved circuits, or else selected from the activations."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
-from cna_core.circuits.attribution import attribute, measured
+from cna_core.circuits.activations import Activations
+from cna_core.circuits.attribution import attribute, with_statistics
 from cna_core.circuits.circuit import Circuit, CircuitSettings
+from cna_core.circuits.effects import Effects
+from cna_core.evaluation.dials import circuits_by_fraction
 from pages.common import findings, keys, measured_effects
 
 
@@ -11,7 +16,7 @@ def settings() -> CircuitSettings:
     """The sidebar's settings for selecting a circuit."""
     state = st.session_state
     score = state.get(keys.SCORE, "delta")
-    # Effect ranks universal neurons like all others, here and on the command line: what acts, acts.
+    # Effect includes universal neurons, here and on the command line, because it measures what each neuron does.
     leave_out = state.get(keys.LEAVE_OUT, True) and score != "attribution-patching"
     return CircuitSettings(
         fraction=float(state.get(keys.SIZE, 0.1)) / 100,
@@ -25,6 +30,13 @@ def settings() -> CircuitSettings:
 def opened() -> Circuit | None:
     """The circuit opened from a file or from the saved circuits, or None. It takes precedence over the selected one."""
     return st.session_state.get(keys.OPENED_CIRCUIT)
+
+
+def transfer_note() -> str:
+    """That the opened circuit was found on another model, in one sentence; "" if it was not."""
+    circuit = opened()
+    source = circuit.settings.transferred_from if circuit is not None else None
+    return f"Transfer: this circuit was found on {source}." if source else ""
 
 
 def open_circuit(circuit: Circuit | None, name: str | None = None) -> None:
@@ -45,7 +57,7 @@ def from_upload(content: bytes, name: str) -> Circuit:
     if recorded is None:
         return uploaded
     uploaded.check_model(recorded.model)
-    return measured(uploaded, recorded)
+    return with_statistics(uploaded, recorded)
 
 
 def current() -> Circuit | None:
@@ -63,14 +75,33 @@ def current() -> Circuit | None:
     key = (findings.finding_key(), wanted.model_dump_json(), None if effects is None else effects.settings.layers)
     known_key, known = st.session_state.get(keys.SELECTED_CIRCUIT, (None, None))
     if known_key != key:
-        known = attribute(
-            recorded if effects is None else effects,
-            fraction=wanted.fraction or 0.001,
-            score=wanted.score,
-            skip_layers=wanted.skip_layers,
-            universal_threshold=wanted.universal_threshold,
-            universal_fraction=wanted.universal_fraction,
-            activations=None if effects is None else recorded,
-        )
+        known = _selected(recorded, effects, wanted.fraction or 0.001, wanted)
         st.session_state[keys.SELECTED_CIRCUIT] = key, known
     return known
+
+
+def of_sizes(fractions: Sequence[float]) -> dict[float, Circuit]:
+    """Circuits of these sizes by the sidebar's other settings, by size; none while no circuit can be selected."""
+    recorded, wanted = findings.activations(), settings()
+    effects = measured_effects.to_select_from() if wanted.score == "attribution-patching" else None
+    if recorded is None or (effects is None and wanted.score == "attribution-patching"):
+        return {}
+    layers = None if effects is None else effects.settings.layers
+    key = (findings.finding_key(), wanted.model_dump_json(exclude={"fraction"}), tuple(fractions), layers)
+    known_key, known = st.session_state.get(keys.CIRCUITS_OF_SIZES, (None, {}))
+    if known_key != key:
+        known = circuits_by_fraction(_selected(recorded, effects, max(fractions), wanted), fractions)
+        st.session_state[keys.CIRCUITS_OF_SIZES] = key, known
+    return known
+
+
+def _selected(recorded: Activations, effects: Effects | None, fraction: float, wanted: CircuitSettings) -> Circuit:
+    return attribute(
+        recorded if effects is None else effects,
+        fraction=fraction,
+        score=wanted.score,
+        skip_layers=wanted.skip_layers,
+        universal_threshold=wanted.universal_threshold,
+        universal_fraction=wanted.universal_fraction,
+        activations=None if effects is None else recorded,
+    )

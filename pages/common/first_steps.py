@@ -20,7 +20,7 @@ def under_way() -> jobs.Job | None:
 def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
     """Draw the job's progress, with `draw` for its preview, or else the last outcome and the button to start it.
 
-    Where the gate was found but effects are missing that the circuit is to be selected by, offer to measure those."""
+    If the gate was found but the circuit is to be selected by effects that are missing, offer to measure these."""
     if findings.finding() is not None:
         measured_effects.offer()
         return

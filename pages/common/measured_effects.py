@@ -15,8 +15,8 @@ from pages.common.recent import Recent
 
 KEPT = 6
 EXPLANATION = (
-    "**Effect** estimates how much the chance of a refusal changes when a neuron is ablated, from one backward pass a "
-    "prompt. δ says where activations differ; effect says which neurons act. It takes a minute or more on a laptop."
+    "**Effect** estimates how much the chance of a refusal changes when a neuron is ablated, with one backward pass "
+    "per prompt. δ shows where activations differ; effect shows which neurons act. It takes a minute or more."
 )
 
 

@@ -33,6 +33,7 @@ def draw() -> None:
     with st.sidebar:
         address.restore()
         _find()
+        _open_at()
         st.divider()
         _circuit()
         _files()
@@ -164,6 +165,15 @@ def _find() -> None:
     )
 
 
+def _open_at() -> None:
+    """Set the size and the strength that a page asked for; it must happen before their widgets are drawn."""
+    size, strength = st.session_state.pop(keys.OPEN_AT, None) or (None, None)
+    if size is not None:
+        st.session_state[keys.SIZE] = size
+    if strength is not None:
+        st.session_state[keys.STRENGTH] = strength
+
+
 def _circuit() -> None:
     opened = chosen_circuit.opened()
     if opened is not None:
@@ -199,14 +209,14 @@ def _circuit() -> None:
             bind="query-params",
             required=True,
             help="δ and effect size: where activations differ. Effect: which neurons act on refusal, estimated from "
-            "one backward pass a prompt.",
+            "one backward pass per prompt.",
         )
         st.checkbox(
             "Effect: select from all layers",
             key=keys.EFFECT_IN_ALL_LAYERS,
             bind="query-params",
-            help="By default a circuit by effect lies in the first two thirds of the layers. Later neurons mostly "
-            "write the next token itself, such as the “I” that opens refusals and many other answers.",
+            help="By default, a circuit by effect comes from the first two thirds of the layers. Later neurons mostly "
+            "write the next token itself, such as the “I” that begins refusals and many other answers.",
         )
         st.number_input("Leave out the first layers", 0, 100, 0, key=keys.SKIP, bind="query-params")
         st.slider(

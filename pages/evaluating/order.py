@@ -10,6 +10,7 @@ import streamlit as st
 
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.library import saved_circuits
 from cna_core.errors import CnaError, PromptError, RunError
 from cna_core.evaluation.dials import fraction_of
 from cna_core.evaluation.held_out import discovery_prompts, held_out
@@ -110,7 +111,25 @@ def _ask_dials(circuit: Circuit, activations: Activations | None) -> dict[str, A
         )
     if not fractions:
         raise RunError("Choose at least one circuit size.")
-    return {"strengths": tuple(strengths), "fractions": tuple(sorted(fractions))}
+    return {"strengths": tuple(strengths), "fractions": tuple(sorted(fractions)), "others": _ask_others(circuit)}
+
+
+def _ask_others(circuit: Circuit) -> dict[str, Circuit]:
+    """Saved circuits of this model to measure in the same run, by name; nothing is asked if there are none."""
+    saved = {one.name: one.circuit for one in saved_circuits(circuit.model) if one.circuit is not None}
+    others = {name: one for name, one in saved.items() if one.sha256 != circuit.sha256}
+    if not others:
+        return {}
+    chosen = st.multiselect(
+        "Other circuits in the same run",
+        list(others),
+        key="evaluate-others",
+        placeholder="None",
+        help="Saved circuits, for example one by δ and one by effect. All are in one chart with one baseline. "
+        "Save circuits in the sidebar.",
+        **_KEEP,
+    )
+    return {name: others[name] for name in chosen}
 
 
 def _own_strengths() -> tuple[float, ...]:

@@ -7,8 +7,11 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
+from cna_core.evaluation.category_table import category_table
 from cna_core.evaluation.dials import circuits_by_fraction
+from cna_core.evaluation.length_table import length_table, lengths_of
 from cna_core.evaluation.measures.contract import Measure
+from cna_core.evaluation.measures.local_judge_rate import agreement_in_words
 from cna_core.evaluation.measures.quality import Quality
 from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.measures.registry import measures_of
@@ -20,8 +23,8 @@ from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
-from pages.common import charts, chosen_circuit, findings, keys, session, style
-from pages.evaluating import flips, summary, work
+from pages.common import charts, chosen_circuit, findings, keys, reporting, session, style
+from pages.evaluating import blind_review, flips, summary, work
 
 
 def draw(run: Run, identity: str | None) -> None:
@@ -34,11 +37,15 @@ def draw(run: Run, identity: str | None) -> None:
     summary.draw(run, fraction, point)
     if not run.finished and (words := summary.rests_on(run)):
         st.caption(f":material/info: {words}")
-    for note in run.notes:
+    for note in (*run.notes, *filter(None, [agreement_in_words(run)])):
         st.caption(f":material/info: {note}")
     draw_dose_response(run, fraction, point)
     views = ["Refusal against quality", "Answers that flipped", "All figures"]
     views = ["Grid", *views] if len(run.settings.fractions) > 1 else views
+    views += ["At each length"] if lengths_of(run) else []
+    categories = category_table(run)
+    views += ["By category"] if not categories.empty else []
+    views += ["Blind review"] if run.finished and identity else []
     for view, tab in zip(views, st.tabs(views), strict=True):
         with tab:
             if view == "Grid":
@@ -47,8 +54,18 @@ def draw(run: Run, identity: str | None) -> None:
                 _pareto(run, fraction)
             elif view == "Answers that flipped":
                 flips.draw(run, fraction)
+            elif view == "At each length":
+                _lengths(run)
+            elif view == "By category":
+                st.dataframe(categories, hide_index=True, key="evaluate-categories")
+                st.caption(
+                    "Refusals of harmful prompts by category, with 95 % Wilson intervals. Few prompts: wide intervals."
+                )
+            elif view == "Blind review" and identity:
+                blind_review.draw(run, identity)
             else:
                 _table(run)
+    reporting.of_run("run-report", run)
     _offer_working_point(run, identity, point)
 
 
@@ -80,6 +97,7 @@ def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPo
         "At strength 0 the model is unchanged, at 1 a method has its full effect, below 0 the opposite effect. A "
         f"good method lowers refusals and changes little else.{twins} Bands are 95 % intervals.{paper}",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
         file_name="sweep",
     )
 
@@ -147,6 +165,7 @@ def _pareto(run: Run, fraction: float | None) -> None:
         "Each mark is a strength. A good setting is low (few refusals), and on the other axis close to the baseline, "
         "the mark at 0.",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
     )
 
 
@@ -188,14 +207,28 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
         "evaluate-grid-chart",
         "Each cell is one circuit size at one strength. The gold frame marks the working point.",
         data=lambda: points_table(run),
+        transfer=run.transfer_note,
     )
+
+
+def _lengths(run: Run) -> None:
+    lengths = lengths_of(run)
+    st.caption(
+        f"Each answer was generated once, up to {lengths[-1]} tokens, and also judged after its first "
+        f"{', '.join(map(str, lengths[:-1]))}. *Declined late*: it begins and then declines. *Neither*: it neither "
+        "refuses nor answers. Rates have 95 % Wilson intervals."
+    )
+    st.dataframe(length_table(run), hide_index=True, key="evaluate-lengths")
 
 
 def _table(run: Run) -> None:
     table = points_table(run)
     st.dataframe(table, hide_index=True, key="evaluate-table")
     with st.expander("This run's settings"):
-        st.json(run.settings.model_dump(exclude={"prompts": {"__all__": {"texts"}}}) | {"versions": run.versions})
+        st.json(
+            run.settings.model_dump(exclude={"prompts": {"__all__": {"texts", "categories"}}})
+            | {"versions": run.versions}
+        )
 
 
 def _offer_working_point(run: Run, identity: str | None, point: WorkingPoint | None) -> None:

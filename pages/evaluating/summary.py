@@ -84,7 +84,7 @@ def _methods(run: Run, main: type[Measure], fraction: float | None) -> list[card
     """Each method at full strength, with its random twin in small print. A twin without its method gets a card."""
     shown = []
     for treatment in run.treatments:
-        if treatment.is_twin and Treatment(treatment.owner) in run.treatments:
+        if treatment.is_twin and Treatment(treatment.owner, circuit=treatment.circuit) in run.treatments:
             continue
         full = _at_full(run, treatment, fraction)
         if full is None or full.estimate(main.key) is None:

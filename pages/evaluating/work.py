@@ -55,7 +55,8 @@ def _found() -> "Recent[Found]":
 def start(ordered: SweepSettings, circuit: Circuit, activations: Activations | None) -> jobs.Job:
     """Start a sweep in the background, or join it if it is running."""
     name, options, of_run = session.model_name(), session.load_options(), _job_of_run()
-    key = _key("evaluate", ordered, name, options, circuit.sha256)
+    circuits = [circuit.sha256, *(other.sha256 for other in ordered.others.values())]
+    key = _key("evaluate", ordered, name, options, circuits)
 
     def work(job: jobs.Job) -> Run:
         with _model(job, name, options) as model:

@@ -1,12 +1,14 @@
 """Charts of how activations and δ are distributed in each layer."""
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import scores
+from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.evidence import Evidence
+from cna_core.circuits.evidence import Evidence, cutoff
 from cna_core.figures.neurons import activation_ridgelines, delta_ridgelines, final_layer_histograms
 from pages.common import charts, style
 from pages.inspecting import linked
@@ -22,11 +24,30 @@ def draw(activations: Activations, circuit: Circuit, known: Evidence) -> None:
 
 
 def _name(circuit: Circuit) -> str:
-    return "δ" if circuit.settings.score == "delta" else "effect size"
+    return "effect size" if circuit.settings.score == "effect-size" else "δ"
+
+
+def _values(activations: Activations, circuit: Circuit) -> NDArray[np.float32]:
+    """(total,) what the circuit was ranked by; δ for a circuit by effect, whose score activations do not hold."""
+    return activations.effect_size if circuit.settings.score == "effect-size" else activations.delta
+
+
+def _cutoff(activations: Activations, circuit: Circuit, known: Evidence) -> float:
+    """The circuit's smallest |value|; for a circuit by effect, that of a circuit of its size by δ."""
+    if circuit.settings.score != "attribution-patching":
+        return known.cutoff
+    return cutoff(activations, attribute(activations, fraction=None, top_k=len(circuit)))
+
+
+def _whose(circuit: Circuit) -> str:
+    """A remark where the cutoff is not the circuit's own."""
+    if circuit.settings.score != "attribution-patching":
+        return ""
+    return " This circuit was selected by effect: the cutoff is that of a circuit of its size by δ."
 
 
 def _table(activations: Activations, circuit: Circuit) -> pd.DataFrame:
-    layout, values = activations.model.layout, scores(activations, circuit.settings.score)
+    layout, values = activations.model.layout, _values(activations, circuit)
     rows = [
         {"layer": layer, **pd.Series(part).describe(percentiles=[0.001, 0.01, 0.5, 0.99, 0.999]).to_dict()}
         for layer, part in enumerate(layout.split(values))
@@ -37,15 +58,16 @@ def _table(activations: Activations, circuit: Circuit) -> pd.DataFrame:
 def _ridges(activations: Activations, circuit: Circuit, known: Evidence) -> None:
     charts.show(
         delta_ridgelines(
-            scores(activations, circuit.settings.score),
+            _values(activations, circuit),
             activations.model.layout,
-            cutoff=known.cutoff,
+            cutoff=_cutoff(activations, circuit, known),
             name=_name(circuit),
             dark=style.is_dark(),
         ),
         "ridges",
         "Each ridge counts a layer's neurons by value, on a logarithmic scale so that single neurons in the tails are "
-        "visible. Beyond the dashed lines, values are as large as in the circuit. Gold: the final 10 % of layers.",
+        "visible. Beyond the dashed lines, values are as large as in the circuit. Gold: the final 10 % of layers."
+        + _whose(circuit),
         data=lambda: _table(activations, circuit),
     )
 
@@ -53,15 +75,16 @@ def _ridges(activations: Activations, circuit: Circuit, known: Evidence) -> None
 def _final(activations: Activations, circuit: Circuit, known: Evidence) -> None:
     charts.show(
         final_layer_histograms(
-            scores(activations, circuit.settings.score),
+            _values(activations, circuit),
             activations.model.layout,
-            cutoff=known.cutoff,
+            cutoff=_cutoff(activations, circuit, known),
             name=_name(circuit),
             dark=style.is_dark(),
         ),
         "final-layers",
         "The number of neurons by value, on a logarithmic scale and the same axes in every panel. Orange: as large as "
-        "the circuit's smallest or larger. These neurons are in the circuit or, if universal, left out of it.",
+        "the circuit's smallest or larger. These neurons are in the circuit or, if universal, left out of it."
+        + _whose(circuit),
         data=lambda: _table(activations, circuit),
     )
 
@@ -73,7 +96,7 @@ def _sets(activations: Activations, circuit: Circuit, known: Evidence) -> None:
             activations.is_positive,
             circuit.layers,
             activations.model.layout,
-            directions=circuit.delta,
+            directions=activations.delta[circuit.flat],
             dark=style.is_dark(),
         ),
         "sets",

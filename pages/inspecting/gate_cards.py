@@ -50,7 +50,7 @@ def _by_effect(finding: findings.Finding, circuit: Circuit, evidence: Evidence |
                 ("In the final quarter", 0.25, "in the last quarter of layers"),
             )
         ),
-        Card("Shared with δ", f"{shared:,}", f"of {len(circuit):,} neurons", "Neurons that both circuits hold."),
+        Card("Shared with δ", f"{shared:,}", f"of {len(circuit):,} neurons", "Neurons that both circuits contain."),
         _stability(evidence)
         if evidence is None or evidence.stability is not None
         else Card("Stability", "–", "effects not measured here"),

@@ -12,12 +12,12 @@ from cna_core.figures.how_few import how_few_neurons
 from cna_core.models.host import host
 from pages.common import charts, findings, jobs, session, style
 
-SETTINGS = HowFewSettings(prompts=24, benign=8, draws=2)
+SETTINGS = HowFewSettings(prompts=16, benign=6, draws=2)
 """What a click measures: some minutes on a laptop. The command `how-few` measures more."""
 DRAW_SECONDS = 2.0
 EXPLANATION = (
-    "Ablate 1, 2, 4 … 1,024 neurons and read the chance of a refusal off the first token, on harmful prompts that were "
-    "not used for finding: chosen by effect, by δ, and at random. No answers are written."
+    "Ablate 1, 2, 4 … 1,024 neurons, chosen by effect, by δ, or at random, and compute the chance of a refusal from "
+    "the first token. The harmful prompts were not used to find the circuit. No answers are generated."
 )
 
 
@@ -79,10 +79,10 @@ def _show(found: HowFew) -> None:
     charts.show(
         how_few_neurons(found, dark=style.is_dark()),
         "how-few",
-        "A curve that falls further left needs fewer neurons. The number beside its name halves the refusal chance, "
+        "A curve that falls further left needs fewer neurons. The number next to its name halves the refusal chance, "
         "with its 95 % interval over prompts. Grey: random neurons; their bands are the range of the draws. Below: "
-        f"how much the first token on {found.settings.benign} benign prompts changes. A low first-token chance is not "
-        "yet an answer that helps: the checks read whole answers.",
+        f"how much the first token on {found.settings.benign} benign prompts changes. A low first-token chance does "
+        "not mean that the answer helps: the checks read full answers.",
         data=lambda: _table(found),
         data_name="Curves (CSV)",
     )

@@ -2,9 +2,11 @@
 
 import streamlit as st
 
+from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.models.catalog import catalog
-from pages.common import chosen_circuit, keys, session
+from cna_core.models.layout import ModelIdentity
+from pages.common import chosen_circuit, findings, keys, session
 
 
 def draw(error: CnaError) -> None:
@@ -22,6 +24,16 @@ def draw(error: CnaError) -> None:
             on_click=chosen_circuit.open_circuit,
             args=(None,),
         )
+        recorded = findings.activations()
+        if recorded is not None and recorded.model.layout == opened.model.layout:
+            st.button(
+                f"Apply it to {recorded.model.name} (transfer)",
+                key="mismatch-transfer",
+                icon=":material/move_down:",
+                help="The same neurons in this model. Every chart then says where the circuit was found.",
+                on_click=_transfer,
+                args=(opened, recorded.model),
+            )
         if opened.model.name in catalog() and opened.model.name != session.model_name():
             st.button(
                 f"Load {catalog()[opened.model.name].title}",
@@ -30,6 +42,10 @@ def draw(error: CnaError) -> None:
                 on_click=_choose,
                 args=(opened.model.name,),
             )
+
+
+def _transfer(circuit: Circuit, identity: ModelIdentity) -> None:
+    chosen_circuit.open_circuit(circuit.transferred_to(identity))
 
 
 def _choose(name: str) -> None:

@@ -10,11 +10,16 @@ FINAL = 0.10
 _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
 
 
-def sentence(circuit: Circuit, evidence: Evidence | None) -> str:
-    """The finding in plain words, as Markdown. Without evidence it says that the comparison is running."""
+def sentence(circuit: Circuit, evidence: Evidence | None, claim: str | None = None) -> str:
+    """The finding in plain words, as Markdown. Without evidence it says that the comparison is running.
+
+    Args:
+        claim: what a circuit by effect may be called, by the checks that were run.
+    """
     finding = f"**{percent(circuit.concentration(FINAL))} of the {len(circuit):,} neurons sit in {_FINAL_LAYERS}.**"
     if circuit.settings.score == "attribution-patching":
-        return f"{finding} They were selected by effect: ablating them is estimated to lower refusal most."
+        called = f" By the checks below they may be called **{claim}**." if claim else ""
+        return f"{finding} They were selected by effect: ablating them is estimated to lower refusal most.{called}"
     if evidence is None or evidence.null is None:
         return f"{finding} Comparing with shuffled labels …"
     late, reach = evidence.null.concentration(FINAL), evidence.null.chance()

@@ -61,8 +61,8 @@ def draw(activations: Activations, circuit: Circuit) -> None:
     if not prompt:
         st.caption(
             "One backward pass estimates for every neuron how much ablating it changes the refusal of this prompt. It "
-            "takes about a second once the model is loaded. The first time, it also learns how this model's refusals "
-            "open."
+            "takes about a second once the model is loaded. The first time, it also calibrates the gate meter for this "
+            "model."
         )
         return
     key = _key(prompt)
@@ -154,14 +154,14 @@ def _show(reason: Reason, activations: Activations, circuit: Circuit) -> None:
 
 def _in_words(why: Explanation, circuit: Circuit) -> str:
     refuses = 1 / (1 + np.exp(-why.log_odds))
-    sides = "a refusal is the likelier opening" if why.log_odds > 0 else "an answer is the likelier opening"
+    sides = "a refusal is more likely than an answer" if why.log_odds > 0 else "an answer is more likely than a refusal"
     share = percent(why.share_of(circuit))
     strongest = why.strongest(STRONGEST)
     there = sum(circuit.position_of(int(row.layer), int(row.neuron)) is not None for row in strongest.itertuples())
     return (
         f"**{sides}**. Tokens that open refusals have {percent(float(refuses))} of the first token's probability "
-        f"(log-odds {why.log_odds:+.1f}). The circuit of {len(circuit):,} neurons holds {share} of the effect "
-        f"towards refusal, and {there} of the {len(strongest)} strongest neurons."
+        f"(log-odds {why.log_odds:+.1f}). The circuit of {len(circuit):,} neurons has {share} of the effect "
+        f"towards refusal, and contains {there} of the {len(strongest)} strongest neurons."
     )
 
 
@@ -198,7 +198,7 @@ def _offer_chat(why: Explanation) -> None:
     if not most:
         return
     count = row.number_input("Neurons", 1, most, min(STRONGEST, most), key="why-count", width=120)
-    if row.button("Ablate just these in Chat", key="why-chat", icon=":material/forum:"):
+    if row.button("Ablate only these in Chat", key="why-chat", icon=":material/forum:"):
         chosen_circuit.open_circuit(why.circuit(int(count)))
         st.session_state[keys.STRENGTH] = min(1.0, strength_limit())
         st.session_state[keys.CHAT_MESSAGE] = why.prompt

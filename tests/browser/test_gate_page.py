@@ -148,7 +148,7 @@ def test_a_link_restores_circuit_neuron_and_view_in_a_new_session(page: Page, ap
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'{"format": "cna-circuit/1", "neur', "is broken or not JSON"),
+        (b'{"format": "cna-circuit/1", "neur', "is damaged or not JSON"),
         (json.dumps({"format": "cna-circuit/9"}).encode(), "this app reads cna-circuit/1"),
         (circuit_of([(0, 0)], identity(9)).to_json().encode(), "belongs to sample"),
         (b" " * (65 << 20), "or smaller"),  # the browser refuses it before it is sent

@@ -92,7 +92,7 @@ def test_leaving_prompts_out_equals_never_having_had_them(gone: set[int]) -> Non
     kept = [row for row in range(9) if row not in gone]
     positives = sum(row < 4 for row in kept)
     if positives in (0, len(kept)):
-        with pytest.raises(CircuitError, match="must stay"):
+        with pytest.raises(CircuitError, match="must remain"):
             activations.without(gone)
         return
     expected = activations_of(activations.values[kept], positives)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cna_core.circuits.attribution import attribute, measured, top_neurons, universal_neurons
+from cna_core.circuits.attribution import attribute, top_neurons, universal_neurons, with_statistics
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError
 from tests.circuits.samples import activations_of, circuit_of, identity, random_activations
@@ -92,7 +92,7 @@ def test_more_neurons_than_there_are_is_told() -> None:
         attribute(HAND, top_k=4, skip_layers=1, universal_threshold=None)
     with pytest.raises(CircuitError, match="has 2 layers"):
         attribute(HAND, skip_layers=2)
-    with pytest.raises(CircuitError, match="how large"):
+    with pytest.raises(CircuitError, match="Give the circuit's size"):
         attribute(HAND, fraction=None)
 
 
@@ -153,11 +153,11 @@ def test_a_circuit_without_figures_is_measured_and_one_with_figures_is_left_as_i
     activations = random_activations()
     text = '{"neurons": {"2,-1,5": 1.5, "3,-1,4": -0.7}}'
     opened = Circuit.from_json(text, activations.model)
-    shown = measured(opened, activations)
+    shown = with_statistics(opened, activations)
     assert shown.flat.tolist() == opened.flat.tolist() and shown.prompts == opened.prompts
     np.testing.assert_array_equal(shown.delta, activations.delta[opened.flat])
     np.testing.assert_array_equal(shown.effect_size, activations.effect_size[opened.flat])
     own = attribute(activations, top_k=3)
-    assert measured(own, activations) is own
+    assert with_statistics(own, activations) is own
     with pytest.raises(CircuitError, match="belongs to"):
-        measured(circuit_of([(0, 0)]), activations)
+        with_statistics(circuit_of([(0, 0)]), activations)

@@ -154,7 +154,7 @@ def test_other_failures_of_the_model_are_not_taken_for_a_lack_of_memory(
 
 def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(tiny_model: LoadedModel) -> None:
     contrast = ContrastSet(PromptSet("positive", ("how " * 300,)), PromptSet("negative", ("why",)))
-    with pytest.raises(PromptError, match="at most 256"):
+    with pytest.raises(PromptError, match="reads up to 256"):
         record(tiny_model, contrast)
 
 

@@ -90,14 +90,14 @@ def changed(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "broken or not JSON"),
-        (circuit_of(PAIRS).to_json()[:-20], "broken or not JSON"),
-        ("[" * 100_000, "broken or not JSON"),
-        (b"\xff\xfe\x00", "broken or not JSON"),
-        ("[1, 2]", "does not name its format"),
-        ('{"format": 7}', "does not name its format"),
+        ("", "damaged or not JSON"),
+        (circuit_of(PAIRS).to_json()[:-20], "damaged or not JSON"),
+        ("[" * 100_000, "damaged or not JSON"),
+        (b"\xff\xfe\x00", "damaged or not JSON"),
+        ("[1, 2]", "has no format"),
+        ('{"format": 7}', "has no format"),
         (changed(format="cna-circuit/2"), "reads cna-circuit/1"),
-        (changed(format="cna-run/1"), "holds cna-run/1, not a circuit"),
+        (changed(format="cna-run/1"), "contains cna-run/1, not a circuit"),
         (changed(neurons=[]), "neurons"),
         (changed(neurons=[{"layer": 4, "neuron": 0, "delta": 1.0}]), "neuron 0 of layer 4 is outside the model"),
         (changed(neurons=[{"layer": 0, "neuron": 6, "delta": 1.0}]), "neuron 6 of layer 0 is outside the model"),
@@ -139,7 +139,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_a_binary_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\xff\x00\x81")
-    with pytest.raises(CircuitError, match="not UTF-8 text"):
+    with pytest.raises(CircuitError, match="it is not UTF-8"):
         Circuit.load(tmp_path / "weights.bin")
 
 
@@ -157,7 +157,7 @@ def test_a_neural_steering_circuit_loads_once_the_model_is_known() -> None:
 @pytest.mark.parametrize(
     ("neurons", "model", "reason"),
     [
-        ({"0,-1,0": 1.0}, None, "load a model first"),
+        ({"0,-1,0": 1.0}, None, "load the model first"),
         ({"0,0": 1.0}, identity(), "is not layer,position,neuron"),
         ({"0,0,0": "much"}, identity(), "is not layer,position,neuron"),
         ({"0,0,0": float("inf")}, identity(), "not finite"),

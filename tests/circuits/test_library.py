@@ -39,7 +39,7 @@ def test_a_name_is_not_overwritten_unasked() -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "../outside", "a/b", ".hidden", "x" * 81, "a\nb", "a\\b", "nul\0"])
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(CircuitError, match="name has 1 to 80"):
+    with pytest.raises(CircuitError, match="name must have 1 to 80"):
         save_circuit(circuit_of([(0, 0)]), name)
 
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_listed_with_its_problem(empty_cache: Path) -> None:
     path = save_circuit(circuit_of([(0, 0)]), "gate")
     path.write_text("{")
     (entry,) = saved_circuits()
-    assert entry.circuit is None and "broken" in entry.problem
+    assert entry.circuit is None and "damaged" in entry.problem
     assert saved_circuits(identity()) == []
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
+from cna_core.decoding.conversation import Answer, Branch, Conversation, LaneKind, Turn
 from cna_core.decoding.lanes import Step
 
 
@@ -82,3 +82,25 @@ def test_no_text_breaks_out_of_the_markdown_file() -> None:
     assert f"`````text\n{message}\n`````" in written
     assert "```text\n<script>alert(1)</script>\n```" in written
     assert "a`b" not in written
+
+
+def test_a_branch_is_shown_and_the_turn_it_came_from_is_kept(conversation: Conversation) -> None:
+    origin = conversation.turns[-1]
+    other = Turn("too long", [answered("baseline", "well then")], branch=Branch("baseline", 0, 7, "well"))
+    conversation.branch_last(other)
+    assert conversation.turns[-1] is other and conversation.last_versions == [origin, other]
+    assert conversation.history("baseline")[-1]["content"] == "well then"
+    conversation.show_last(0)
+    assert conversation.turns[-1] is origin and conversation.last_versions == [origin, other]
+    told = json.loads(conversation.to_json({}))["turns"][-1]
+    assert [version["branch"]["text"] for version in told["other_versions"]] == ["well"]
+    assert conversation.drop_last() is origin and conversation.last_versions == [conversation.turns[-1]]
+
+
+def test_speed_counts_the_tokens_that_the_lane_wrote(conversation: Conversation) -> None:
+    answer = Answer("baseline", 0.0)
+    answer.begin([Step(0, "I", 1, False), Step(0, " am", 2, False)])
+    assert answer.tokens_per_second is None and answer.text == "I am"
+    for place in range(3):
+        answer.add(Step(0, ".", 3, False), 1.0 + place)
+    assert answer.tokens_per_second == 1.0 and answer.begun == 2

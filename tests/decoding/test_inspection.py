@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cna_core.decoding.inspection import branched, read_again, token_card
+from cna_core.decoding.inspection import begun_steps, branched, read_again, token_card
 from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import PromptError
 from cna_core.interventions.change import NEUTRAL
@@ -127,6 +127,21 @@ def test_going_on_from_the_chosen_token_writes_the_same_answer(model: LoadedMode
     baseline, ablated = tokens_by_lane(list(generate(model, begun, circuit, max_new_tokens=3)), 2)
     assert ablated == tokens[PLACE + 1 :]
     assert baseline != ablated
+
+
+def test_what_a_branch_begins_with_is_told_as_if_it_had_been_written(
+    model: LoadedModel, written: list[list[int]]
+) -> None:
+    circuit = spread_circuit(model, size=40)
+    steps = [
+        step for step in generate(model, lanes(), circuit, max_new_tokens=PLACE + 1, measure=True) if step.lane == 1
+    ]
+    begun = begun_steps(model, branched(lanes()[1], written[1], PLACE, written[1][PLACE]), circuit, number=1)
+    assert [step.token_id for step in begun] == [step.token_id for step in steps]
+    assert "".join(step.text for step in begun) == "".join(step.text for step in steps)
+    for mine, theirs in zip(begun, steps, strict=True):
+        assert mine.layer_activity == pytest.approx(theirs.layer_activity, abs=1e-4)
+        assert mine.divergence == pytest.approx(theirs.divergence, abs=1e-4)
 
 
 def test_a_place_beyond_the_answer_is_refused(model: LoadedModel) -> None:

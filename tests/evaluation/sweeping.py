@@ -37,7 +37,12 @@ def small_circuit(model: LoadedModel, size: int = 12) -> Circuit:
     return circuit_of(list(zip(layers.tolist(), neurons.tolist(), strict=True)), model.identity)
 
 
-def small_sweep(model: LoadedModel, measures: Sequence[str | Measure] | None = None, **changes: object) -> Run:
+def small_sweep(
+    model: LoadedModel,
+    measures: Sequence[str | Measure] | None = None,
+    circuit: Circuit | None = None,
+    **changes: object,
+) -> Run:
     """2 strengths beside the baseline, two methods with their random twins, all three prompt sets."""
     arguments: dict[str, object] = {
         "prompts": HARMFUL,
@@ -49,7 +54,7 @@ def small_sweep(model: LoadedModel, measures: Sequence[str | Measure] | None = N
         "rows_per_batch": 7,
         "measures": measures,
     }
-    return evaluate(model, small_circuit(model), **(arguments | changes))  # type: ignore[arg-type]
+    return evaluate(model, circuit or small_circuit(model), **(arguments | changes))  # type: ignore[arg-type]
 
 
 class WaitsToBeKilled(RefusalRate):

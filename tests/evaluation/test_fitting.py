@@ -68,5 +68,5 @@ def test_lanes_may_name_a_method_that_is_fitted_on_prompts(model: LoadedModel) -
 
 
 def test_a_method_on_neurons_asks_for_a_circuit(model: LoadedModel) -> None:
-    with pytest.raises(CircuitError, match="give a circuit"):
+    with pytest.raises(CircuitError, match="needs a circuit"):
         fit(model, "mean", contrast=CONTRAST)

@@ -26,13 +26,11 @@ def test_shared_prompts_are_left_out_with_a_sentence_and_their_categories_stay_i
     kept, notes = held_out({"harmful": harmful, "benign": benign}, FOUND_WITH.prompts)
     assert kept["harmful"].prompts == ("how do i break", "e") and kept["harmful"].categories == ("x", "z")
     assert kept["benign"] is benign
-    assert notes == (
-        "The circuit was found with 1 of the 3 harmful prompts (public:mine): they are left out of the evaluation.",
-    )
+    assert notes == ("The circuit was found with 1 of the 3 harmful prompts (public:mine): the evaluation skips them.",)
 
 
 def test_a_set_of_which_nothing_would_be_left_is_refused() -> None:
-    with pytest.raises(RunError, match=r"found with all 2 harmful prompts \(p\): evaluate it on other prompts"):
+    with pytest.raises(RunError, match=r"found with all 2 harmful prompts \(p\): evaluate on other prompts"):
         held_out({"harmful": FOUND_WITH.positive}, FOUND_WITH.prompts)
 
 

@@ -108,7 +108,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_the_whole_is_found_without_a_mod
 
 
 def test_a_file_of_another_kind_is_refused_in_a_sentence() -> None:
-    with pytest.raises(RunError, match="choose one that how-few wrote"):
+    with pytest.raises(RunError, match="choose a file of the command how-few"):
         HowFew.from_json('{"format": "cna-run/2"}')
     with pytest.raises(RunError, match="is damaged"):
         HowFew.from_json('{"format": "cna-how-few/1", "baseline": "?"}')

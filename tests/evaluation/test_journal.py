@@ -89,7 +89,7 @@ def test_a_name_that_is_none_is_refused(empty_cache: Path, name: str) -> None:
 def test_a_run_that_is_not_there_is_told_and_folders_cannot_be_reached(empty_cache: Path) -> None:
     with pytest.raises(RunError, match="There is no run"):
         Journal("0" * 16).about()
-    with pytest.raises(RunError, match="names no run"):
+    with pytest.raises(RunError, match="is not the identity of a run"):
         delete_run("../circuits")
 
 

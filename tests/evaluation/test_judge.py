@@ -68,7 +68,7 @@ def test_a_judge_is_found_again_from_the_settings_of_a_run_and_asked_for_where_t
     given = JudgedRefusalRate(Judge("http://127.0.0.1:1/v1", "referee"))
     again = JudgedRefusalRate.prepared(Preparation(small_model(), settings=given.settings))
     assert again.judge == given.judge
-    with pytest.raises(RunError, match="endpoint and model"):
+    with pytest.raises(RunError, match="endpoint and a model"):
         JudgedRefusalRate.prepared(Preparation(small_model()))
 
 
@@ -97,7 +97,7 @@ def test_a_judge_that_does_not_answer_the_question_is_told(stand_in: StandIn) ->
 
 
 def test_an_endpoint_that_is_not_there_is_told() -> None:
-    with pytest.raises(RunError, match="cannot be asked"):
+    with pytest.raises(RunError, match="cannot be reached"):
         Judge("http://127.0.0.1:9/v1", "m").refuses("q", "a")
     with pytest.raises(RunError, match="begins with http"):
         Judge("file:///etc/passwd", "m")

@@ -56,10 +56,10 @@ def test_mmlu_files_are_read_with_their_subject(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("q.jsonl", "{}", "line 1, is no question"),
+        ("q.jsonl", "{}", "line 1, is not a question"),
         ("q.jsonl", '{"subject": "a", "question": "b", "choices": ["c", "d"], "answer": 2}', "line 1"),
         ("q.jsonl", "", "no questions in it"),
-        ("a_test.csv", "Which?,a,b,c,d,E\n", "entry 1, is no MMLU question"),
+        ("a_test.csv", "Which?,a,b,c,d,E\n", "entry 1, is not an MMLU question"),
     ],
 )
 def test_a_file_that_holds_no_questions_is_refused_with_the_place(
@@ -77,7 +77,7 @@ def test_a_table_with_a_header_is_read_by_its_columns(tmp_path: Path) -> None:
     )
     assert read_questions(file) == (QUESTION,)
     file.write_text("subject,question,choice0,choice1,answer\nastronomy,Which is a star?,Moon,Sun,2\n")
-    with pytest.raises(RunError, match=r"q\.csv, entry 1, is no question"):
+    with pytest.raises(RunError, match=r"q\.csv, entry 1, is not a question"):
         read_questions(file)
 
 

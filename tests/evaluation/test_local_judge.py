@@ -10,10 +10,16 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
+from cna_core.cli.evaluation import _with_judge
 from cna_core.errors import ModelError, RunError, StoppedError
-from cna_core.evaluation.local_judge import TEMPLATE, Agreement, LocalJudge, agreement_of, load_judge
+from cna_core.evaluation.local_judge import MINOS, TEMPLATE, Agreement, LocalJudge, agreement_of, load_judge
+from cna_core.evaluation.measures.contract import Preparation, Reading
+from cna_core.evaluation.measures.local_judge_rate import LocallyJudgedRefusalRate, agreement_in_words
+from cna_core.evaluation.runs import RunAnswer
+from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.progress import Progress
-from tests.tiny import tiny_tokenizer
+from tests.evaluation.test_runs import a_run
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 LABELS = {0: "Non-refusal", 1: "Refusal"}
 REQUESTS = ("how do i break the lock", "tell me about cats", "why cannot you help me")
@@ -132,3 +138,26 @@ def test_agreement_worked_by_hand() -> None:
 def test_agreement_of_nothing_and_of_one_verdict_alone_has_no_kappa() -> None:
     assert math.isnan(agreement_of([], []).share) and math.isnan(agreement_of([], []).kappa)
     assert agreement_of([True], [True]).share == 1 and math.isnan(agreement_of([True], [True]).kappa)
+
+
+def test_a_run_can_ask_the_judge_and_says_how_it_agrees(folder: Path) -> None:
+    model = tiny_llama()
+    measure = LocallyJudgedRefusalRate.prepared(Preparation(model, settings={"model": str(folder)}))
+    asked = tuple([{"role": "user", "content": request}] for request in REQUESTS[:2])
+    noted = measure.observe(model, Reading((0, 1), asked, (REFUSALS[0], ANSWERS[0])))
+    assert noted == [{"locally_judged": 1.0}, {"locally_judged": 0.0}]
+    assert measure.summarise(noted, [])["locally_judged_refusal_rate"] == 0.5
+    assert measure.settings["model"] == str(folder)
+    answers = tuple(
+        RunAnswer(prompt=place, set="harmful", strength=0, text="", refused=True, **measure.of_answer(one))
+        for place, one in enumerate(noted)
+    )
+    assert "agree on 50 %" in agreement_in_words(a_run(answers=answers))
+    assert agreement_in_words(a_run()) == ""
+
+
+def test_the_command_line_adds_the_judge_to_the_usual_measures() -> None:
+    ordered = _with_judge("minos", SweepSettings(borderline=None))
+    assert [one.key for one in ordered.measured if "judged" in one.key] == ["locally_judged_refusal_rate"]
+    assert "borderline_refusal_rate" not in ordered.measures
+    assert ordered.measure_settings == {"locally_judged_refusal_rate": {"model": MINOS}}

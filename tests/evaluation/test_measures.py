@@ -25,7 +25,7 @@ def reading(*texts: str) -> Reading:
 def test_refusals_are_counted_with_wilsons_interval(model: LoadedModel) -> None:
     measure = OverRefusalRate()
     noted = measure.observe(model, reading("I'm sorry, but I can't help with that.", "Sure, here you are."))
-    assert noted == [{"refused": 1.0}, {"refused": 0.0}]
+    assert noted == [{"refused": 1.0, "late": 0.0, "neither": 0.0}, {"refused": 0.0, "late": 0.0, "neither": 0.0}]
     fields = measure.summarise(noted, [])
     assert fields["borderline_refusal_rate"] == 0.5
     assert fields["borderline_refusal_interval"] == pytest.approx((0.0945, 0.9055), abs=1e-4)

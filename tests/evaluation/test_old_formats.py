@@ -94,5 +94,5 @@ def test_controls_are_understood_as_they_were_and_are_spelt(
 
 
 def test_a_control_that_is_none_is_refused() -> None:
-    with pytest.raises(RunError, match="'magic' is no control"):
+    with pytest.raises(RunError, match="'magic' is not a control"):
         methods_and_controls(None, ("magic",))

@@ -279,5 +279,5 @@ def test_an_interval_holds_its_rate_and_mirrors_with_it(counts: tuple[int, int])
 def test_no_trials_say_nothing_and_impossible_counts_are_refused() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
     for successes, trials in ((-1, 3), (4, 3)):
-        with pytest.raises(ValueError, match="no rate"):
+        with pytest.raises(ValueError, match="not a rate"):
             wilson_interval(successes, trials)

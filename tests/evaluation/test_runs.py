@@ -54,12 +54,12 @@ def test_the_file_has_the_documented_fields_and_nothing_that_was_not_measured() 
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "no run of format cna-run/2"),
+        ("[]", "not a run of format cna-run/2"),
         ('{"format": "cna-run/3"}', "its format is 'cna-run/3', and cna-run/2 and cna-run/1 are what can be read"),
         ('{"format": "cna-run/2"}', "model: Field required"),
         ('{"format": "cna-run/1"}', "model: Field required"),
-        ('{"format": "cna-run/1", "points": [{"control": "magic"}]}', "control 'magic' is none of cna, random, caa"),
-        ('{"format": "cna-run/1", "settings": {"controls": 3}}', "settings.controls: not a list"),
+        ('{"format": "cna-run/1", "points": [{"control": "magic"}]}', "control 'magic' is not one of cna, random, caa"),
+        ('{"format": "cna-run/1", "settings": {"controls": 3}}', "settings.controls is not a list"),
         ("[" * 100_000, "is not JSON"),
     ],
 )

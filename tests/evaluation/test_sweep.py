@@ -19,9 +19,11 @@ from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.pace import Pace, estimate
 from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
+from cna_core.evaluation.setting import Treatment
 from cna_core.evaluation.sweep import evaluate, resume
 from cna_core.evaluation.sweep_plan import plan_sweep
 from cna_core.evaluation.sweep_settings import SweepSettings
+from cna_core.figures.sweep_curves import curves_of
 from cna_core.interventions.plan import steered
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import as_messages, encode
@@ -40,11 +42,32 @@ def without_time(run: Run) -> Run:
     return run.model_copy(update={"created": ""})
 
 
+def test_several_circuits_share_one_run_its_baseline_and_its_chart(model: LoadedModel, empty_cache: Path) -> None:
+    """A further circuit's curves are those that a run of it alone has; a stopped run goes on with all of them."""
+    other = small_circuit(model, size=5)
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        small_sweep(model, others={"five": other}, partial=lambda _: stop.set(), stop=stop)
+    (stored,) = stored_runs()
+    run = resume(model, stored.identity)
+    assert run == small_sweep(model, others={"five": other}) and run.settings.others == {"five": other.sha256}
+    baselines = [answer for answer in run.answers if answer.strength == 0]
+    assert len(baselines) == 3 + 2 + 1
+    mine = run.series(Treatment("scale", circuit="five"))
+    alone = small_sweep(model, circuit=other).series(Treatment("scale"))
+    assert [point.strength for point in mine] == [0, 1, 2]
+    assert [point.refusal_rate for point in mine] == [point.refusal_rate for point in alone]
+    assert run.series(Treatment("random", "scale", "five")) and not run.series(Treatment("caa", circuit="five"))
+    curves = {curve.name: curve for curve in curves_of(Run.from_json(run.to_json()), "refusal_rate")}
+    assert {"CNA", "CNA, five", "random for CNA, five"} <= set(curves)
+    assert curves["CNA"].look.colour != curves["CNA, five"].look.colour
+
+
 def test_a_sweep_measures_every_curve_and_every_answer(model: LoadedModel, empty_cache: Path) -> None:
     run = small_sweep(model)
     assert run.finished
     assert {(*point.treatment, point.strength) for point in run.points} == {
-        (*treatment, strength)
+        (*Treatment(*treatment), strength)
         for treatment in (("scale", None), ("random", "scale"), ("caa", None), ("random", "caa"))
         for strength in (0, 1, 2)
     }
@@ -268,13 +291,13 @@ def test_a_measure_can_be_plugged_in(model: LoadedModel, empty_cache: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"controls": ("magic",)}, "no control"),
-        ({"measures": ["magic"]}, "'magic' is no measure; choose from refusal_rate"),
+        ({"controls": ("magic",)}, "not a control"),
+        ({"measures": ["magic"]}, "There is no measure 'magic': choose from refusal_rate"),
         ({"strengths": ()}, "at least one strength"),
         ({"max_new_tokens": 0}, "at least one token"),
         ({"measures": ()}, "at least one measure"),
-        ({"measures": [RefusalRate(), RefusalRate()]}, "key of its own"),
-        ({"measures": [BenignDivergence()], "benign": None}, "benign prompts; give them"),
+        ({"measures": [RefusalRate(), RefusalRate()]}, "each measure only once"),
+        ({"measures": [BenignDivergence()], "benign": None}, "benign prompts: add them"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(

@@ -38,17 +38,17 @@ def test_every_method_has_its_twin_or_none_or_those_that_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"controls": ("magic",)}, "twin of 'magic' is asked for"),
+        ({"controls": ("magic",)}, "twin of 'magic' is requested"),
         ({"methods": ()}, "at least one method"),
-        ({"measures": ("magic",)}, "is no measure"),
-        ({"measures": ("knowledge",)}, "knowledge prompts; give them"),
+        ({"measures": ("magic",)}, "There is no measure"),
+        ({"measures": ("knowledge",)}, "knowledge prompts: add them"),
         ({"strengths": (200,)}, "between −100 and 100"),
-        ({"questions": 0}, "questions of a sweep cannot be used"),
+        ({"questions": 0}, "The sweep's setting questions is invalid"),
         ({"rows_per_batch": 1}, "at least two rows"),
-        ({"measures": (BenignRefusalRate(),), "benign": None}, "benign prompts; give them"),
-        ({"measures": (RefusalRate(), RefusalRate())}, "key of its own"),
-        ({"strengths": ("much",)}, "strengths.0 of a sweep cannot be used"),
-        ({"speed": 3}, "speed of a sweep cannot be used"),
+        ({"measures": (BenignRefusalRate(),), "benign": None}, "benign prompts: add them"),
+        ({"measures": (RefusalRate(), RefusalRate())}, "each measure only once"),
+        ({"strengths": ("much",)}, "The sweep's setting strengths.0 is invalid"),
+        ({"speed": 3}, "The sweep's setting speed is invalid"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_sentence(changes: dict[str, object], said: str) -> None:

@@ -116,11 +116,11 @@ def test_a_file_of_ones_own_needs_questions_and_answers_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{}", "line 1, is no word problem"),
-        ('{"question": "a", "answer": "about 3"}', "line 1, is no word problem"),
-        ('{"question": "a", "answer": "3/0"}', "line 1, is no word problem"),
-        ("[3]", "line 1, is no word problem"),
-        ("nothing", "line 1, is no word problem"),
+        ("{}", "line 1, is not a word problem"),
+        ('{"question": "a", "answer": "about 3"}', "line 1, is not a word problem"),
+        ('{"question": "a", "answer": "3/0"}', "line 1, is not a word problem"),
+        ("[3]", "line 1, is not a word problem"),
+        ("nothing", "line 1, is not a word problem"),
         ("\n", "has no word problems in it"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_gsm8k_row_without_a_number_is_refused(tmp_path: Path) -> None:
     pd.DataFrame([{"question": "How?", "answer": "Somehow"}]).to_parquet(
         tmp_path / "main" / "test-00000-of-00001.parquet"
     )
-    with pytest.raises(RunError, match=r"entry 1, is no word problem"):
+    with pytest.raises(RunError, match=r"entry 1, is not a word problem"):
         public_problems(folder=tmp_path)
 
 
@@ -202,5 +202,5 @@ def test_a_stored_run_with_problems_goes_on(empty_cache: Path, monkeypatch: pyte
 @pytest.mark.parametrize(("low", "said"), [(0.02, True), (0.3, False)])
 def test_a_model_that_solves_hardly_any_has_little_to_lose_and_the_page_says_so(low: float, said: bool) -> None:
     point = Point(strength=0, word_problems=low + 0.1, word_problems_interval=(low, low + 0.3))
-    assert ("there is little to lose" in WordProblems.caution(point)) == said
+    assert ("The rate can hardly fall" in WordProblems.caution(point)) == said
     assert WordProblems.caution(Point(strength=0)) == ""

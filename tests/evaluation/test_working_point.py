@@ -50,8 +50,8 @@ def test_exactly_half_is_enough_and_more_is_not() -> None:
     ("points", "said"),
     [
         ((), "baseline's refusals"),
-        ((a_point(0, 0.0, 0), a_point(1, 0.0, 0.1)), "nothing to halve"),
-        ((a_point(0, 0.5, None), a_point(1, 0.0, None)), "did not measure KL"),
+        ((a_point(0, 0.0, 0), a_point(1, 0.0, 0.1)), "no refusal to halve"),
+        ((a_point(0, 0.5, None), a_point(1, 0.0, None)), "needs KL on benign prompts"),
     ],
 )
 def test_a_run_that_does_not_say_enough_is_refused(points: tuple[Point, ...], said: str) -> None:
@@ -108,5 +108,5 @@ def test_a_search_that_finds_nothing_says_so(
 
 
 def test_a_model_that_does_not_refuse_has_no_working_point(model: LoadedModel, empty_cache: Path) -> None:
-    with pytest.raises(RunError, match="nothing to halve"):
+    with pytest.raises(RunError, match="no refusal to halve"):
         search_working_point(model, small_circuit(model), HARMFUL, BENIGN, (0.05,), (1.0,), max_new_tokens=2)

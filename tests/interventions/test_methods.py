@@ -73,7 +73,7 @@ def test_the_projects_methods_are_there_in_order() -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(CnaError, match="'voodoo' is no method; choose from scale, mean, caa"):
+    with pytest.raises(CnaError, match="There is no method 'voodoo': choose from scale, mean, caa"):
         method("voodoo")
 
 
@@ -221,9 +221,9 @@ def test_the_direction_is_the_gentle_candidate_with_the_fewest_refusals(
 
 
 def test_a_method_that_lacks_something_says_what(tiny_model: LoadedModel) -> None:
-    with pytest.raises(CircuitError, match="CNA acts on a circuit's neurons; give a circuit"):
+    with pytest.raises(CircuitError, match="CNA needs a circuit: give one"):
         next(generate(tiny_model, [Lane("why", strength=1.0)], None))
-    with pytest.raises(CircuitError, match=r"CAA is fitted on discovery prompts; fit it with cna_core\.fit"):
+    with pytest.raises(CircuitError, match=r"CAA is fitted on discovery prompts: fit it with cna_core\.fit"):
         next(generate(tiny_model, [Lane("why", strength=1.0, method="caa")], None))
 
 

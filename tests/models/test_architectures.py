@@ -212,7 +212,7 @@ def test_an_ablated_direction_is_gone_from_every_layers_input(model: LoadedModel
     unit = (direction / np.linalg.norm(direction)).astype(np.float32)
     method = Direction(model.identity, unit, unit * 0, layer=0)
     if model.name in WITHOUT_WRITES:
-        with pytest.raises(ModelError, match="was not found"):
+        with pytest.raises(ModelError, match="were not found"):
             _ = model.residual_writes
         return
     expected = logits(model.network, batch(model))

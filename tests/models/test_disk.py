@@ -12,7 +12,9 @@ from cna_core.progress import Progress, Stage
 
 def test_a_full_disk_is_told_with_what_is_needed_and_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 300_000_000))
-    with pytest.raises(ModelError, match=r"disk is full: downloading x needs 1\.2 GB and 300 MB are free") as caught:
+    with pytest.raises(
+        ModelError, match=r"disk is full: downloading x needs 1\.2 GB, but only 300 MB are free"
+    ) as caught:
         require_free_space(tmp_path, 1_000_000_000, "downloading x")
     assert caught.value.code == "disk-full"
 

@@ -93,7 +93,7 @@ def test_wrong_bytes_from_everywhere_are_told_and_not_kept(
     entry: CatalogEntry, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, wrong: bytes
 ) -> None:
     serve(monkeypatch, hub=wrong, index=wrong)
-    with pytest.raises(ModelError, match=r"'tiny' could not be fetched .*SHA-256 is not the expected one"):
+    with pytest.raises(ModelError, match=r"'tiny' could not be downloaded .*wrong SHA-256"):
         embedded_file(entry, no_report, None)
     assert list((empty_cache / "downloads").glob("*.gguf")) == []
 
@@ -141,20 +141,20 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_config_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no config\.json: name the folder that a model was saved to"):
+    with pytest.raises(ModelError, match=r"has no config\.json: use the folder that a model was saved to"):
         fetch(str(tmp_path))
 
 
 def test_a_folder_with_a_gguf_alone_names_the_file(tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "tiny.gguf")
-    with pytest.raises(ModelError, match=r"name the file itself \(.*tiny\.gguf\)"):
+    with pytest.raises(ModelError, match=r"use the GGUF file itself \(.*tiny\.gguf\)"):
         fetch(str(tmp_path))
 
 
 def test_pickled_weights_are_refused_and_safetensors_named(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "tiny")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"pickled files only, .* safetensors"):
+    with pytest.raises(ModelError, match=r"only pickled weights, .* safetensors"):
         fetch(str(folder))
 
 

@@ -84,7 +84,7 @@ def test_a_gated_repository_opens_with_a_token(
 def test_other_bytes_than_promised_are_thrown_away(server: StandInHub, tmp_path: Path) -> None:
     server.repositories["tiny/llama"] = save_tiny_model(tmp_path / "tiny")
     server.lying.add("tiny/llama")
-    with pytest.raises(ModelError, match=r"'model\.safetensors' of 'tiny/llama' arrived with other bytes"):
+    with pytest.raises(ModelError, match=r"'model\.safetensors' of 'tiny/llama' arrived with a wrong SHA-256"):
         hub.main("repository", repository_task(), no_report)
     assert list((tmp_path / "hub-cache").rglob("*.safetensors")) == []
 
@@ -181,7 +181,7 @@ def test_offline_means_that_nobody_is_asked(server: StandInHub, monkeypatch: pyt
 
 def test_without_a_hub_a_model_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)  # nobody listens on the discard port
-    with pytest.raises(ModelError, match=r"'tiny/llama' is not on this machine and the model hub .* does not answer"):
+    with pytest.raises(ModelError, match=r"'tiny/llama' is not on this machine, and the model hub .* does not answer"):
         download_repository("tiny/llama")
     with pytest.raises(NoHubError):
         download_file("tiny/gguf", None, "model.gguf", tmp_path)
@@ -196,9 +196,9 @@ def test_a_hub_that_goes_away_meanwhile_is_told(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["config.json", "pytorch_model.bin"], "pickled files only, .* safetensors"),
-        (["config.json", "consolidated.00.pth"], "pickled files only, .* safetensors"),
-        (["README.md", "model.q4.gguf"], "GGUF files only"),
+        (["config.json", "pytorch_model.bin"], "only pickled weights, .* safetensors"),
+        (["config.json", "consolidated.00.pth"], "only pickled weights, .* safetensors"),
+        (["README.md", "model.q4.gguf"], "only GGUF files"),
         (["config.json", "README.md"], "no language model"),
         (["model.safetensors"], "no language model"),
     ],

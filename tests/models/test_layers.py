@@ -74,7 +74,7 @@ def test_shared_experts_are_found_where_routed_ones_cannot_be(caplog: pytest.Log
     network = build("qwen2_moe", **FAMILIES["qwen2_moe"])
     for layer in network.model.layers:
         layer.mlp.experts.down_proj = nn.Parameter(layer.mlp.experts.down_proj.to(torch.uint8), requires_grad=False)
-    assert widths(network) == [20, 20, 20] and "routed experts cannot be looked into" in caplog.text
+    assert widths(network) == [20, 20, 20] and "routed experts' neurons cannot be read" in caplog.text
 
 
 def test_a_view_multiplies_row_by_row() -> None:

@@ -121,7 +121,7 @@ def with_code_of_its_own(folder: Path) -> Path:
 
 def test_code_that_comes_with_a_model_is_not_run_unless_asked_for(tmp_path: Path) -> None:
     folder = with_code_of_its_own(save_tiny_model(tmp_path / "tiny"))
-    with pytest.raises(ModelError, match=r"Python code of its own, .* trust_remote_code=True \(--trust-remote-code\)"):
+    with pytest.raises(ModelError, match=r"its own Python code, .* trust_remote_code=True \(--trust-remote-code\)"):
         load_model(str(folder), device="cpu")
 
 
@@ -154,7 +154,7 @@ def test_a_truncated_weight_file_is_told(tmp_path: Path, kept_bytes: int) -> Non
     folder = save_tiny_model(tmp_path / "tiny")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept_bytes])
-    with pytest.raises(ModelError, match=r"could not be loaded, as its files are damaged .* download it again"):
+    with pytest.raises(ModelError, match=r"could not be loaded because its files are damaged .* download it again"):
         load_model(str(folder), device="cpu")
 
 
@@ -193,7 +193,7 @@ def test_a_damaged_conversion_is_made_again(folder: Path, tmp_path: Path, monkey
 
 def test_a_model_that_does_not_fit_is_told_before_it_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cna_core.models.needs.free_memory_bytes", lambda device: 1000)
-    with pytest.raises(ModelError, match=r"does not fit: it takes .* in float32 and 0 MB are free"):
+    with pytest.raises(ModelError, match=r"does not fit into memory: it takes .* in float32, and 0 MB are free"):
         load_model(str(folder), device="cpu", dtype="float32")
 
 

@@ -86,5 +86,5 @@ def test_a_folder_is_known_by_the_headers_of_its_files(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_even_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 5 * GB)
     monkeypatch.setattr("cna_core.models.load.locate", lambda *_, **__: pytest.fail("fetched"))
-    with pytest.raises(NoRoomError, match=f"'{LARGE}' does not fit: .*or choose {LARGE} in bfloat16"):
+    with pytest.raises(NoRoomError, match=f"'{LARGE}' does not fit into memory: .*or choose {LARGE} in bfloat16"):
         load_model(LARGE, "cpu", "float32")

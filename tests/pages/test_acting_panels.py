@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.explanation import Explanation
+from cna_core.errors import ModelError
 from cna_core.evaluation.checks.contract import CheckSettings, Figure, Row
 from cna_core.evaluation.checks.registry import CHECKS
 from cna_core.evaluation.verify import Verification
@@ -160,3 +161,16 @@ def test_an_explanation_is_asked_of_the_layers_that_circuits_come_from(gate: pyt
         next(button for button in app.button if button.label == "Explain").click().run()
         end_of("why-")
     assert [settings.layers for settings in asked] == ["first-two-thirds", "all"]
+
+
+@pytest.mark.parametrize("page", ["gate", "neurons", "chat", "evaluate", "compare"])
+def test_a_circuit_by_effect_without_delta_is_shown_on_every_page(gate: pytest.MonkeyPatch, page: str) -> None:
+    def no_model(*_: Any, **__: Any) -> None:
+        raise ModelError("There is no model here.")
+
+    gate.setattr(host, "_load", no_model)
+    app = opened(opened_circuit=explanation().circuit(5))
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception and not app.error
+    if page == "gate":
+        assert "may be called **neurons that open refusals**" in words(app)

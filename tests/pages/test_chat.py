@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from cna_core.decoding.conversation import Answer, Turn
 from cna_core.decoding.lanes import Lane
 from cna_core.decoding.sampling import Sampling
 from cna_core.errors import StoppedError
+from cna_core.evaluation.first_setting import FirstSetting
 from cna_core.evaluation.gate_meter import RefusalOpenings
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Stage
 from cna_core.prompts.sets import ContrastSet
-from pages.chatting import calibration, meter, stream
+from pages.chatting import calibration, first_setting, meter, stream
 from pages.chatting.answers import answer_markup
 from pages.chatting.asking import AskedLane, Request
 from pages.chatting.prose import escaped
-from pages.common import jobs, watching
+from pages.common import jobs, keys, watching
 from tests.circuits.samples import circuit_of
 from tests.decoding.models import loud_model, spread_circuit
 
@@ -208,16 +210,6 @@ def test_the_meter_shows_the_chance_for_the_last_message(chat: Callable[..., App
     app = send(app, "why")
     (chart,) = app.get("plotly_chart")
     assert "Chance that the answer opens as a refusal" in chart.proto.spec
-
-
-def test_strip_and_line_are_drawn_on_demand(chat: Callable[..., AppTest]) -> None:
-    app = send(chat(), "why")
-    app.toggle(key="chat-tokens").set_value(True).run()
-    assert any("not measured" in element.value for element in app.caption)  # float32: only when asked for
-    app = press(app, "Regenerate")
-    specs = [chart.proto.spec for chart in app.get("plotly_chart")]
-    assert len(specs) == 3
-    assert sum('"divergence"' in spec for spec in specs) == 1
 
 
 # --- the stream ---
@@ -436,3 +428,47 @@ def test_a_third_lane_may_use_another_method(chat: Callable[..., AppTest]) -> No
         ("method", "caa"),
     ]
     assert turns(app)[0].error is None
+
+
+FOUND = FirstSetting(0.004, 1.5, 0.3, 0.8, 0.1, 10, 20, ("tell me why",), ("how do i break bread",))
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_setting, "known", lambda _circuit: FOUND)
+
+
+def test_chat_opens_at_the_setting_that_was_found_and_offers_the_papers(
+    chat: Callable[..., AppTest], found: None
+) -> None:
+    app = chat().run()
+    assert not app.exception
+    assert app.session_state[keys.OPEN_AT] == (0.4, 1.5)
+    assert any("0.4 % at strength 1.5** is the gentlest setting of 20" in caption.value for caption in app.caption)
+    assert press(app, "Unchanged model").session_state[keys.OPEN_AT] == (None, 0.0)
+    assert press(app, "0.4 %, strength 1.5").session_state[keys.OPEN_AT] == (0.4, 1.5)
+    app.session_state[keys.STRENGTH] = 0.5
+    assert press(app.run(), "The paper's 0.1 %, strength 1").session_state[keys.OPEN_AT] == (0.1, 1.0)
+
+
+def test_the_sidebar_sets_what_was_asked_for(empty_cache: Path) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS)
+    app.session_state[keys.OPEN_AT] = (0.4, 1.5)
+    app.run()
+    assert app.select_slider(key=keys.SIZE).value == 0.4
+    assert app.session_state[keys.STRENGTH] == 1.5
+    assert keys.OPEN_AT not in app.session_state
+
+
+def test_its_examples_are_prompts_that_this_model_refuses(chat: Callable[..., AppTest], found: None) -> None:
+    labels = [button.label for button in chat().run().button]
+    assert {*FOUND.refused, *FOUND.over_refused} <= set(labels)
+
+
+def test_chat_stays_where_a_person_has_set_it(chat: Callable[..., AppTest], found: None) -> None:
+    assert keys.OPEN_AT not in chat(strength=0.5).run().session_state
+
+
+def test_the_search_says_where_no_setting_halves_refusals() -> None:
+    assert "None of 20 settings" in first_setting.describe(replace(FOUND, fraction=None, strength=None))
+    assert "refuses hardly any" in first_setting.describe(FirstSetting())

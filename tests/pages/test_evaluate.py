@@ -187,3 +187,29 @@ def test_one_run_is_not_enough_to_compare(stored: str) -> None:
     app = opened("pages/compare.py", **{"compare-runs": [stored]})
     assert not app.exception
     assert "Choose two runs" in everything(app)
+
+
+def test_answers_are_judged_blind_and_the_corrected_rates_follow(stored: str) -> None:
+    app = opened("pages/evaluate.py", **{"evaluate-chosen": stored, f"review-on-{stored}": True})
+    assert not app.exception
+    assert "0.4 %" not in " ".join(element.value for element in app.get("code"))
+    app.button(key="review-refused").click().run()
+    app.button(key="review-undo").click().run()
+    for _ in range(2):
+        app.button(key="review-answered").click().run()
+    assert not app.exception
+    assert "agree on **1 of 2** answers" in everything(app)
+    run = Journal(stored).finished_run()
+    assert run is not None
+    assert run.review is not None
+    assert [one.verdict for one in run.review.judgements] == ["answered", "answered"]
+
+
+def test_compare_says_where_a_transferred_circuit_was_found_and_offers_categories(empty_cache: Path) -> None:
+    plain = a_run("instruct")
+    settings = plain.settings.model_copy(update={"circuit": {"transferred_from": "the-instruct"}})
+    moved = plain.model_copy(update={"name": "base", "circuit_sha256": "cd", "settings": settings})
+    app = opened("pages/compare.py", **{"compare-runs": [keep_run(plain), keep_run(moved)]})
+    assert not app.exception
+    assert any("**base**: Transfer: the circuit was found on the-instruct." in one.value for one in app.info)
+    assert "Find the gate first: categories" in everything(app)

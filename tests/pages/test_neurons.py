@@ -124,3 +124,13 @@ def test_saved_circuits_that_contain_the_neuron_are_named(found: pytest.MonkeyPa
     assert circuit is not None
     save_circuit(circuit, "my gate")
     assert "In saved circuits: my gate (rank 1)." in words(opened())
+
+
+def test_a_word_lists_the_neurons_that_write_it(found: pytest.MonkeyPatch) -> None:
+    app = opened()
+    before = len(app.dataframe)
+    app.text_input(key="neurons-word").set_value("sorry").run()
+    assert not app.exception and len(app.dataframe) == before + 1
+    (listed,) = (frame.value for frame in app.dataframe if "logit per unit" in frame.value.columns)
+    assert sorted(listed["rank"]) == list(range(1, 8))
+    assert "“sorry”" in words(app)

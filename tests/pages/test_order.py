@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from cna_core.circuits.library import save_circuit
 from cna_core.evaluation.measures.registry import measures, unregister
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.interventions.registry import methods
+from tests.circuits.samples import circuit_of
 
 WAIT_SECONDS = 60
 
@@ -104,3 +106,12 @@ def test_strengths_that_are_none_are_told_in_place(app: AppTest) -> None:
     app.run()
     app.text_input(key="evaluate-own-strengths").set_value("much").run()
     assert "numbers separated by commas" in app.error[0].value
+
+
+def test_saved_circuits_can_be_measured_in_the_same_run(app: AppTest) -> None:
+    assert not [box for box in app.multiselect if box.key == "evaluate-others"]
+    other = circuit_of([(0, 2), (3, 1)])
+    save_circuit(other, "by effect")
+    app.run()
+    app.multiselect(key="evaluate-others").set_value(["by effect"]).run()
+    assert {name: one.sha256 for name, one in ordered(app).others.items()} == {"by effect": other.sha256}

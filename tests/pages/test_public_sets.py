@@ -58,7 +58,7 @@ def test_a_public_contrast_set_is_chosen_in_the_sidebar_with_its_license_and_sta
         "JBB-Behaviors, harmful against benign",
         "XSTest v2, unsafe against safe",
     ]
-    assert captions(app).count("MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, not the bytes of") == 1
+    assert captions(app).count("MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, differs from") == 1
     assert app.query_params["prompts"] == "public:jbb"
 
 

@@ -83,7 +83,7 @@ def test_a_conversation_the_template_refuses_is_told(tiny_model: LoadedModel) ->
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(tiny_model: LoadedModel) -> None:
-    with pytest.raises(PromptError, match="304 tokens and tiny reads at most 256"):
+    with pytest.raises(PromptError, match="304 tokens, and tiny reads up to 256"):
         encode(tiny_model, "how " * 300)
 
 

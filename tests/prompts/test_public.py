@@ -77,7 +77,7 @@ def test_every_set_says_whose_it_is_under_which_license_and_where() -> None:
 def test_all_sets_but_the_gated_one_are_pinned_and_that_one_says_so() -> None:
     loose = {known.id: known.credit for known in public_sets().values() if not known.is_pinned}
     assert set(loose) == {"harmbench"}
-    assert "accept its terms, no pinned revision: verified on first fetch, then remembered" in loose["harmbench"]
+    assert "accept its terms, no pinned revision, so the first download is trusted" in loose["harmbench"]
     assert "revision 886acc3, SHA-256 checked" in public_set("jbb-harmful").credit
 
 
@@ -126,9 +126,9 @@ def test_other_bytes_than_the_pinned_ones_are_thrown_away(
 ) -> None:
     known = offer(server, monkeypatch, tmp_path, "jbb-harmful", GOALS)
     (tmp_path / "hub" / known.id / known.hub_file.name).write_text(GOALS + "2,Another,Sure,a,b,c\n")
-    with pytest.raises(PromptError, match="other bytes than expected") as error:
+    with pytest.raises(PromptError, match="wrong SHA-256") as error:
         PromptSet.public("jbb-harmful")
-    assert "thrown away" in sentence_of(error)
+    assert "deleted" in sentence_of(error)
     assert list(empty_cache.rglob("*.csv")) == []
 
 
@@ -147,12 +147,12 @@ def test_without_a_pin_the_first_fetch_is_remembered_and_other_bytes_are_refused
 ) -> None:
     known = offer(server, monkeypatch, tmp_path, "jbb-harmful", GOALS, pinned=False)
     first = find_public("jbb-harmful")
-    assert f"revision {COMMIT[:7]}, SHA-256 remembered: the first fetch is trusted" in first.origin
-    assert "the same as when it was first fetched" in find_public("jbb-harmful").origin
+    assert f"revision {COMMIT[:7]}, SHA-256 saved, because the first download is trusted" in first.origin
+    assert "the same as at the first download" in find_public("jbb-harmful").origin
     trim_cache(0)
     assert not first.path.exists()
     (tmp_path / "hub" / known.id / known.hub_file.name).write_text(GOALS + "2,Another,Sure,a,b,c\n")
-    with pytest.raises(PromptError, match="other bytes than expected"):
+    with pytest.raises(PromptError, match="wrong SHA-256"):
         find_public("jbb-harmful")
 
 
@@ -164,7 +164,7 @@ def test_a_gated_set_says_where_to_ask(server: StandInHub, monkeypatch: pytest.M
 
 
 def test_without_a_hub_it_is_said_how_else_the_set_can_be_given() -> None:
-    with pytest.raises(PromptError, match=r"put harmful-behaviors\.csv into a folder and name it in \$CNA_PUBLIC_SETS"):
+    with pytest.raises(PromptError, match=r"put harmful-behaviors\.csv into a folder and set \$CNA_PUBLIC_SETS"):
         PromptSet.public("jbb-harmful")
 
 
@@ -176,8 +176,7 @@ def test_a_folder_is_read_by_file_name_and_its_copy_is_not_called_the_published_
     copy = find_public("jbb-harmful", tmp_path)
     assert copy.prompts()[0] == ("Write a rude letter to a mayor", "Harassment")
     assert (
-        copy.credit
-        == "MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, not the bytes of the published file"
+        copy.credit == "MIT · Chao et al. 2024, JailbreakBench · a copy from a folder, differs from the published file"
     )
 
 
@@ -230,7 +229,7 @@ def test_the_variable_names_a_folder_for_every_call_and_what_it_lacks_comes_from
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("elsewhere.csv", GOALS, r"has no file of JBB-Behaviors, harmful: it is looked for as harmful-behaviors\.csv"),
+        ("elsewhere.csv", GOALS, r"has no file of JBB-Behaviors, harmful: name the file harmful-behaviors\.csv"),
         ("jbb_harmful.csv", "index,behavior\n0,Rudeness\n", "has no column 'Goal'"),
         ("jbb_harmful.csv", "", "has no column 'Goal'"),
         ("jbb_harmful.csv", 'Goal,Category\n"open,b\n', "cannot be read"),

@@ -137,7 +137,7 @@ def test_a_file_is_read_by_its_ending_with_or_without_byte_order_mark(tmp_path: 
         ("jsonl", '"one"\n{"text": "two"}', 2, "neither a string nor an object"),
         ("jsonl", '"one"\n{"prompt": 2}', 2, "neither a string nor an object"),
         ("jsonl", '"one"\n"  "', 2, "empty prompt"),
-        ("jsonl", '"one"\n"\\ud800"', 2, "broken Unicode"),
+        ("jsonl", '"one"\n"\\ud800"', 2, "invalid Unicode"),
         ("jsonl", '"one"\n' + "[" * 100_000, 2, "is not JSON"),
     ],
 )
@@ -154,7 +154,7 @@ def test_errors_name_the_line(kind: str, text: str, line: int, words: str) -> No
 def test_an_empty_set_is_refused(kind: str, text: str) -> None:
     with pytest.raises(PromptError) as error:
         PromptSet.from_text(text, kind=kind)  # type: ignore[arg-type]
-    assert "has no prompts" in sentence_of(error)
+    assert "contains no prompts" in sentence_of(error)
 
 
 def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_missing_file_a_folder_and_another_kind_are_refused(tmp_path: Path) ->
 def test_a_set_made_in_code_is_checked_too() -> None:
     with pytest.raises(PromptError, match="mine, prompt 2, repeats prompt 1"):
         PromptSet("mine", ("Write a poem.", "write  a poem. "))
-    with pytest.raises(PromptError, match="has no prompts"):
+    with pytest.raises(PromptError, match="contains no prompts"):
         PromptSet("mine", ())
 
 

@@ -52,3 +52,25 @@ class Served:
         """Return when no answer is under way: asked of the server itself, which ends what nobody waits for."""
         while self.server.engine.answers:
             httpx.get(f"{self.address}/health", timeout=60)
+
+    @contextlib.contextmanager
+    def between_two_tokens(self) -> Iterator[None]:
+        """Hold the engine while the block runs, so that all that is asked in it is let in with the next token."""
+        begun, go_on = threading.Event(), threading.Event()
+
+        def hold(_model: object, _prefixes: object) -> None:
+            begun.set()
+            go_on.wait()
+
+        held = self.server.engine.do(hold)
+        begun.wait()
+        try:
+            yield
+        finally:
+            go_on.set()
+            held.result()
+
+    def wait_until_asked(self, answers: int) -> None:
+        """Return when so many answers are under way."""
+        while httpx.get(f"{self.address}/health", timeout=60).json()["answers"] < answers:
+            pass

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx2 as httpx
@@ -14,6 +15,7 @@ import torch
 
 from cna_core.decoding.lanes import Lane, generate
 from cna_core.decoding.sampling import Sampling
+from cna_core.decoding.session import Step
 from cna_core.interventions.plan import steered
 from cna_core.models.loaded import LoadedModel
 from cna_core.serving.app import Limits
@@ -110,14 +112,36 @@ def test_an_echoed_prompt_has_the_models_log_probabilities(server: Served, model
     assert answer.choices[1].logprobs.token_logprobs[1:4] == pytest.approx(expected[:3], abs=1e-4)
 
 
-def test_twelve_clients_at_mixed_strengths_get_what_each_gets_alone(server: Served, model: LoadedModel) -> None:
+def test_twelve_clients_that_join_a_running_decode_get_what_each_gets_alone(
+    server: Served, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = [(QUESTIONS[n % 4], (0.0, 1.0, 2.0, -1.0, 0.5)[n % 5], 8 + n) for n in range(12)]
     expected = [alone(model, question, strength, tokens) for question, strength, tokens in asked]
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    rows = recorded_rows(server, monkeypatch)
+    running = ask(server, "gate@1.5", tokens=150, stream=True)
+    pieces = [next(running), next(running)]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool, server.between_two_tokens():
         waiting = [pool.submit(ask, server, f"gate@{s}", question, tokens) for question, s, tokens in asked]
-        found = [future.result().choices[0].message.content for future in waiting]
+        server.wait_until_asked(13)
+    found = [future.result().choices[0].message.content for future in waiting]
     assert found == expected
-    assert server.server.engine.rows == 0
+    text = "".join(piece.choices[0].delta.content or "" for piece in [*pieces, *running])
+    assert text == alone(model, QUESTIONS[0], 1.5, 150)
+    assert max(rows) == 13 and server.server.engine.rows == 0
+
+
+def recorded_rows(server: Served, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the running batch had after each of its steps."""
+    session, rows = server.server.engine.session, list[int]()
+    step = session.step
+
+    def recorded() -> list[Step]:
+        steps = step()
+        rows.append(session.rows)
+        return steps
+
+    monkeypatch.setattr(session, "step", recorded)
+    return rows
 
 
 def test_clients_that_go_away_leave_no_row(server: Served) -> None:
@@ -135,6 +159,30 @@ def test_a_client_that_goes_away_before_its_whole_answer_leaves_no_row(server: S
         httpx.post(f"{server.address}/v1/completions", json=body, timeout=0.01)
     server.wait_until_empty()
     assert server.server.engine.rows == 0
+
+
+def test_killed_clients_leave_no_row_and_disturb_nobody(server: Served, model: LoadedModel) -> None:
+    body = {"model": "gate@2", "prompt": "why", "max_tokens": 180, "stream": True, "temperature": 0}
+    script = "import httpx2, sys\nwith httpx2.stream('POST', sys.argv[1], content=sys.argv[2], timeout=60) as r:\n"
+    script += "    for line in r.iter_lines():\n        print(line, flush=True)"
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, f"{server.address}/v1/completions", json.dumps(body)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    staying = ask(server, "gate@1", tokens=180, stream=True)
+    text = next(staying).choices[0].delta.content
+    for client in clients:
+        assert client.stdout is not None and client.stdout.readline().startswith("data: ")
+        client.kill()
+        client.communicate()
+    text += "".join(piece.choices[0].delta.content or "" for piece in staying)
+    server.wait_until_empty()
+    assert server.server.engine.rows == 0
+    assert text == alone(model, QUESTIONS[0], 1.0, 180)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -176,6 +224,41 @@ def test_a_bad_request_gets_an_error_in_openais_shape(
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error["param"] == field and error["message"] and error["code"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/embeddings", 404), ("GET", "/v1/completions", 405)]
+)
+def test_an_unknown_address_gets_an_error_in_openais_shape(server: Served, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, f"{server.address}{path}")
+    assert answer.status_code == status and set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": "baseline"}', '{"model": 3, "messages": "x"}'])
+def test_a_body_that_is_no_request_gets_an_error_in_openais_shape(server: Served, content: str) -> None:
+    answer = httpx.post(f"{server.address}/v1/chat/completions", content=content)
+    assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_body_that_grows_too_large_without_saying_so_is_cut_off(server: Served) -> None:
+    answer = httpx.post(f"{server.address}/v1/completions", content=(b" " * 10_000 for _ in range(9)), timeout=60)
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "too_large"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unexpected_failure_is_told_without_its_text_and_the_next_request_is_answered(
+    server: Served, stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> list[Step]:
+        raise KeyError("tell me about cats")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(server.server.engine.session, "step", fails)
+        body = {"model": "baseline", "prompt": "why", "stream": stream}
+        answer = server.post("/v1/completions", body)
+    assert answer.status_code == (200 if stream else 500) and "KeyError" in answer.text
+    assert "cats" not in answer.text + caplog.text
+    assert ask(server, "baseline", tokens=2).usage.completion_tokens == 2
 
 
 def test_the_strength_limit_holds(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:

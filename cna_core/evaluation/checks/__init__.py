@@ -1,4 +1,4 @@
-"""The checks that must stand beside the claim that a circuit's neurons act on refusal: one file a check.
+"""The checks that test the claim that a circuit's neurons act on refusal, one file per check.
 
-`contract.py` says what a check is and what it gives, `bench.py` holds what checks share, `registry.py` lists them.
+`contract.py` defines a check and its result, `bench.py` holds what checks share, `registry.py` lists them.
 """

@@ -1,6 +1,7 @@
-"""What checks share: one model, one circuit, the prompts, and every answer and figure that was measured already.
+"""What the checks share: one model, one circuit, the prompts, and the answers and numbers measured so far.
 
-Answers are written once for each way of steering, however many checks ask for them. Knows no check.
+The answers to a set of prompts under one intervention are generated once and reused by every check that needs them.
+This module knows no particular check.
 """
 
 import threading
@@ -32,33 +33,33 @@ from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 ROWS = 16
-"""Answers in a batch."""
+"""Answers per batch."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
+    """One generated answer.
 
     Args:
-        pieces: what each token adds to the text.
-        token_ids: the tokens, without the one that ends it.
+        pieces: the text that each token adds.
+        token_ids: the tokens, without the end token.
     """
 
     pieces: tuple[str, ...]
     token_ids: tuple[int, ...]
 
     def text(self, tokens: int | None = None) -> str:
-        """The text of the first `tokens` tokens; None: of all."""
+        """The text of the first `tokens` tokens, or of all of them."""
         return "".join(self.pieces[:tokens])
 
 
 @dataclass(frozen=True)
 class Way:
-    """How answers are written.
+    """How answers are generated.
 
     Args:
-        circuit: ablated while they are written; None: the unchanged model.
-        begun, not_first: as for a lane.
+        circuit: the circuit that is ablated during generation; None: the unsteered model.
+        begun, not_first: as in `Lane`.
         system: a system prompt, or None.
     """
 
@@ -76,11 +77,11 @@ UNCHANGED = Way()
 
 
 class Bench:
-    """A model and a circuit under examination; the caller has the model to itself.
+    """The model and the circuit that are checked. The caller has exclusive use of the model.
 
     Args:
-        contrast: the discovery prompts that the circuit was found with.
-        harmful, benign, borderline: prompts to measure on, none of them among those.
+        contrast: the discovery prompts with which the circuit was found.
+        harmful, benign, borderline: the prompts to measure on; they share none with `contrast`.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -110,7 +111,7 @@ class Bench:
         self._answers: dict[tuple[object, ...], list[Answer]] = {}
         self._prefixes = PrefixCaches(model)
 
-    # --- what the circuit was found with ------------------------------------------------------------------------------
+    # --- discovery prompts --------------------------------------------------------------------------------------------
 
     @cached_property
     def openings(self) -> RefusalOpenings:
@@ -118,10 +119,10 @@ class Bench:
 
     @cached_property
     def opening_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that open refusals.
+        """Ids of the tokens with which refusals begin.
 
         Raises:
-            CircuitError: there are none.
+            CircuitError: the model refuses none of the discovery prompts.
         """
         tokens = opening_tokens(self.openings)
         if not tokens:
@@ -130,7 +131,7 @@ class Bench:
 
     @cached_property
     def effect_settings(self) -> EffectSettings:
-        """How effects are measured here: as the circuit's, where it was found by effect from first tokens."""
+        """The settings of effect measurements: the circuit's own if it was found by first-token effect."""
         mine = self.circuit.settings.effect
         return mine if mine is not None and mine.metric == "first-token" and not mine.contrast else EffectSettings()
 
@@ -146,16 +147,16 @@ class Bench:
 
     @property
     def few_harmful(self) -> tuple[str, ...]:
-        """The harmful prompts where only first tokens are read."""
+        """The harmful prompts for measurements of first tokens only."""
         return self.harmful[: self.settings.first_token_prompts]
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def answers(self, prompts: Sequence[str], way: Way = UNCHANGED, tokens: int | None = None) -> list[Answer]:
-        """Greedy answers to the prompts; longer ones than asked for where a check has had them written.
+        """Greedy answers to the prompts, possibly longer than `tokens` if a check already generated longer ones.
 
         Args:
-            tokens: how long they must be; None: `settings.max_new_tokens`.
+            tokens: the length needed; None: `settings.max_new_tokens`.
 
         Raises:
             StoppedError: `stop` was set; checked between tokens.
@@ -194,7 +195,7 @@ class Bench:
         return [Answer(tuple(texts), tuple(ids)) for texts, ids in zip(pieces, tokens, strict=True)]
 
     def refused(self, prompts: Sequence[str], way: Way = UNCHANGED) -> NDArray[np.bool_]:
-        """(prompts,) bool: whether the answer refuses, in its opening or later, read whole."""
+        """(prompts,) bool: whether the answer refuses anywhere, in its opening or later."""
         begin = self.text_of(way.begun)
         return np.array([refuses_anywhere(begin + answer.text()) for answer in self.answers(prompts, way)])
 
@@ -207,7 +208,7 @@ class Bench:
         )
 
     def text_of(self, tokens: Sequence[int]) -> str:
-        """What the tokens write."""
+        """The text of these tokens."""
         return str(self.model.tokenizer.decode(list(tokens))) if tokens else ""
 
     # --- first tokens -------------------------------------------------------------------------------------------------
@@ -218,8 +219,14 @@ class Bench:
         circuits: Sequence[Circuit | None],
         read: Callable[[Tensor], NDArray[np.float64]],
     ) -> NDArray[np.float64]:
-        """(circuits, …) float64: what `read` makes of the first token's logits (prompts, vocabulary) with each circuit
-        ablated; None: of the unchanged model."""
+        """`read` applied to the first-token logits (prompts, vocabulary) with each circuit ablated.
+
+        Args:
+            circuits: the circuits to ablate, one after the other; None: the unsteered model.
+
+        Returns:
+            (circuits, …) float64.
+        """
         found = []
         for done, circuit in enumerate(circuits):
             raise_if_stopped(self.stop)
@@ -230,7 +237,7 @@ class Bench:
         return np.stack(found)
 
     def chances(self, prompts: Sequence[str], circuits: Sequence[Circuit | None]) -> NDArray[np.float64]:
-        """(circuits, prompts) float64: the chance that the answer opens as a refusal (the gate meter)."""
+        """(circuits, prompts) float64: the chance that the answer begins with a refusal (the gate meter)."""
         return self.first_tokens(prompts, circuits, self.openings.chance)
 
     def log_odds(self, prompts: Sequence[str], circuits: Sequence[Circuit | None]) -> NDArray[np.float64]:
@@ -241,17 +248,17 @@ class Bench:
 
 
 def refuses_anywhere(answer: str) -> bool:
-    """Whether an answer refuses in its opening or declines later on."""
+    """Whether an answer refuses in its opening or later."""
     return detect_refusal(answer).refused or detect_late_refusal(answer).refused
 
 
 def figure(estimate: Estimate) -> Figure:
-    """An estimate as a row holds it."""
+    """Convert an estimate into the form that rows store."""
     return Figure(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def rate(hits: ArrayLike) -> Figure:
-    """The share of `hits` (n,) bool, with its Wilson interval."""
+    """The share of true values in `hits` (n,) bool, with its Wilson interval."""
     hits = np.asarray(hits, dtype=bool)
     low, high = wilson_interval(int(hits.sum()), len(hits))
     return Figure(value=float(hits.mean()), low=low, high=high)
@@ -263,5 +270,5 @@ def change(control: ArrayLike, value: ArrayLike) -> Figure:
 
 
 def percent(share: float) -> str:
-    """A share in words: "42 %"."""
+    """A share, 0 to 1, as text: "42 %"."""
     return f"{100 * share:.0f} %"

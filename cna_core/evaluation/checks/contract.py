@@ -1,6 +1,6 @@
-"""What a check is and what it gives: rows of a value with its interval, a control, and a plain verdict.
+"""The contract of checks: a check returns rows of a value with its interval, a control and a verdict.
 
-Whoever shows them (command line, page, README) knows checks by this contract and the registry alone.
+The command line, the page and the README use checks only through this contract and the registry.
 """
 
 from abc import ABC, abstractmethod
@@ -29,15 +29,15 @@ class Row(BaseModel):
 
     Attributes:
         check: the check's key.
-        quantity: what is measured, in words.
-        unit: of `value`, `control` and `change`.
-        value: what the circuit gives; None where it could not be measured.
-        control: what it is held against; None where there is nothing.
-        control_words: what the control is.
-        change: value minus control over the same prompts, with its paired interval; None where they are not paired.
-        passed: whether the claim survives; None where the row decides nothing.
-        verdict: one plain sentence.
-        details: further numbers, as JSON holds them.
+        quantity: what is measured, as text.
+        unit: the unit of `value`, `control` and `change`.
+        value: the result with the circuit ablated; None if it could not be measured.
+        control: the number to compare with; None if there is none.
+        control_words: what the control is, as text.
+        change: value minus control over the same prompts, with its paired interval; None if they are not paired.
+        passed: whether the claim passes this row; None if the row does not decide.
+        verdict: the result in one sentence.
+        details: further numbers, in JSON types.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,31 +55,31 @@ class Row(BaseModel):
 
 
 class CheckSettings(BaseModel):
-    """How much is measured; the descriptions are the help texts. The defaults are those of the project's tables."""
+    """How much the checks measure. The descriptions are also the help texts; the project's tables use the defaults."""
 
     model_config = ConfigDict(frozen=True)
 
-    prompts: int = Field(default=64, ge=2, description="harmful prompts of the evaluation set, at most")
-    max_new_tokens: int = Field(default=128, ge=8, description="tokens of an answer that is read whole")
-    short_tokens: int = Field(default=32, ge=4, description="tokens of an answer of which the opening is read")
+    prompts: int = Field(default=64, ge=2, description="most harmful prompts to use from the evaluation set")
+    max_new_tokens: int = Field(default=128, ge=8, description="tokens of a full answer")
+    short_tokens: int = Field(default=32, ge=4, description="tokens of an answer's opening")
     draws: int = Field(default=20, ge=2, description="random circuits of each kind")
     first_token_prompts: int = Field(
-        default=24, ge=2, description="harmful prompts where only first tokens are read, at most"
+        default=24, ge=2, description="most harmful prompts for measurements of first tokens only"
     )
-    truth_neurons: int = Field(default=200, ge=4, description="neurons that are ablated one by one")
-    truth_prompts: int = Field(default=16, ge=2, description="refused prompts that they are ablated on, at most")
-    transfer_prompts: int = Field(default=32, ge=2, description="prompts of each other set, at most")
+    truth_neurons: int = Field(default=200, ge=4, description="neurons to ablate one at a time")
+    truth_prompts: int = Field(default=16, ge=2, description="most refused prompts to ablate them on")
+    transfer_prompts: int = Field(default=32, ge=2, description="most prompts to use from each other set")
     seed: int = 0
 
 
 class Check(ABC):
-    """One question to a claim.
+    """One test of the claim that a circuit's neurons act on refusal.
 
     Attributes:
-        key: stable; files hold it.
+        key: the stable name, which files store.
         title: two or three words.
-        question: what it asks, in a sentence.
-        needed: whether the claim "the neurons behind refusal" waits for it.
+        question: the question that the check answers.
+        needed: whether the claim "the neurons behind refusal" requires this check to pass.
     """
 
     key: ClassVar[str]
@@ -89,14 +89,14 @@ class Check(ABC):
 
     @abstractmethod
     def run(self, bench: "Bench") -> list[Row]:
-        """Measure, and say what came out; rows in the order in which they are shown.
+        """Measure, and return the rows in display order.
 
         Raises:
-            CircuitError: something that the check needs cannot be had for this model or circuit.
+            CircuitError: the check is impossible for this model or circuit.
             StoppedError: the bench's `stop` was set.
         """
 
     @classmethod
     def not_measured(cls, reason: str, quantity: str = "", unit: Unit = "share") -> Row:
-        """The row that stands in for a check that cannot be carried out, which decides nothing."""
+        """The row shown for a check that could not be run; it does not decide."""
         return Row(check=cls.key, quantity=quantity or cls.title, unit=unit, verdict=f"Not measured: {reason}")

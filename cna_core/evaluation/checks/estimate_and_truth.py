@@ -1,4 +1,4 @@
-"""Are effects what ablation does? Neurons are ablated one by one, and in growing groups, and R is read off anew."""
+"""Do estimated effects match ablation? Ablates neurons one at a time and in growing groups, and measures R again."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -19,7 +19,7 @@ RESAMPLES = 1000
 class EstimateAndTruth(Check):
     key: ClassVar[str] = "estimate-and-truth"
     title: ClassVar[str] = "Estimate and truth"
-    question: ClassVar[str] = "Do estimated effects agree with what ablating the neurons does?"
+    question: ClassVar[str] = "Do estimated effects agree with the measured effects of ablation?"
 
     def run(self, bench: Bench) -> list[Row]:
         effects = bench.effects
@@ -49,7 +49,8 @@ class EstimateAndTruth(Check):
                 quantity=f"rank correlation of effect and change of R, {len(chosen)} neurons × {count} prompts",
                 unit="correlation",
                 value=correlation,
-                verdict=f"Effects of single neurons rank as what ablating them does: {correlation.value:.2f}.",
+                verdict="Estimated and measured effects of single neurons have a rank correlation of "
+                f"{correlation.value:.2f}.",
                 details={
                     "estimate": np.round(estimate[chosen], 5).tolist(),
                     "measured": np.round(truth, 5).tolist(),
@@ -57,12 +58,13 @@ class EstimateAndTruth(Check):
             ),
             Row(
                 check=self.key,
-                quantity=f"change of R when the {sizes[-1]} neurons of most negative effect are ablated together",
+                quantity=f"change of R with the {sizes[-1]} neurons of most negative effect ablated together",
                 unit="log-odds",
                 value=Figure(value=float(groups[-1]), low=float(groups[-1]), high=float(groups[-1])),
                 control=Figure(value=predicted[-1], low=predicted[-1], high=predicted[-1]),
                 control_words="the sum of their effects",
-                verdict=f"Together they change R by {groups[-1]:.1f}; their effects add up to {predicted[-1]:.1f}.",
+                verdict=f"Ablated together, they change R by {groups[-1]:.1f}; the sum of their effects is "
+                f"{predicted[-1]:.1f}.",
                 details={
                     "sizes": sizes,
                     "measured": np.round(groups, 4).tolist(),
@@ -76,8 +78,10 @@ _NONE = np.empty(0, dtype=np.int64)
 
 
 def over_the_range(estimate: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """(at most count,) int64: neurons over the whole range of effects: the strongest either way, half of all, and the
-    other half at even steps of the ranking."""
+    """(at most count,) int64: neurons that cover the whole range of effects.
+
+    Half have the strongest effects of either sign; the other half are at even steps of the ranking.
+    """
     order = np.argsort(estimate, kind="stable")
     count = min(count, len(order))
     edge = count // 4
@@ -87,7 +91,7 @@ def over_the_range(estimate: NDArray[np.floating], count: int) -> NDArray[np.int
 
 
 def growing(limit: int) -> list[int]:
-    """1, 2, 4 … and the limit itself."""
+    """The group sizes 1, 2, 4 … and the limit."""
     sizes = [2**power for power in range(limit.bit_length()) if 2**power < limit]
     return [*sizes, limit]
 

@@ -1,6 +1,6 @@
-"""Is it the word "I" that the circuit writes? Benign requests whose only right answer begins with it.
+"""Does the circuit only produce the word "I"? Tests benign requests whose right answers all begin with it.
 
-The requests are a built-in set (`assets/checks/first_person.jsonl`), written for this project.
+The built-in requests (`assets/checks/first_person.jsonl`) were written for this project.
 """
 
 import json
@@ -21,13 +21,13 @@ _NOT_A_WORD = re.compile(r"[^\w']+")
 
 @dataclass(frozen=True)
 class Task:
-    """A request and its right answers, each beginning with "I"."""
+    """A request and its right answers, which all begin with "I"."""
 
     prompt: str
     answers: tuple[str, ...]
 
     def is_right(self, answer: str) -> bool:
-        """Whether the answer's first line is a right one or begins with one, whatever the case and punctuation."""
+        """Whether the first line is or begins with a right answer; case and punctuation are ignored."""
         given = words(answer.strip().split("\n")[0])
         return any(given[: len(right)] == right for right in map(words, self.answers))
 
@@ -35,7 +35,7 @@ class Task:
 class FirstPerson(Check):
     key: ClassVar[str] = "first-person"
     title: ClassVar[str] = "First person"
-    question: ClassVar[str] = "Are benign answers that begin with “I” still right?"
+    question: ClassVar[str] = "Does the model still give right benign answers that begin with “I”?"
     needed: ClassVar[bool] = True
 
     def run(self, bench: Bench) -> list[Row]:
@@ -50,19 +50,19 @@ class FirstPerson(Check):
         before, after = right.values()
         difference = change(before, after)
         passed = difference.low <= 0 <= difference.high
-        kept = "unchanged within its interval" if passed else "changed"
+        kept = "no significant change" if passed else "a significant change"
         return [
             Row(
                 check=self.key,
-                quantity=f"right answers to {len(tasks)} requests that are answered with “I …”",
+                quantity=f"right answers to {len(tasks)} benign requests whose answers begin with “I”",
                 unit="share",
                 value=rate(after),
                 control=rate(before),
-                control_words="nothing ablated",
+                control_words="no ablation",
                 change=difference,
                 passed=passed,
-                verdict=f"{percent(after.mean())} are right with the circuit ablated and {percent(before.mean())} "
-                f"without: {kept}.",
+                verdict=f"{percent(after.mean())} of the answers are right with the circuit ablated and "
+                f"{percent(before.mean())} without ablation: {kept}.",
                 details={"lost": [prompts[place] for place in np.flatnonzero(before & ~after)]},
             )
         ]
@@ -75,6 +75,6 @@ def first_person_tasks() -> tuple[Task, ...]:
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case, short forms written out, without punctuation."""
+    """The text's words in lower case, with contractions written out and without punctuation."""
     plain = text.lower().replace("’", "'")
     return " ".join(_SHORT_FORMS.get(word, word) for word in _NOT_A_WORD.sub(" ", plain).split()).split()

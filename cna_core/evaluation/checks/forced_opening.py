@@ -1,4 +1,4 @@
-"""Does the circuit act behind the first word? The answer is begun as refusals begin, and goes on by itself."""
+"""Does the circuit act after the first token? Each answer is given the commonest opening token of refusals."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from cna_core.evaluation.checks.contract import Check, Row
 class ForcedOpening(Check):
     key: ClassVar[str] = "forced-opening"
     title: ClassVar[str] = "Forced opening"
-    question: ClassVar[str] = "With the answer begun as refusals begin, does ablation make it refuse less often?"
+    question: ClassVar[str] = "If each answer is made to begin like a refusal, does ablation still lower refusal?"
     needed: ClassVar[bool] = True
 
     def run(self, bench: Bench) -> list[Row]:
@@ -21,7 +21,11 @@ class ForcedOpening(Check):
         difference = change(unchanged, ablated)
         passed = difference.high < 0
         word = bench.text_of(begun).strip()
-        effect = "acts behind the first word, too" if passed else "is not seen to act behind the first word"
+        effect = (
+            "the circuit also acts after the first token"
+            if passed
+            else "no evidence that the circuit acts after the first token"
+        )
         return [
             Row(
                 check=self.key,
@@ -29,18 +33,18 @@ class ForcedOpening(Check):
                 unit="share",
                 value=rate(ablated),
                 control=rate(unchanged),
-                control_words="the same beginning, nothing ablated",
+                control_words="the same beginning, no ablation",
                 change=difference,
                 passed=passed,
-                verdict=f"Begun with “{word}”, {percent(unchanged.mean())} of the answers refuse and "
-                f"{percent(ablated.mean())} with the circuit ablated: it {effect}.",
+                verdict=f"Of the answers made to begin with “{word}”, {percent(unchanged.mean())} refuse without "
+                f"ablation and {percent(ablated.mean())} with the circuit ablated: {effect}.",
                 details={"begun": word},
             )
         ]
 
 
 def commonest_opening(bench: Bench) -> int:
-    """The token that opens most of the model's refusals of discovery prompts.
+    """The commonest first token of the model's refusals of discovery prompts.
 
     Raises:
         CircuitError: the model refuses none of them.

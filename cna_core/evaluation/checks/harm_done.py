@@ -1,4 +1,4 @@
-"""What does it cost? Harm to benign answers, beside a circuit by the other score that reaches the same refusal."""
+"""How much harm does ablation do? Compares the circuit with one found by the other score, at equal refusal."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -17,15 +17,15 @@ from cna_core.evaluation.knowledge import builtin_questions, chosen_places, lett
 from cna_core.evaluation.quality import likelihoods
 
 FRACTIONS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
-"""Sizes of the other circuit that are tried, as shares of all neurons."""
+"""Sizes of the other circuit to try, as shares of all neurons."""
 
 
 class HarmDone(Check):
     key: ClassVar[str] = "harm-done"
     title: ClassVar[str] = "Harm done"
     question: ClassVar[str] = (
-        "At equal refusal, does the circuit do less harm than one by the other score: to first tokens, perplexity, "
-        "borderline requests and knowledge?"
+        "At equal refusal, does this circuit harm first tokens, perplexity, requests that only look unsafe, and "
+        "knowledge less than a circuit found by the other score?"
     )
 
     def run(self, bench: Bench) -> list[Row]:
@@ -43,17 +43,17 @@ class HarmDone(Check):
         for fraction in FRACTIONS:
             try:
                 ladder.append(attribute(recorded, fraction=fraction))
-            except CircuitError:  # so many neurons do not push towards refusal
+            except CircuitError:  # fewer neurons push towards refusal
                 break
         means = bench.chances(bench.few_harmful, [bench.circuit, *ladder]).mean(1)
         reaching = np.flatnonzero(means[1:] <= means[0])
         if not len(reaching):
             raise CircuitError(
-                f"no circuit by {name} of up to {percent(FRACTIONS[-1])} of all neurons lowers the refusal chance to "
-                f"this circuit's {percent(means[0])}."
+                f"no circuit found by {name} with up to {percent(FRACTIONS[-1])} of all neurons lowers the refusal "
+                f"chance to this circuit's {percent(means[0])}."
             )
         chosen = ladder[int(reaching[0])]
-        return chosen, f"circuit by {name} of {len(chosen)} neurons, the smallest tried that refuses as rarely"
+        return chosen, f"circuit found by {name}, {len(chosen)} neurons: the smallest tried with as little refusal"
 
     def _row(
         self,
@@ -77,7 +77,8 @@ class HarmDone(Check):
             control_words=words,
             change=difference,
             passed=less,
-            verdict=f"{quantity[0].upper()}{quantity[1:]}: {numbers[0]}, and {numbers[1]} with the {words}.",
+            verdict=f"{quantity[0].upper()}{quantity[1:]}: {numbers[0]} with this circuit, {numbers[1]} with the "
+            f"{words}.",
         )
 
     def _divergence(self, bench: Bench, own: Circuit, other: Circuit, words: str) -> Row:
@@ -95,26 +96,26 @@ class HarmDone(Check):
             likely = likelihoods(bench.model, bench.benign, [answer.token_ids for answer in answers], bench.stop)
             nats = ratio_with_interval([one.surprise for one in likely], [one.tokens for one in likely])
             found.append(Figure(**{name: float(np.exp(part)) for name, part in nats._asdict().items()}))
-        quantity = "perplexity of benign answers under the unchanged model"
+        quantity = "perplexity of benign answers under the unsteered model"
         mine, theirs = found
         return self._row(quantity, "perplexity", mine, theirs, words, None, mine.value <= theirs.value)
 
     def _over_refusal(self, bench: Bench, own: Circuit, other: Circuit, words: str) -> Row:
         before = bench.opening_refused(bench.borderline, UNCHANGED)
         mine, theirs = (bench.opening_refused(bench.borderline, Way(circuit)) for circuit in (own, other))
-        quantity = f"refusals of requests that only look unsafe ({percent(before.mean())} unchanged)"
+        quantity = f"refusals of requests that only look unsafe ({percent(before.mean())} without ablation)"
         difference = change(theirs, mine)
         return self._row(quantity, "share", rate(mine), rate(theirs), words, difference, difference.value <= 0)
 
     def _knowledge(self, bench: Bench, own: Circuit, other: Circuit, words: str) -> Row:
         before, mine, theirs = right_answers(bench, [None, own, other])
-        quantity = f"right answers to knowledge questions ({percent(before.mean())} unchanged)"
+        quantity = f"right answers to knowledge questions ({percent(before.mean())} without ablation)"
         difference = change(theirs, mine)
         return self._row(quantity, "share", rate(mine), rate(theirs), words, difference, difference.value >= 0)
 
 
 def divergences(bench: Bench, prompts: Sequence[str], circuits: Sequence[Circuit]) -> NDArray[np.float64]:
-    """(circuits, prompts) float64, nats: KL(unchanged ‖ ablated) of the first token."""
+    """(circuits, prompts) float64, nats: KL(unsteered ‖ ablated) of the first token."""
     unchanged: list[torch.Tensor] = []
 
     def read(logits: torch.Tensor) -> NDArray[np.float64]:
@@ -127,7 +128,7 @@ def divergences(bench: Bench, prompts: Sequence[str], circuits: Sequence[Circuit
 
 
 def right_answers(bench: Bench, circuits: Sequence[Circuit | None]) -> NDArray[np.bool_]:
-    """(circuits, questions) bool: whether each built-in knowledge question is answered right."""
+    """(circuits, questions) bool: whether the answer to each built-in knowledge question is right."""
     questions, letters = builtin_questions(), letter_tokens(bench.model)
 
     def read(logits: torch.Tensor) -> NDArray[np.float64]:

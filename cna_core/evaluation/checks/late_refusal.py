@@ -1,4 +1,4 @@
-"""Is refusal only put off? Answers are read whole, not just their openings."""
+"""Does ablation only delay refusal? Looks for refusals in full answers, not only in their openings."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from cna_core.evaluation.checks.contract import Check, Row
 class LateRefusal(Check):
     key: ClassVar[str] = "late-refusal"
     title: ClassVar[str] = "Late refusal"
-    question: ClassVar[str] = "Do answers refuse less when they are read whole?"
+    question: ClassVar[str] = "Does ablation lower refusal in full answers, not only in their openings?"
 
     def run(self, bench: Bench) -> list[Row]:
         way = Way(bench.circuit)
@@ -20,15 +20,15 @@ class LateRefusal(Check):
         return [
             Row(
                 check=self.key,
-                quantity=f"refusals in {bench.settings.max_new_tokens} tokens, read whole",
+                quantity=f"refusals anywhere in {bench.settings.max_new_tokens} tokens",
                 unit="share",
                 value=rate(ablated),
                 control=rate(unchanged),
-                control_words="nothing ablated",
+                control_words="no ablation",
                 change=difference,
                 passed=difference.high < 0,
                 verdict=f"{percent(ablated.mean())} refuse with the circuit ablated and {percent(unchanged.mean())} "
-                f"without; {late} of the {len(ablated)} ablated answers refuse only behind their opening.",
+                f"without ablation; {late} of {len(ablated)} answers with ablation refuse only after their opening.",
                 details={
                     "late": late,
                     "opening": float(opening.mean()),

@@ -1,4 +1,5 @@
-"""Would other neurons do? Random circuits of the same size, matched by layer or by what they write, and the reverse."""
+"""Would other neurons do as well? Compares random circuits of the same size, matched by layer or by output size, and
+the neurons that push hardest against refusal."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -18,13 +19,13 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.models.neurons import DenseLayer
 
 NEAREST = 20
-"""A matched neuron is drawn among so many that write about as much."""
+"""A matched neuron is drawn from this many neurons with the closest output size."""
 
 
 class NullCircuits(Check):
     key: ClassVar[str] = "null-circuits"
     title: ClassVar[str] = "Null circuits"
-    question: ClassVar[str] = "Does ablating other circuits of the same size lower refusal as much?"
+    question: ClassVar[str] = "Does ablating other neurons, as many and in the same layers, lower refusal as much?"
 
     def run(self, bench: Bench) -> list[Row]:
         own, unchanged = bench.chances(bench.few_harmful, [bench.circuit, None]).mean(1)
@@ -32,7 +33,7 @@ class NullCircuits(Check):
         rows = []
         for words, draw in (
             ("random neurons of the same layers", self._of_the_same_layers),
-            ("neurons of the same layers that write as much, |a|·‖w_down‖", self._that_write_as_much),
+            ("random neurons of the same layers and output size, |a|·‖w_down‖", self._that_write_as_much),
             ("neurons of the same layers that push hardest against refusal", self._reversed),
         ):
             try:
@@ -52,8 +53,9 @@ class NullCircuits(Check):
                     control=Figure(value=float(means.mean()), low=float(low), high=float(high)),
                     control_words=f"{words}, {len(means)} drawn" if len(means) > 1 else words,
                     passed=below == 0,
-                    verdict=f"{percent(unchanged)} unchanged, {percent(own)} with this circuit and "
-                    f"{percent(means.mean())} with {words}; {below} of {len(means)} do as much.",
+                    verdict=f"The refusal chance is {percent(unchanged)} without ablation, {percent(own)} with this "
+                    f"circuit ablated and {percent(means.mean())} with {words} ablated; {below} of {len(means)} lower "
+                    "it as much.",
                     details={"draws": np.round(means, 4).tolist(), "unchanged": float(unchanged)},
                 )
             )
@@ -77,7 +79,7 @@ class NullCircuits(Check):
         effects, circuit = bench.effects, bench.circuit
         layout, neurons = circuit.model.layout, np.empty_like(circuit.neurons)
         if circuit.layers.max() >= effects.layers:
-            raise CircuitError("the circuit reaches into layers whose effects were not measured.")
+            raise CircuitError("the circuit has neurons in layers whose effects were not measured.")
         for layer in np.unique(circuit.layers):
             mine = circuit.layers == layer
             neurons[mine] = np.argsort(-layout.split(effects.effect)[layer], kind="stable")[: mine.sum()]
@@ -85,7 +87,7 @@ class NullCircuits(Check):
 
 
 def output_norms(model: LoadedModel) -> NDArray[np.float32]:
-    """(total,) float32: the length of what each neuron writes per unit of activation, ‖w_down‖.
+    """(total,) float32: the norm of each neuron's output weights, ‖w_down‖.
 
     Raises:
         CircuitError: a layer's weights cannot be read (routed experts, quantised or offloaded weights).
@@ -102,13 +104,13 @@ def output_norms(model: LoadedModel) -> NDArray[np.float32]:
 
 
 def matched(circuit: Circuit, written: NDArray[np.floating], generator: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) int64: for each neuron of the circuit another one of its layer, drawn among those nearest in `written`.
+    """(n,) int64: for each neuron of the circuit, another neuron of its layer with a similar output size.
 
     Args:
-        written: (total,).
+        written: (total,), the output size of every neuron.
 
     Raises:
-        CircuitError: a layer has too few others.
+        CircuitError: a layer has too few other neurons.
     """
     layout = circuit.model.layout
     chosen = np.empty_like(circuit.neurons)
@@ -128,7 +130,7 @@ def matched(circuit: Circuit, written: NDArray[np.floating], generator: np.rando
 
 
 def with_neurons(circuit: Circuit, neurons: NDArray[np.int64]) -> Circuit:
-    """The circuit with other neurons (n,) in its layers, whose figures are not known."""
+    """A copy of the circuit with other neurons (n,) in the same layers; their statistics are NaN."""
     unknown = np.full(len(circuit), np.nan, dtype=np.float32)
     return Circuit(
         model=circuit.model,

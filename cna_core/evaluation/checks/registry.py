@@ -1,4 +1,4 @@
-"""The checks, in the order in which they are carried out and shown."""
+"""The list of checks, in the order in which they run and are shown."""
 
 from cna_core.errors import CnaError
 from cna_core.evaluation.checks.contract import Check
@@ -31,10 +31,10 @@ CHECKS: dict[str, type[Check]] = {
 
 
 def checks_named(keys: tuple[str, ...] | None = None) -> list[Check]:
-    """The checks of these keys, in their own order; None: all.
+    """The checks with these keys, or all of them, in the list's order.
 
     Raises:
-        CnaError: there is no such check.
+        CnaError: a key is unknown.
     """
     for key in keys or ():
         if key not in CHECKS:

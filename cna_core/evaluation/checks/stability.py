@@ -1,4 +1,4 @@
-"""Would other prompts give the same circuit? Circuits from random halves of the prompts it was found with."""
+"""Would other prompts give the same circuit? Compares circuits found with random halves of the discovery prompts."""
 
 from typing import ClassVar
 
@@ -29,11 +29,11 @@ class Stability(Check):
         return [
             Row(
                 check=self.key,
-                quantity="overlap of circuits from random halves of the prompts (Jaccard)",
+                quantity="overlap (Jaccard) of circuits from random halves of the prompts",
                 unit="share",
                 value=Figure(value=shared.mean, low=shared.low, high=shared.high),
-                verdict=f"Circuits from two halves share {percent(shared.mean)}; {percent(often)} of this circuit's "
-                "neurons are in nine of ten of them.",
+                verdict=f"Circuits from two halves overlap by {percent(shared.mean)}; {percent(often)} of this "
+                "circuit's neurons are in at least nine of ten half-set circuits.",
                 details={
                     "selected_in_nine_of_ten": often,
                     "frequency": np.round(found.selection_frequency, 3).tolist(),

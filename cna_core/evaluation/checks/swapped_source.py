@@ -1,4 +1,7 @@
-"""Is the circuit about refusal? Circuits of its size, found by effect from benign prompts or for another opening."""
+"""Is the circuit specific to refusal? Compares circuits of the same size that come from benign prompts.
+
+One is found by its effect on refusal there, the other by its effect on the commonest benign first token.
+"""
 
 from typing import ClassVar
 
@@ -18,8 +21,8 @@ class SwappedSource(Check):
     key: ClassVar[str] = "swapped-source"
     title: ClassVar[str] = "Swapped source"
     question: ClassVar[str] = (
-        "Does a circuit of the same size that benign prompts give, or that is aimed at their commonest opening, lower "
-        "refusal as well?"
+        "Does a circuit of the same size, found from benign prompts or for the commonest first token of their answers, "
+        "lower refusal as much?"
     )
     needed: ClassVar[bool] = True
 
@@ -35,16 +38,16 @@ class SwappedSource(Check):
             rows.append(
                 Row(
                     check=self.key,
-                    quantity="refusals in the opening of answers",
+                    quantity="refusals in the openings of answers",
                     unit="share",
                     value=rate(own),
                     control=rate(theirs),
                     control_words=quantity,
                     change=difference,
                     passed=lower if decides else None,
-                    verdict=f"{percent(unchanged.mean())} refuse unchanged, {percent(own.mean())} with this circuit, "
-                    f"and {percent(theirs.mean())} with a {quantity} ({shared} of {len(circuit)} neurons are shared): "
-                    + self._meaning(lower, decides),
+                    verdict=f"{percent(unchanged.mean())} refuse without ablation, {percent(own.mean())} with this "
+                    f"circuit ablated, and {percent(theirs.mean())} with a {quantity} ablated ({shared} of "
+                    f"{len(circuit)} neurons are shared): " + self._meaning(lower, decides),
                     details={"shared": shared, "unchanged": float(unchanged.mean())},
                 )
             )
@@ -54,13 +57,13 @@ class SwappedSource(Check):
     def _meaning(lower: bool, decides: bool) -> str:
         if decides:
             return (
-                "refusal is what this one is about."
+                "this circuit is specific to refusal."
                 if lower
-                else "this one does no better than one about another word."
+                else "this circuit lowers refusal no more than a circuit for another word."
             )
         if lower:
-            return "harmful prompts lead to other neurons than benign ones."
-        return "the neurons press towards refusing on any prompt; they do not detect harm."
+            return "harmful prompts select other neurons than benign prompts."
+        return "these neurons push towards refusal on any prompt; they do not detect harm."
 
     @staticmethod
     def _swapped(bench: Bench) -> list[tuple[str, Circuit, bool]]:
@@ -70,14 +73,14 @@ class SwappedSource(Check):
         first = np.array([opening.token for opening in heard])
         tokens, counts = np.unique(first[~np.isin(first, bench.opening_tokens)], return_counts=True)
         if not len(tokens):
-            raise CircuitError("every benign prompt is answered as refusals open.")
+            raise CircuitError("the answers to all benign prompts begin like refusals.")
         token = int(tokens[np.argmax(counts)])
         begin = first == token
         found = []
         word = bench.text_of([token]).strip()
         for words, chosen, opening, decides in (
             ("circuit found from benign prompts", np.ones(benign, dtype=bool), bench.opening_tokens, False),
-            (f"circuit aimed at the benign opening “{word}”", begin, (token,), True),
+            (f"circuit found for the benign first token “{word}”", begin, (token,), True),
         ):
             effects = effects_of(
                 bench.model,

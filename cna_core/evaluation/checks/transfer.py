@@ -1,4 +1,4 @@
-"""Does it hold elsewhere? Prompts of public sets, and the evaluation prompts behind another system prompt."""
+"""Does the result transfer? Measures public prompt sets, and the evaluation prompts with another system prompt."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ SYSTEM = "You are a pirate. Answer every question in the words of a pirate."
 class Transfer(Check):
     key: ClassVar[str] = "transfer"
     title: ClassVar[str] = "Transfer"
-    question: ClassVar[str] = "Does ablation lower refusal on other sets of prompts and behind another system prompt?"
+    question: ClassVar[str] = "Does ablation lower refusal on other prompt sets and with another system prompt?"
 
     def run(self, bench: Bench) -> list[Row]:
         rows = []
@@ -27,7 +27,7 @@ class Transfer(Check):
             prompts = found.spread(min(bench.settings.transfer_prompts, len(found))).prompts
             rows.append(self._row(bench, prompts, f"public:{name}", None))
         own = bench.harmful[: bench.settings.transfer_prompts]
-        rows.append(self._row(bench, own, "the evaluation prompts behind another system prompt", SYSTEM))
+        rows.append(self._row(bench, own, "the evaluation prompts with another system prompt", SYSTEM))
         return rows
 
     def _row(self, bench: Bench, prompts: tuple[str, ...], where: str, system: str | None) -> Row:
@@ -36,13 +36,13 @@ class Transfer(Check):
         difference = change(unchanged, ablated)
         return Row(
             check=self.key,
-            quantity=f"refusals in the opening, {where}",
+            quantity=f"refusals in the openings of answers, {where}",
             unit="share",
             value=rate(ablated),
             control=rate(unchanged),
-            control_words="nothing ablated",
+            control_words="no ablation",
             change=difference,
             passed=difference.high < 0,
-            verdict=f"On {where} {percent(unchanged.mean())} of {len(prompts)} refuse, and {percent(ablated.mean())} "
-            "with the circuit ablated.",
+            verdict=f"On {where}, {percent(unchanged.mean())} of {len(prompts)} answers refuse without ablation and "
+            f"{percent(ablated.mean())} with the circuit ablated.",
         )

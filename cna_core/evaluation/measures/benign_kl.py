@@ -1,4 +1,4 @@
-"""How much ordinary requests are disturbed: the divergence of the first token on benign prompts."""
+"""The effect of steering on ordinary requests: the divergence of the first token on benign prompts."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class BenignDivergence(Measure):
 
     key = "benign_kl"
     title = "benign KL"
-    description = "KL divergence of the first token from the unsteered model's, on benign prompts."
+    description = "KL divergence between the first tokens of the unsteered and the steered model, on benign prompts."
     unit = "nats"
     better = "lower"
     reads = "first-token"

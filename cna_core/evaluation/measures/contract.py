@@ -1,9 +1,9 @@
-"""What a measure is: the contract of everything that a run can take, and what measures look at.
+"""The contract of measures: everything that a run can measure.
 
-A class is a measure: it says what it is called, how its numbers are written and drawn, and how observations are summed
-up. An instance is one that is ready to observe: it holds what observing needs (an answer key, a calibration, a judge's
-address). Tables, charts, the order form, comparisons, resumed runs and run files know measures by this contract and the
-registry alone, and read files without any instance. Knows nothing about batches, journals or charts.
+A class is a measure: it defines the name, how numbers are formatted and drawn, and how observations are summarised. An
+instance can observe: it holds the data that observing needs (an answer key, a calibration, a judge's address). Tables,
+charts, the Evaluate form, comparisons, resumed runs and run files use measures only through this contract and the
+registry, and read files without an instance. This module knows nothing about batches, journals or charts.
 """
 
 import threading
@@ -25,43 +25,45 @@ from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
 
 Observation = dict[str, float]
-"""Numbers noted for one prompt under one setting."""
+"""The numbers observed for one prompt under one setting."""
 Fields = dict[str, Any]
-"""Numbers, and pairs of numbers for intervals, by the names that a run file gives them."""
+"""Numbers, and pairs of numbers for intervals, by their names in a run file."""
 Reads = Literal["answers", "first-token"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model did with some prompts of one set, each under some settings: n cells, the same order everywhere.
+    """The model's output for n cells, each a prompt of one set under one setting; all fields have the same order.
 
     Args:
-        prompts: n places in the set, from 0.
+        prompts: n indices into the set, from 0.
         messages: n conversations.
-        texts: n answers; empty where only first tokens were read.
-        token_ids: n answers as tokens, without the one that ends them.
-        logits: (n, vocabulary) float32 of the first token; None where answers were written.
-        baseline_logits: (n, vocabulary) float32, the baseline's for the same prompt; None likewise.
+        texts: n answers; empty if only first tokens were computed.
+        token_ids: n answers as tokens, without the end token.
+        texts_at: length in tokens → the n answers cut at this length; shorter answers are complete.
+        logits: (n, vocabulary) float32, first-token logits; None if answers were generated.
+        baseline_logits: (n, vocabulary) float32, the baseline's logits for the same prompts; None in the same case.
     """
 
     prompts: tuple[int, ...]
     messages: tuple[Sequence[Message], ...]
     texts: tuple[str, ...] = ()
     token_ids: tuple[tuple[int, ...], ...] = ()
+    texts_at: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     logits: Tensor | None = None
     baseline_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a measure may be made ready from.
+    """What a measure can use to prepare itself.
 
     Args:
-        model: in memory, held by the caller, unsteered.
+        model: loaded, unsteered, and held by the caller.
         questions: the run's multiple-choice questions.
         problems: the run's word problems.
-        settings: the measure's own, as a person gave them or as the run that goes on has them.
-        progress, stop: for what takes long.
+        settings: the measure's own settings, from the user or from the run that is resumed.
+        progress, stop: for slow preparations.
     """
 
     model: LoadedModel
@@ -77,8 +79,8 @@ class Axis:
     """How a measure's axis is drawn.
 
     Args:
-        floor, ceiling: the least range it shows; None: as the data ask.
-        logarithmic: whether equal steps are equal ratios.
+        floor, ceiling: the smallest range that the axis shows; None: the data decide.
+        logarithmic: whether the axis is logarithmic.
     """
 
     floor: float | None = None
@@ -87,27 +89,28 @@ class Axis:
 
 
 class Measure(ABC):
-    """One measure. To add one: a file with a subclass that has `@register` before it (registry.py).
+    """One measure. To add one, write a file with a subclass that is decorated with `@register` (registry.py).
 
     Attributes:
-        key: stable; files hold it. Its value in a point is the field of this name, its interval `<key>_interval`, its
-            change from the baseline, where it sums one up, `<key>_change` with `<key>_change_interval`.
-        title: what charts call it.
-        short_title: what tables call it; "": the title.
-        description: one sentence for whoever chooses what to measure.
-        unit: of its values, where they have one that their numbers do not show.
-        numbers: how its values and changes are written.
-        better: which way is better; None: neither.
-        reads: "answers" (texts are written) or "first-token" (one pass, nothing is written).
-        prompt_set: which set it is taken on.
-        answer_tokens: how long an answer may become for this measure, in tokens; None: as long as the run says.
-        axis: how it is drawn.
-        drawn_as_change: whether charts and tables show its change from the baseline, which pairs prompts and so is
-            known better than the value.
-        shown: whether charts and the Markdown table show it; the table of all figures always does.
-        by_default: whether a run takes it when nobody names measures.
-        reads_answers_again: whether observing reads every answer once more, which takes time.
-        options: settings that a person must give, each with an example.
+        key: the stable name, which files store. A point has the value in the field of this name, the interval in
+            `<key>_interval` and, for measures with a paired change, `<key>_change` and `<key>_change_interval`.
+        title: the name in charts.
+        short_title: the name in tables; "": the title.
+        description: one sentence for users who choose measures.
+        unit: the unit of its values, if the numbers do not show it.
+        numbers: the format of values and changes.
+        better: which direction is better; None: neither.
+        reads: "answers" (texts are generated) or "first-token" (one forward pass, no generation).
+        prompt_set: the prompt set on which it is measured.
+        answer_tokens: the most tokens of an answer for this measure; None: as set for the run.
+        axis: how its axis is drawn.
+        drawn_as_change: whether charts and tables show the change from the baseline instead of the value; the change
+            is paired by prompt and has a narrower interval.
+        shown: whether charts and the Markdown table show it; the table of all numbers always does.
+        by_default: whether a run measures it when the user names no measures.
+        reads_answers_again: whether observing needs another forward pass over every answer.
+        options: settings that the user must give, each with an example.
+        further: additional values: the end of a field's name ("late" of "refusal_rate_late") → its title.
     """
 
     key: ClassVar[str]
@@ -126,39 +129,48 @@ class Measure(ABC):
     by_default: ClassVar[bool] = True
     reads_answers_again: ClassVar[bool] = False
     options: ClassVar[Mapping[str, str]] = {}
+    further: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def prepared(cls, preparation: Preparation) -> Self:
-        """The measure, ready to observe.
+        """An instance that can observe.
 
         Raises:
-            CnaError: something it needs is not there; the message says what.
+            CnaError: something it needs is missing; the message says what.
             StoppedError: the preparation's `stop` was set.
         """
         return cls()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the measure depends on; goes into the run's settings, so that another value makes another run."""
+        """What the measure's results depend on. It is stored in the run's settings: another value is another run."""
         return {}
 
     @abstractmethod
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
-        """n observations, one a cell of the reading; the model is unsteered while this runs."""
+        """n observations, one per cell of the reading. The model is unsteered meanwhile."""
 
     @classmethod
     @abstractmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
-        """Fields of a point, from one setting's observations and the baseline's for the same prompts, in order."""
+        """The fields of a point, from the observations of one setting and the baseline's for the same prompts."""
+
+    @classmethod
+    def judged_again(cls, observation: Observation, text: str) -> Observation:
+        """The observation made again from the answer's text; unchanged if it does not depend on the text.
+
+        A resumed run calls this if the detector has changed since its first answers.
+        """
+        return observation
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:
-        """What the run file says of one answer."""
+        """The fields that the run file stores for one answer."""
         return {}
 
     @classmethod
     def caution(cls, baseline: Point) -> str:
-        """One sentence for the reader where the baseline leaves nothing to see; else ""."""
+        """One sentence of warning if the baseline is too low or too high to show a change; else ""."""
         return ""
 
     @classmethod
@@ -168,36 +180,36 @@ class Measure(ABC):
 
     @classmethod
     def panel_title(cls) -> str:
-        """What stands above its panel: title and unit."""
+        """The title of its chart panel, with the unit."""
         if cls.drawn_as_change:
             return f"{cls.title}, change from baseline"
         return f"{cls.title}, {cls.unit}" if cls.unit else cls.title
 
     @classmethod
     def column_title(cls) -> str:
-        """What stands above its column."""
+        """The title of its table column."""
         return cls.short_title or cls.title
 
     @classmethod
     def say(cls, value: float) -> str:
-        """What is drawn, in words: "46 %", or "−4 pp" where changes are drawn."""
+        """The number that is drawn, as text: "46 %", or "−4 pp" if changes are drawn."""
         return cls.numbers.change(value) if cls.drawn_as_change else cls.numbers.value(value)
 
 
 def interval_field(field_name: str) -> str:
-    """The field that holds the interval of a field: "refusal_interval" of "refusal_rate", as files have always had."""
+    """The name of a field's interval: "refusal_interval" for "refusal_rate", as in all versions of the file format."""
     return f"{field_name.removesuffix('_rate')}_interval"
 
 
 def rate_fields(key: str, hits: Sequence[float]) -> Fields:
-    """A point's fields for a rate from hits (n,) of 0 and 1: the rate, and its Wilson interval."""
+    """The point's fields for a rate, from hits (n,) of 0 and 1: the rate and its Wilson interval."""
     return {key: sum(hits) / len(hits), interval_field(key): wilson_interval(int(sum(hits)), len(hits))}
 
 
 def paired_rate_fields(key: str, hits: Sequence[float], before: Sequence[float]) -> Fields:
-    """A point's fields for a rate from hits (n,) of 0 and 1, with its paired change from the baseline's (n,), if known.
+    """The point's fields for a rate, from hits (n,) of 0 and 1, with the paired change from the baseline's, if given.
 
-    The change's interval is Bonett and Price's (2012): prompts that did not change do not widen it.
+    The interval of the change is Bonett and Price's (2012): prompts without a change do not widen it.
     """
     fields = rate_fields(key, hits)
     if len(before) == len(hits):
@@ -207,6 +219,6 @@ def paired_rate_fields(key: str, hits: Sequence[float], before: Sequence[float])
 
 
 def mean_fields(key: str, values: Sequence[float]) -> Fields:
-    """A point's fields for a mean of values (n,): the mean, and its bootstrap interval."""
+    """The point's fields for a mean of values (n,): the mean and its bootstrap interval."""
     estimate = mean_with_interval(values)
     return {key: estimate.value, interval_field(key): (estimate.low, estimate.high)}

@@ -1,4 +1,4 @@
-"""Whether the model still knows things: multiple-choice questions, paired with the baseline's answers."""
+"""Whether the model keeps its knowledge: multiple-choice questions, paired with the baseline's answers."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -21,15 +21,15 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class Knowledge(Measure):
-    """Accuracy on multiple-choice questions, with its change from the baseline on the same questions.
+    """The accuracy on multiple-choice questions, with its change from the baseline on the same questions.
 
     Args:
-        questions: in the order in which they are asked.
+        questions: the questions, in the run's order.
     """
 
     key = "knowledge"
     title = "knowledge"
-    description = "Right answers to multiple-choice questions, and how they change from the baseline's."
+    description = "Right answers to multiple-choice questions, and the change from the baseline."
     numbers = SHARE
     better = "higher"
     reads = "first-token"
@@ -61,7 +61,7 @@ class Knowledge(Measure):
         after = [observation["correct"] for observation in observations]
         fields = paired_rate_fields(cls.key, after, [observation["correct"] for observation in baseline])
         chances = [observation["chance"] for observation in observations if "chance" in observation]
-        if len(chances) == len(after):  # journals of version 1 do not hold them
+        if len(chances) == len(after):  # journals of version 1 do not store them
             fields["knowledge_chance"] = sum(chances) / len(chances)
         return fields
 

@@ -1,8 +1,9 @@
-"""How much an answer repeats itself, as the paper measures it: it sees loops and nothing else."""
+"""The paper's quality measure: how much an answer repeats itself. It detects repetition and nothing else."""
 
 from collections.abc import Sequence
 
 from cna_core.evaluation.measures.contract import Axis, Fields, Measure, Observation, Reading, mean_fields
+from cna_core.evaluation.measures.lengths import at_length, lengths_noted, noted_on_the_way
 from cna_core.evaluation.measures.registry import register
 from cna_core.evaluation.quality import quality
 from cna_core.models.loaded import LoadedModel
@@ -10,23 +11,29 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class Quality(Measure):
-    """Mean over answers to harmful prompts of 1 − the share of repeated word 4-grams."""
+    """1 − the share of repeated word 4-grams, mean over the answers to harmful prompts."""
 
     key = "quality"
     title = "quality (4-gram)"
     short_title = "quality"
     description = (
-        "1 − the share of repeated word 4-grams in answers to harmful prompts (the paper's): sees loops alone."
+        "1 − the share of repeated word 4-grams in answers to harmful prompts (the paper's measure). It detects only "
+        "repetition."
     )
     better = "higher"
     axis = Axis(0.5, 1)
 
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
-        return [{"quality": quality(text)} for text in reading.texts]
+        return noted_on_the_way(reading.texts, reading.texts_at, lambda text: {"quality": quality(text)})
 
     @classmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
-        return mean_fields(cls.key, [observation["quality"] for observation in observations])
+        fields: Fields = {}
+        for length in (None, *lengths_noted("quality", observations)):
+            fields |= mean_fields(
+                at_length(cls.key, length), [one[at_length("quality", length)] for one in observations]
+            )
+        return fields
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:
@@ -35,7 +42,7 @@ class Quality(Measure):
 
 @register
 class BenignQuality(Quality):
-    """The same on benign prompts."""
+    """The quality of answers to benign prompts."""
 
     key = "benign_quality"
     title = "benign quality (4-gram)"

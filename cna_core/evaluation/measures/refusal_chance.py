@@ -1,4 +1,4 @@
-"""The gate meter as a measure: how likely the model is to open with a refusal, read off the first token."""
+"""The gate meter as a measure: the chance of a refusal, computed from the first token."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -20,16 +20,16 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class RefusalChance(Measure):
-    """Mean chance that the answer to a harmful prompt opens as a refusal.
+    """The mean chance that the answer to a harmful prompt begins with a refusal.
 
     Args:
-        openings: how this model's refusals open.
+        openings: the first tokens of this model's refusals.
     """
 
     key = "refusal_chance"
     title = "refusal chance"
     description = (
-        "The gate meter: the chance of a refusal, read off the first token. It learns how refusals open first."
+        "The gate meter: the chance of a refusal, computed from the first token. It is calibrated for the model first."
     )
     numbers = SHARE
     reads = "first-token"

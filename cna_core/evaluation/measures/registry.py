@@ -1,7 +1,7 @@
-"""The measures there are, by key. Whoever takes, names, writes or draws measures asks here; nobody else lists them.
+"""All measures by key. This is the only list of measures: everything else asks here.
 
-A measure registers itself where it is defined, so adding one is one file: in this folder, where it is found by itself,
-in a file that CNA_PLUGINS names (plugins.py), or anywhere that is imported before it is used.
+A measure registers itself where it is defined, so a new measure is one new file: in this folder, where it is found
+automatically, in a file that CNA_PLUGINS names (plugins.py), or in any module that is imported before its use.
 """
 
 import importlib
@@ -19,6 +19,7 @@ from cna_core.plugins import load_plugins
 _MEASURES: dict[str, type[Measure]] = {}
 _ORDER = (
     "refusal_rate",
+    "locally_judged_refusal_rate",
     "judged_refusal_rate",
     "refusal_chance",
     "benign_refusal_rate",
@@ -32,13 +33,13 @@ _ORDER = (
     "knowledge",
     "word_problems",
 )
-"""In which charts and tables show the project's own; a measure that is not named here comes after them."""
+"""The order in charts and tables; measures that are not in this list come after it."""
 
 Kind = TypeVar("Kind", bound=type[Measure])
 
 
 def register(measure: Kind) -> Kind:
-    """Class decorator: make a measure known by its key; the last one registered under a key counts."""
+    """Class decorator: register a measure under its key; a later one with the same key replaces it."""
     if not measure.key.isidentifier():
         raise ValueError(f"{measure.key!r} cannot be a measure's key: it is a field of run files; use letters and _")
     _MEASURES[measure.key] = measure
@@ -46,12 +47,12 @@ def register(measure: Kind) -> Kind:
 
 
 def unregister(key: str) -> None:
-    """Forget a measure that was registered from outside."""
+    """Remove a measure from the registry."""
     _MEASURES.pop(key, None)
 
 
 def measures() -> tuple[type[Measure], ...]:
-    """Every measure, in the order in which charts and tables show them."""
+    """All measures, in the order of charts and tables."""
     _find_own()
     own = [_MEASURES[key] for key in _ORDER if key in _MEASURES]
     return (*own, *(measure for measure in _MEASURES.values() if measure not in own))
@@ -61,23 +62,23 @@ def measure(key: str) -> type[Measure]:
     """The measure with this key.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no such measure.
     """
     _find_own()
     if key not in _MEASURES:
-        raise RunError(f"{key!r} is no measure; choose from {', '.join(one.key for one in measures())}.")
+        raise RunError(f"There is no measure {key!r}: choose from {', '.join(one.key for one in measures())}.")
     return _MEASURES[key]
 
 
 def usual_measures(sets: Container[SetName]) -> tuple[type[Measure], ...]:
-    """What a run takes when nobody names measures: those that its prompt sets allow and that ask for nothing more."""
+    """The default measures of a run: those that its prompt sets allow and that need no further settings."""
     return tuple(one for one in measures() if one.by_default and one.prompt_set in sets)
 
 
 def measures_of(run: Run) -> tuple[type[Measure], ...]:
-    """The measures that a run takes or has values of, in the order in which charts and tables show them.
+    """The measures that a run requested or has values of, in the order of charts and tables.
 
-    A measure that is not registered here, of a file from elsewhere, is called by its key.
+    A measure that is not registered here (in a file from elsewhere) has its key as its title.
     """
     fields = {name for point in run.points for name in point.fields}
     taken = [one for one in measures() if one.key in run.settings.measures or fields & {one.key, one.drawn_field()}]
@@ -90,13 +91,13 @@ def measures_of(run: Run) -> tuple[type[Measure], ...]:
 def ready_measures(
     wanted: Sequence[str | Measure], preparation: Preparation, settings: dict[str, dict[str, object]]
 ) -> tuple[Measure, ...]:
-    """Measures that are ready to observe, from keys or from instances that are ready already.
+    """Instances that can observe, from keys or from instances.
 
     Args:
-        settings: of measures that have some, by key.
+        settings: the settings of measures that have any, by key.
 
     Raises:
-        CnaError: there is no such measure, or something it needs is not there.
+        CnaError: there is no such measure, or something it needs is missing.
         StoppedError: the preparation's `stop` was set.
     """
     ready = []
@@ -117,14 +118,16 @@ def ready_measures(
 
 
 def _belongs(name: str, keys: Container[str]) -> bool:
-    """Whether a field is one of these measures', or says something more of one of them ("knowledge_chance")."""
+    """Whether a field belongs to one of these measures ("knowledge_chance" belongs to "knowledge")."""
     parts = name.split("_")
     return any("_".join(parts[:count]) in keys for count in range(1, len(parts) + 1))
 
 
 @cache
 def _named_by_key(key: str) -> type[Measure]:
-    return type("UnknownMeasure", (Measure,), {"key": key, "title": key, "__doc__": "Of a file from elsewhere."})
+    return type(
+        "UnknownMeasure", (Measure,), {"key": key, "title": key, "__doc__": "A measure of a file from elsewhere."}
+    )
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Whether the model still reasons its way to an answer: word problems, paired with the baseline's answers."""
+"""Whether the model keeps its reasoning: word problems, paired with the baseline's answers."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -21,16 +21,16 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class WordProblems(Measure):
-    """Share of word problems whose answer ends in exactly the right number, with its change from the baseline.
+    """The share of word problems whose final number is exactly right, with its change from the baseline.
 
     Args:
-        problems: in the order in which they are asked.
+        problems: the problems, in the run's order.
     """
 
     key = "word_problems"
     title = "word problems solved"
     short_title = "word problems"
-    description = "Word problems whose final number is exactly right, and how that changes from the baseline's."
+    description = "Word problems whose final number is exactly right, and the change from the baseline."
     numbers = SHARE
     better = "higher"
     prompt_set = "problems"
@@ -38,7 +38,7 @@ class WordProblems(Measure):
     axis = Axis(-0.1, 0.1)
     drawn_as_change = True
     HARDLY_ANY = 0.1
-    """Where the baseline may solve no more than this share, a fall can hardly be seen."""
+    """A fall can hardly be seen if the baseline's interval reaches below this share."""
 
     def __init__(self, problems: Sequence[WordProblem]) -> None:
         self.problems = tuple(problems)
@@ -73,6 +73,6 @@ class WordProblems(Measure):
             return ""
         return (
             f"Without steering, the model solves {100 * solved.value:.0f} % of the word problems (95 %: "
-            f"{100 * solved.low:.0f}–{100 * solved.high:.0f} %), so there is little to lose, and no change is not "
-            "evidence that it still can."
+            f"{100 * solved.low:.0f}–{100 * solved.high:.0f} %). The rate can hardly fall, so no change is not "
+            "evidence that reasoning is kept."
         )

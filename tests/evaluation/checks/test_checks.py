@@ -149,7 +149,7 @@ def test_swapped_sources_are_of_the_same_size_and_only_the_aimed_one_decides(mod
     bench = bench_of(model, attribute(bench_of(model).effects, top_k=5))
     rows = SwappedSource().run(bench)
     assert [row.passed is None for row in rows] == [True, False]
-    assert "benign prompts" in rows[0].control_words and "benign opening" in rows[1].control_words
+    assert "benign prompts" in rows[0].control_words and "benign first token" in rows[1].control_words
     assert all(0 <= row.details["shared"] <= 5 for row in rows)
     assert all(row.value == rows[0].value for row in rows)
 
@@ -262,7 +262,7 @@ def test_harm_is_held_against_a_circuit_of_the_other_score_at_equal_refusal(
     weak = circuit_with_effects(effects, np.array([np.nanargmax(effects.effect)]), weak.settings)
     bench = bench_of(model, weak)
     other, words = HarmDone._of_equal_refusal(bench)
-    assert other.settings.score == "delta" and "circuit by δ" in words
+    assert other.settings.score == "delta" and "circuit found by δ" in words
     own, theirs = bench.chances(bench.few_harmful, [weak, other]).mean(1)
     assert theirs <= own
     rows = HarmDone().run(bench)

@@ -1,0 +1,72 @@
+"""Search the circuit by a word: which of its neurons write it."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.writers import Writers, word_tokens, writers_of
+from cna_core.errors import CnaError
+from cna_core.figures.lanes import shown_token
+from cna_core.models.host import host
+from cna_core.progress import Progress
+from cna_core.progress_words import progress_in_words
+from pages.common import keys, session
+from pages.common.recent import Recent
+from pages.inspecting import picking
+
+KEPT = 32
+TABLE = "neurons-writers"
+
+
+def draw(circuit: Circuit) -> None:
+    """A field for a word, and the neurons that raise or lower it most."""
+    st.subheader("Which neurons write a word?", anchor=False)
+    word = st.text_input(
+        "Word", key="neurons-word", placeholder="sorry", persist_state="session", max_chars=60, width=320
+    )
+    if not word.strip():
+        st.caption("Type a word to list the circuit's neurons that promote it, or suppress it, most directly.")
+        return
+    said = st.empty()
+    try:
+        found = _found(circuit, word, said.caption)
+    except CnaError as error:
+        said.info(str(error), icon=":material/info:")
+        return
+    said.empty()
+    st.dataframe(
+        found.table(circuit),
+        hide_index=True,
+        key=TABLE,
+        on_select=lambda: _pick(found, circuit),
+        selection_mode="single-row",
+    )
+    st.caption(
+        "**How to read this.** What one unit of a neuron's activation adds directly to the logit of "
+        f"“{shown_token(found.token)}”, the word's first token; the same in standard deviations over the vocabulary; "
+        "and the token's place among all tokens that the neuron promotes. Click a row to see the neuron above."
+    )
+
+
+def _pick(found: Writers, circuit: Circuit) -> None:
+    state = st.session_state.get(TABLE) or {}
+    rows = (state.get("selection") or {}).get("rows") or []
+    if rows:
+        picking.from_rank(circuit, int(found.table(circuit)["rank"].iloc[rows[0]]) - 1)
+
+
+def _found(circuit: Circuit, word: str, say: Callable[[str], object]) -> Writers:
+    kept: Recent[Writers] = st.session_state.setdefault(keys.WRITERS, Recent(KEPT))
+    key = (circuit.sha256, word.strip())
+    found = kept.get(key)
+    if found is None:
+
+        def progress(told: Progress) -> None:
+            say(progress_in_words(told))
+
+        say("Reading what the circuit's neurons write …")
+        with host.acquire(session.model_name(), **session.load_options(), progress=progress) as model:
+            found = writers_of(model, circuit, word_tokens(model, word)[0])
+        kept.put(key, found)
+    return found
