@@ -29,6 +29,7 @@ from pages.inspecting import (
     gate_cards,
     gate_charts,
     mismatch,
+    model_choice,
     panes,
     picking,
     table,
@@ -67,6 +68,7 @@ def _teach() -> None:
     )
     first_steps.offer()
     cards.row(first_steps.steps(session.model_name(), session.contrast()))
+    model_choice.draw(session.contrast())
 
 
 def _draw_preview(job: jobs.Job) -> None:

@@ -1,9 +1,9 @@
-"""How much the circuits of a contrast set's categories share: fraud's with violence's, say, against halves of one.
+"""How many neurons the circuits of prompt categories share, compared with the circuits of two halves of one category.
 
-Two circuits from different prompts never share all neurons, even if the prompts are of one kind. So every circuit here
-is selected from equally many positive prompts of its category, and a category is compared with another half of itself
-too: where two categories share as much as two halves of one, they have the same circuit as far as this can tell. Reads
-stored activations; knows no model.
+Circuits from different prompts never share all neurons, even if the prompts are of one kind. So every circuit is
+selected from equally many positive prompts of its category, and each category is also compared with another half of
+itself. If two categories share as much as two halves of one, their circuits cannot be told apart. This module uses
+stored activations and knows no model.
 """
 
 import threading

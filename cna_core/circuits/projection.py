@@ -73,7 +73,7 @@ def held_out_auc(activations: Activations, circuit: Circuit, splits: int = 8, se
         if half.sum() < 3 or min((activations.is_positive & ~half).sum(), (~activations.is_positive & ~half).sum()) < 1:
             return None
         chosen_by, others = (activations.without(np.flatnonzero(gone)) for gone in (~half, half))
-        selected = attribute(chosen_by, **settings.model_dump(exclude={"effect"}))
+        selected = attribute(chosen_by, **settings.model_dump(exclude={"effect", "transferred_from"}))
         values = _seen(chosen_by, selected)
         if not values.std(0).any():
             found.append(0.5)

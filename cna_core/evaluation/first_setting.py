@@ -1,6 +1,6 @@
-"""The setting that a first demonstration opens at: the gentlest that at least halves the chance of a refusal.
+"""Finds the setting with which Chat opens: the gentlest that at least halves the chance of a refusal.
 
-A search in seconds: chances are read off the first token with the gate meter, on discovery prompts that the model
+The search takes seconds: the gate meter computes chances from the first token, on discovery prompts that the model
 refuses, so nothing is generated. Settings that halve the mean chance are ranked by KL(baseline ‖ setting) of the first
 token on benign discovery prompts; the lowest is the gentlest. It also chooses example prompts that the model refuses.
 `working_point.py` is the slower search that generates answers and counts refusals. Knows nothing about pages.

@@ -1,9 +1,9 @@
 """Blind review: a person judges some answers of a run without their settings, and the detector's rates are corrected.
 
-Half of the answers are ones that the detector calls refusals, half are others, so that both kinds of its errors are
-seen. The review gives two shares: how many of the detector's refusals are refusals for the reader, and how many of the
-others are. A point's corrected rate is rate · first + (1 − rate) · second. This assumes that the detector errs as often
-at one setting as at another. Pure functions of a run and a review.
+Half of the answers are refusals for the detector and half are not, so the review shows both kinds of errors. It gives
+two shares: of the detector's refusals, and of its other answers, the share that the reader calls refusals. A point's
+corrected rate is rate · first + (1 − rate) · second. This assumes that the detector's error rates are the same at all
+settings. Pure functions of a run and a review.
 """
 
 from dataclasses import dataclass

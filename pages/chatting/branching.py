@@ -1,4 +1,4 @@
-"""Going on from another token: a branch of the last turn, which stays beside the turn it came from."""
+"""Branches of the last turn, which continue from another token. The original turn is kept."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The card of one token: what else could have come there, which neurons fired, and going on from another token."""
+"""The card of one token: its alternatives, the most active neurons, and buttons to continue from another token."""
 
 import html
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def draw(conversation: Conversation, turn: Turn, lane: int, place: int, on_close
         said.info(str(error), icon=":material/info:")
         return
     if card is None:
-        said.caption("What this answer was asked with is no longer known. Press *Regenerate*, then look again.")
+        said.caption("The settings of this answer are no longer known. Press *Regenerate*, then open the token again.")
         return
     said.html(_title(card, name_of(turn.answers[lane])))
     left, right = st.columns([6, 7], gap="medium")
@@ -75,8 +75,8 @@ def _draw_alternatives(turn: Turn, lane: int, card: TokenCard) -> None:
         config={"displayModeBar": False},
     )
     st.caption(
-        "All three have read the same text. Hollow: the model is steered up to this token, and not at it; so from "
-        "hollow to full is what steering does here, from blue to hollow what it did before."
+        "All three probabilities are after the same text. Hollow: steered before this token, but not at it. So the "
+        "step from hollow to full is the effect of steering at this token, and from blue to hollow its earlier effect."
     )
 
 
@@ -96,7 +96,7 @@ def _draw_neurons(card: TokenCard) -> None:
             for one in card.neurons
         ]
     )
-    st.markdown("**Circuit neurons that fired most**")
+    st.markdown("**Most active circuit neurons**")
     number = st.column_config.NumberColumn(format="%.3g", width="small")
     st.dataframe(
         table,
@@ -112,15 +112,15 @@ def _draw_neurons(card: TokenCard) -> None:
         },
     )
     st.caption(
-        "Activation: in this lane, before the multiplier. Unsteered: in the unsteered model after the same text. A "
-        "neuron writes the tokens whose logits it raises most directly."
+        "Activation: in this answer, before the multiplier. Unsteered: in the unsteered model after the same text. "
+        "Writes: the tokens whose logits the neuron raises most."
     )
 
 
 def _draw_going_on(conversation: Conversation, turn: Turn, lane: int, card: TokenCard) -> None:
     """Buttons with the alternatives: one click, and all lanes continue from there."""
     offered = [one for one in card.alternatives if one.token != card.token and not one.ends]
-    st.markdown("**Go on from another token** in its place; both answers continue from there.")
+    st.markdown("**Continue from another token** in its place. Both answers continue from there.")
     with st.container(horizontal=True, gap="small", key="token-go-on"):
         for one in offered:
             st.button(

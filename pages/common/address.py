@@ -30,10 +30,11 @@ def restore() -> None:
             chosen_circuit.open_circuit(library.load_circuit(name), name)
         except CircuitError as error:
             st.toast(str(error))
-    if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1" and findings.finding() is None:
+    if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1":
         try:
-            findings.start()  # usually recorded before: then only the model loads and activations come from the cache
-            if st.session_state.get(keys.SCORE) == "attribution-patching":
+            if findings.finding() is None:
+                findings.start()  # usually recorded before: then only the model loads, and activations are read
+            if st.query_params.get(keys.SCORE) == "attribution-patching" and measured_effects.known() is None:
                 measured_effects.start()  # likewise
         except PromptError as error:
             st.toast(str(error))

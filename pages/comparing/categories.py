@@ -60,8 +60,8 @@ def _show(found: CategoryOverlaps) -> None:
     st.caption(
         f"**How to read this.** The share of neurons (Jaccard) that two circuits by δ have in common, each from "
         f"{found.prompts} positive prompts of its category and all negative ones; means of three draws. On the "
-        "diagonal, two halves of one category: two categories that share as much have the same circuit, as far as this "
-        "can tell." + left_out
+        "diagonal: two halves of one category. Two categories that share as much cannot be told apart by their "
+        "circuits." + left_out
     )
 
 

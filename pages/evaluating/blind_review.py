@@ -71,14 +71,14 @@ def _tell(run: Run, identity: str, review: Review) -> None:
     counts = detector_on_review(run, review)
     st.markdown(
         f"You and the detector agree on **{counts.agreed} of {counts.judged}** answers; {counts.unsure} were unsure. "
-        f"Of its refusals, {counts.refused[1]} are none for you; of the other answers, {counts.others[0]} are."
+        f"You judged {counts.refused[1]} of its refusals as answers, and {counts.others[0]} of its answers as refusals."
     )
     table = corrected_table(run, review)
     shares = [column for column in table if column.startswith(("detector", "corrected"))]
     st.dataframe(table.style.format(percent, subset=shares, na_rep=""), hide_index=True, key="review-table")
     st.caption(
-        "Corrected: the rate if the detector errs at every setting as often as on these answers, with 95 % intervals "
-        "that hold both uncertainties."
+        "Corrected: the refusal rate if the detector makes errors as often at every setting as on these answers. The "
+        "95 % intervals include both uncertainties."
     )
     st.button("Review again", key="review-again", on_click=_save, args=(identity, Review(seed=review.seed + 1)))
 

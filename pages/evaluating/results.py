@@ -225,7 +225,10 @@ def _table(run: Run) -> None:
     table = points_table(run)
     st.dataframe(table, hide_index=True, key="evaluate-table")
     with st.expander("This run's settings"):
-        st.json(run.settings.model_dump(exclude={"prompts": {"__all__": {"texts"}}}) | {"versions": run.versions})
+        st.json(
+            run.settings.model_dump(exclude={"prompts": {"__all__": {"texts", "categories"}}})
+            | {"versions": run.versions}
+        )
 
 
 def _offer_working_point(run: Run, identity: str | None, point: WorkingPoint | None) -> None:

@@ -232,3 +232,14 @@ def test_a_clicked_row_picks_the_neuron_of_its_rank(state: dict) -> None:
     picking.from_table("table", CIRCUIT)
     assert address.selected_neuron() == (CIRCUIT.layers[4], CIRCUIT.neurons[4])
     np.testing.assert_array_equal(picking.picked_or_first(ACTIVATIONS, CIRCUIT), address.selected_neuron())
+
+
+def test_the_first_page_offers_both_models_with_what_they_need(empty_cache: Path) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
+    assert not app.exception
+    said = [one.value for one in app.main.caption if "finding the gate takes about" in one.value]
+    assert len(said) == 2
+    assert all("download" in words and "memory" in words for words in said)
+    app.button(key="choose-qwen2.5-coder-1.5b-instruct").click().run()
+    assert app.session_state["model"] == "qwen2.5-coder-1.5b-instruct"
+    assert app.button(key="choose-qwen2.5-coder-1.5b-instruct").disabled

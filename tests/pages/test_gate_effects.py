@@ -99,3 +99,14 @@ def test_cards_of_a_circuit_by_effect_stand_beside_those_of_delta(measured: pyte
     shown = words(opened(score="attribution-patching", size=FIVE_OF_80))
     assert "by δ" in shown and "Shared with δ" in shown and "refused prompts" in shown
     assert "shuffled" not in shown
+
+
+def test_a_link_to_a_circuit_by_effect_measures_or_reads_the_effects(found: pytest.MonkeyPatch) -> None:
+    started: list[bool] = []
+    found.setattr(measured_effects, "start", lambda: started.append(True))
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["found"], app.query_params["score"] = "1", "attribution-patching"
+    app.run()
+    assert not app.exception and started == [True]
+    app.run()
+    assert started == [True]
