@@ -100,7 +100,7 @@ def a_chat(browser: Browser, address: str, tokens: int) -> Page:
     expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled(timeout=PATIENCE_MILLISECONDS)
     settled(page, 120)
     page.get_by_role("button", name="Settings").click()
-    field = page.get_by_label("Longest answer, tokens")
+    field = page.get_by_label("Maximum answer length, tokens")
     field.fill(str(tokens))
     field.press("Enter")
     settled(page, 120)
