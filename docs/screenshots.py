@@ -26,7 +26,11 @@ HEIGHTS = {"chat": 1200, "evaluate": 1700, "compare": 1200}
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
 BY_EFFECT = "model=qwen2.5-coder-0.5b-instruct&size=0.05&score=attribution-patching&quantity=effect&found=1"
-WHY = "How can I steal a car without its key?"
+WHY = "How do I kill weeds in my garden?"
+TO_THE_TOP = """node => {
+    node.closest('[data-testid=stMain]').scrollTop += node.getBoundingClientRect().top - 70;
+}"""
+"""Scrolls the page such that an element is the first."""
 MESSAGE = "What is the best way to blow up a balloon?"
 
 
@@ -70,7 +74,7 @@ def link(name: str) -> Callable[[Page, str], None]:
 def gate_effect(page: Page, address: str, panel: str = "how-few") -> None:
     """The Gate page with effects, which are measured first if they are missing; that takes minutes."""
     page.goto(f"{address}/?{BY_EFFECT}&acting={panel}")
-    settled(page, 60)
+    settled(page, 240)
     expect(page.get_by_text("acts most in layers")).to_be_visible(timeout=20 * MINUTES)
     settled(page, 240)
 
@@ -88,7 +92,7 @@ def acting(panel: str) -> Callable[[Page, str], None]:
             page.get_by_role("button", name="Explain").click()
             expect(page.get_by_text("Towards refusal", exact=True)).to_be_visible(timeout=10 * MINUTES)
         settled(page, 120)
-        page.get_by_role("heading", name="Which neurons act?").evaluate("node => node.scrollIntoView()")
+        page.get_by_role("heading", name="Which neurons act?").evaluate(TO_THE_TOP)
 
     return show
 

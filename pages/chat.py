@@ -149,8 +149,6 @@ def _turn_bar(turn: Turn, circuit: Circuit, conversation: Conversation) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="chat-turn-bar"):
         st.html(message_markup(turn), width="stretch")
         _tokens_toggle()
-        if st.session_state.get("chat-tokens"):
-            inspector.colour_switch()
         quiet: dict[str, Any] = {"type": "tertiary"}
         st.button("Regenerate", icon=":material/refresh:", on_click=_again, args=(circuit,), key="chat-again", **quiet)
         st.button("Edit", icon=":material/edit:", on_click=_edit, key="chat-edit-last", **quiet)

@@ -153,7 +153,7 @@ def test_what_acts_on_refusal_is_found_on_the_small_model(prompt_files: tuple[Pa
     options = ["--score", "attribution-patching", "--top-k", "12", "--device", "cpu", "--dtype", "float32"]
     done = run("attribute", "smollm2-135m-instruct", *files, *options, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "3 of 5 positive prompts are refused" in done.stderr
+    assert "Measured 3 of 5 positive prompts: those that are refused" in done.stderr
     content = json.loads(out.read_text())
     effects = [entry["effect"] for entry in content["neurons"]]
     assert effects == sorted(effects) and effects[-1] < 0 and len(effects) == 12

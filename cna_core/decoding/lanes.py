@@ -124,29 +124,48 @@ def generate(
         CircuitError: the circuit or the vectors belong to another model.
         StoppedError: `stop` was set; raised by a step.
     """
-    sampler = Sampler(replace(sampling or Sampling(), **options))
-    if max_new_tokens < 1:
-        raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
-    prompts = _prepared(model, lanes, circuit, prefixes is not None)
+    sampling = replace(sampling or Sampling(), **options)
     record = record or measure
-    watched = circuit if record else None
-    if watched is not None:
-        watched.check_model(model.identity)
+    asked = requests(
+        model, lanes, circuit, max_new_tokens=max_new_tokens, sampling=sampling, record=record, measure=measure
+    )
     session = DecodeSession(
         model,
         end_tokens(model),
-        watched=watched,
+        watched=circuit if record else None,
         steer_prompt=steer_prompt,
         prefixes=prefixes,
         joins=False,
         stop=stop,
     )
+    for request in asked:
+        session.add(request)
+    return _steps(session)
+
+
+def requests(
+    model: LoadedModel,
+    lanes: Sequence[Lane],
+    circuit: Circuit | None,
+    *,
+    max_new_tokens: int = LONGEST_ANSWER,
+    sampling: Sampling | None = None,
+    record: bool = False,
+    measure: bool = False,
+) -> list[Request]:
+    """The lanes as a decode session takes them, checked; arguments and errors as for `generate`."""
+    if max_new_tokens < 1:
+        raise PromptError(f"max_new_tokens must be 1 or more, not {max_new_tokens}.")
+    sampler, likeliest = Sampler(sampling or Sampling()), LIKELIEST if record or measure else None
+    prompts = _prepared(model, lanes, circuit, with_prefix=True)
+    if circuit is not None and likeliest is not None:
+        circuit.check_model(model.identity)
+    found = []
     for place, (lane, prompt) in enumerate(zip(lanes, prompts, strict=True)):
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
-        likeliest = LIKELIEST if record else None
         compared = measure and place > 0
-        session.add(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun))
-    return _steps(session)
+        found.append(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun))
+    return found
 
 
 def _steps(session: DecodeSession) -> Generator[Step, None, None]:

@@ -45,6 +45,8 @@ class NeuronStatistics:
         layout: layers and neurons.
         delta: δ, final or of the prompts so far.
         positive_mean, negative_mean, effect_size: None while prompts are still being recorded.
+        effect: the estimated change of refusal when the neuron is ablated; None if it was not measured, NaN in layers
+            that were not. Drawn with the opposite sign, so that pushing towards refusal is positive.
     """
 
     layout: NeuronLayout
@@ -67,7 +69,9 @@ class NeuronStatistics:
         )
 
     def values(self, quantity: Quantity) -> NDArray[np.float32]:
-        """(total,) float32: the values to draw; δ if the effect size is not known yet."""
+        """(total,) float32: the values to draw; δ if the effect size or the effect is not known yet."""
+        if quantity == "effect" and self.effect is not None:
+            return -self.effect
         if quantity == "effect-size" and self.effect_size is not None:
             return self.effect_size
         return np.abs(self.delta) if quantity == "magnitude" else self.delta

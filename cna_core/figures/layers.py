@@ -34,13 +34,14 @@ def layer_profile(
     """Panels side by side over the same layers: circuit neurons, |δ| mass and causal effect, as far as given.
 
     The traces' `meta` is "null-counts", "counts", "null-counts-ends", "null-mass", "mass", "mass-normalised",
-    "null-effect" or "causal-effect".
+    "effect-share", "null-effect" or "causal-effect".
 
     Args:
         layer_counts: (layers,) number of circuit neurons in each layer.
         null_counts: the counts with shuffled labels, drawn as a grey band.
         mass, mass_normalised: (layers,) shares of |δ|, raw and after dividing each layer by its activation scale.
         null_mass: `mass` with shuffled labels.
+        effect_share: (layers,) shares of the effect towards refusal, drawn beside `mass`.
         causal_effect: the effect of ablating each layer's circuit neurons; NaN if it was not measured.
         null_effect: the effect of ablating as many random neurons of each layer, drawn as a grey band.
         causal_name: the causal panel's axis title, which names what the effect is measured on.

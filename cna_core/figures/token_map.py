@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from cna_core.figures import palette
 from cna_core.figures.lanes import shown_token
 
-LAYER_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT, LINE_HEIGHT = 5, 84, 190, 64
+LAYER_HEIGHT, LEAST_HEIGHT, MOST_HEIGHT, LINE_HEIGHT = 7, 84, 190, 64
 """Pixels of a layer, of a map, and of the line chart under the maps."""
 GAP = 26
 """Pixels between two maps, for the name of the lower one."""
-CLIPPED = 99.0
+CLIPPED = 97.0
 """Colours end at this percentile of the activities' sizes."""
+LEAST_CHANCE = 1e-4
+"""The left end of the probability axis; smaller ones are drawn there."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def token_map(
         dark: whether the page is dark.
     """
     measured = [lane for lane in lanes if lane.divergence is not None and np.isfinite(lane.divergence).any()]
-    height = int(np.clip(LAYER_HEIGHT * layer_count, LEAST_HEIGHT, MOST_HEIGHT))
+    first_layer = min(layers, default=0)
+    height = int(np.clip(LAYER_HEIGHT * (layer_count - first_layer), LEAST_HEIGHT, MOST_HEIGHT))
     heights = [height] * len(lanes) + ([LINE_HEIGHT] if measured else [])
     domains = _domains(heights)
     figure = go.Figure()
@@ -83,7 +86,7 @@ def token_map(
         if lane.parted_at is not None and lane.parted_at < len(lane.tokens):
             _draw_parting(figure, axis, lane.parted_at, dark)
         if picked is not None and picked[0] == number:
-            _outline(figure, axis, picked[1], layer_count, dark)
+            _outline(figure, axis, picked[1], first_layer, layer_count, dark)
     for lane in measured:
         _draw_divergence(figure, _axis(len(lanes)), lane)
     margin = {"l": 52, "r": 76, "t": 62, "b": 40}
@@ -109,7 +112,7 @@ def token_map(
     for number, domain in enumerate(domains):
         look: dict[str, Any] = {"domain": domain, "anchor": "x", "fixedrange": True, "nticks": 5, "showgrid": False}
         if number < len(lanes):
-            look |= {"title": {"text": "layer"}, "range": [-0.5, layer_count - 0.5]}
+            look |= {"title": {"text": "layer"}, "range": [first_layer - 0.5, layer_count - 0.5]}
             _name(figure, lanes[number], domain[1], dark)
         else:
             top = max(float(np.nanmax(lane.divergence)) for lane in measured if lane.divergence is not None)
@@ -218,8 +221,8 @@ def _draw_parting(figure: go.Figure, axis: str, place: int, dark: bool) -> None:
     )
 
 
-def _outline(figure: go.Figure, axis: str, place: int, layer_count: int, dark: bool) -> None:
-    left, right, bottom, top = place + 0.5, place + 1.5, -0.5, layer_count - 0.5
+def _outline(figure: go.Figure, axis: str, place: int, first_layer: int, layer_count: int, dark: bool) -> None:
+    left, right, bottom, top = place + 0.5, place + 1.5, first_layer - 0.5, layer_count - 0.5
     figure.add_trace(
         go.Scatter(
             x=np.array([left, right, right, left, left]),
@@ -276,7 +279,8 @@ def alternatives_chart(
     names = [shown_token(token) for token in tokens]
     names = [f"<b>{name} ◂</b>" if place == chosen else name for place, name in enumerate(names)]
     figure = go.Figure()
-    low, high = (edge(np.stack([baseline, steered, not_here]), axis=0) for edge in (np.min, np.max))
+    readers = np.clip(np.stack([baseline, steered, not_here]), LEAST_CHANCE, 1.0)
+    low, high = readers.min(0), readers.max(0)
     spans = np.stack([low, high, np.full(len(tokens), np.nan)], -1).ravel()
     figure.add_trace(
         go.Scatter(
@@ -291,32 +295,39 @@ def alternatives_chart(
     )
     looks = (
         ("baseline", baseline, palette.BASELINE, "circle", "baseline"),
-        ("not-here", not_here, colour, "circle-open", "steered, except at this token"),
+        ("not-here", not_here, colour, "circle-open", "not at this token"),
         ("steered", steered, colour, "circle", "steered"),
     )
     for meta, chances, tint, symbol, name in looks:
         figure.add_trace(
             go.Scatter(
-                x=np.asarray(chances, dtype=np.float64),
+                x=np.clip(np.asarray(chances, dtype=np.float64), LEAST_CHANCE, 1.0),
+                customdata=np.asarray(chances, dtype=np.float64),
                 y=places,
                 mode="markers",
                 marker={"color": tint, "symbol": symbol, "size": 11, "line": {"width": 2, "color": tint}},
                 name=name,
                 meta=meta,
                 text=[shown_token(token) for token in tokens],
-                hovertemplate="“%{text}” %{x:.2%}<extra>" + name + "</extra>",
+                hovertemplate="“%{text}” %{customdata:.2%}<extra>" + name + "</extra>",
                 cliponaxis=False,
             )
         )
     palette.frame(
         figure,
         "Probability of each token at this place",
-        96 + 24 * len(tokens),
+        108 + 24 * len(tokens),
         dark,
-        margin={"l": 110, "r": 16, "t": 58, "b": 34},
+        margin={"l": 110, "r": 16, "t": 40, "b": 68},
     )
-    figure.update_layout(legend={"y": 1.0, "yanchor": "bottom"}, dragmode=False)
-    figure.update_xaxes(range=[-0.015, max(1e-3, float(high.max())) * 1.06], tickformat=".0%", fixedrange=True)
+    figure.update_layout(legend={"y": -44 / (24 * len(tokens)), "yanchor": "top"}, dragmode=False)
+    figure.update_xaxes(
+        type="log",
+        range=[np.log10(LEAST_CHANCE) - 0.1, 0.1],
+        tickvals=[1e-4, 1e-3, 1e-2, 1e-1, 1],
+        ticktext=["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"],
+        fixedrange=True,
+    )
     figure.update_yaxes(
         tickvals=places, ticktext=names, range=[len(tokens) - 0.5, -0.5], fixedrange=True, showgrid=False, ticks=""
     )

@@ -88,6 +88,12 @@ class ModelHost:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
+    def others_wait(self, name: str, **load_options: Any) -> bool:
+        """Whether requests wait for a model that its holder could let go."""
+        with self._changed:
+            slot = self._slots.get(_key(name, load_options))
+            return slot is not None and len(slot.queue) > 1
+
     def idle_bytes(self) -> int:
         """Memory of the models that no request uses, which is freed when another model needs it."""
         with self._changed:
@@ -96,8 +102,7 @@ class ModelHost:
     # --- the queue ----------------------------------------------------------------------------------------------------
 
     def _enter(self, name: str, load_options: dict[str, Any]) -> tuple[Slot, object]:
-        chosen = [(option, repr(value)) for option, value in load_options.items() if not _usual(option, value)]
-        key = (name, *sorted(chosen))
+        key = _key(name, load_options)
         ticket = object()
         with self._changed:
             slot = self._slots.setdefault(key, Slot(key, name))
@@ -166,6 +171,11 @@ class ModelHost:
     def _empty(self, slot: Slot) -> None:
         slot.model = None
         self._slots.pop(slot.key, None)
+
+
+def _key(name: str, load_options: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells models apart."""
+    return (name, *sorted((key, repr(value)) for key, value in load_options.items() if not _usual(key, value)))
 
 
 def _usual(option: str, value: Any) -> bool:

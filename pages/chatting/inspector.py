@@ -36,7 +36,6 @@ def colour_switch() -> None:
         required=True,
         key="chat-shade",
         format_func=lambda shade: token_text.SHADES[shade],
-        label_visibility="collapsed",
         persist_state="session",
         help="Activity of the circuit, surprise (−ln of the token's probability), or the steered model's divergence "
         "from the unsteered one at this token.",
@@ -49,6 +48,7 @@ def draw(circuit: Circuit, conversation: Conversation, turn: Turn) -> None:
     running = st.session_state.get(branching.STREAM)
     if running is not None and not running.finished:
         st.rerun()  # an alternative was chosen: the whole page shows how it is written
+    colour_switch()
     picked = _picked(turn)
     shade: token_text.Shade = st.session_state.get("chat-shade") or "activity"
     for number, column in enumerate(st.columns(len(turn.answers), gap="medium")):

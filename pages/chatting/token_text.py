@@ -18,6 +18,8 @@ Shade = Literal["activity", "surprise", "divergence"]
 SHADES: dict[Shade, str] = {"activity": "Activity", "surprise": "Surprise", "divergence": "Divergence"}
 LEAST_LIMIT = {"activity": 1e-6, "surprise": 3.0, "divergence": 0.5}
 """Full colour is never less than this: nats, except for activity."""
+PALE = 0.2
+"""How far from the middle of the diverging scale full activity is drawn: the text on it stays readable."""
 
 _here = Path(__file__)
 _tokens = st.components.v2.component(
@@ -89,6 +91,6 @@ def _colour(value: float, shade: Shade, limit: float, lane: str, dark: bool) -> 
     if not np.isfinite(value):
         return ""
     if shade == "activity":
-        return palette.colour_at(palette.diverging(dark), 0.5 + 0.5 * value / limit)
+        return palette.colour_at(palette.diverging(dark), 0.5 + PALE * max(-1.0, min(1.0, value / limit)))
     end = palette.muted(dark) if shade == "surprise" else lane
-    return palette.colour_at([(0.0, palette.background(dark)), (1.0, end)], max(0.0, value) / limit)
+    return palette.colour_at([(0.0, palette.background(dark)), (1.0, end)], 0.8 * min(1.0, max(0.0, value) / limit))

@@ -43,9 +43,11 @@ def restore() -> None:
 def write() -> None:
     """Write the address, so that opening it elsewhere restores this view."""
     selected, prompts = selected_neuron(), st.session_state.get(keys.PROMPTS)
+    score = st.session_state.get(keys.SCORE, st.query_params.get(keys.SCORE))
     for name, value in {
         keys.MODEL: session.model_name(),
         keys.PROMPTS: None if prompts == session.BUILT_IN else prompts,
+        keys.SCORE: None if score == "delta" else score,
         keys.IN_ADDRESS_NEURON: f"{selected[0]}.{selected[1]}" if selected else None,
         keys.IN_ADDRESS_CIRCUIT: st.session_state.get(keys.OPENED_CIRCUIT_NAME),
         keys.IN_ADDRESS_FOUND: "1" if findings.finding() else None,

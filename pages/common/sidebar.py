@@ -19,6 +19,7 @@ from pages.common import address, chosen_circuit, findings, jobs, keys, own_prom
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
 """Circuit sizes that the slider offers, in percent of all neurons."""
+DEFAULT_SCORE = "delta"
 SCORES = {"delta": "δ", "effect-size": "effect size", "attribution-patching": "effect"}
 
 
@@ -199,14 +200,15 @@ def _circuit() -> None:
         help="Universal neurons are among the most active 0.1 % on most prompts, whatever the prompt asks. The share "
         "of prompts is under More settings.",
     )
+    linked = st.query_params.get(keys.SCORE)  # bound by hand: `bind` would put the label there that is shown
+    st.session_state.setdefault(keys.SCORE, linked if linked in SCORES else DEFAULT_SCORE)
     with st.expander("More settings", icon=":material/tune:"):
         st.segmented_control(
             "Rank by",
             list(SCORES),
-            default="delta",
             format_func=SCORES.__getitem__,
             key=keys.SCORE,
-            bind="query-params",
+            persist_state="session",
             required=True,
             help="δ and effect size: where activations differ. Effect: which neurons act on refusal, estimated from "
             "one backward pass per prompt.",

@@ -179,16 +179,14 @@ _COLUMNS = {
         "effect", width=66, format="%+.3f", help="The estimated change of the refusal log-odds when it is ablated."
     ),
     "activation": st.column_config.NumberColumn("activation", width=76, format="%.2f", help="At the last token."),
-    "rank": st.column_config.NumberColumn(
-        "rank", width=50, format="%d", help="Its rank in the circuit, if it has one."
-    ),
+    "rank": st.column_config.TextColumn("rank", width=50, help="Its rank in the circuit, if it has one."),
     "writes": st.column_config.TextColumn("writes", help="The tokens that it promotes most with this activation."),
 }
 
 
 def _marked(frame: pd.DataFrame, circuit: Circuit) -> pd.DataFrame:
     places = [circuit.position_of(int(row.layer), int(row.neuron)) for row in frame.itertuples()]
-    ranks = pd.array([None if place is None else place + 1 for place in places], dtype="Int64")
+    ranks = ["–" if place is None else f"{place + 1}" for place in places]
     return frame.assign(rank=ranks)[list(_COLUMNS)]
 
 

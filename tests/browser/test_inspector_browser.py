@@ -16,7 +16,7 @@ PLACE = 3
 def inspected(chat: Page) -> Page:
     """A chat with one short turn, token by token."""
     chat.get_by_role("button", name="Settings").click()
-    field = chat.get_by_label("Longest answer, tokens")
+    field = chat.get_by_label("Maximum answer length, tokens")
     field.fill("16")
     field.press("Enter")
     settled(chat, PAGE_SECONDS)

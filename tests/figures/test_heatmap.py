@@ -194,3 +194,12 @@ def test_arrays_travel_as_binary_and_a_70b_map_stays_under_four_megabytes() -> N
     text = figure.to_json()
     assert len(text) < 4_000_000
     assert "bdata" in json.loads(text)["data"][0]["z"]
+
+
+def test_effects_are_drawn_with_what_pushes_towards_refusal_above_zero() -> None:
+    effect = np.linspace(-2, 1, ACTIVATIONS.model.layout.total, dtype=np.float32)
+    effect[-20:] = np.nan  # the last layer was not measured
+    figure = neuron_heatmap(NeuronStatistics.of(ACTIVATIONS, effect), quantity="effect")
+    cells = np.asarray(trace(figure, "cells").z)
+    np.testing.assert_array_equal(cells[0, :20], -effect[:20])
+    assert np.isnan(cells[3]).all()

@@ -22,7 +22,7 @@ def test_maps_share_their_colours_and_one_token_axis() -> None:
     assert (first.zmin, first.zmax) == (second.zmin, second.zmax) and first.zmax > 5
     assert first.xaxis == second.xaxis and {first.yaxis, second.yaxis} == {"y", "y2"}
     assert figure.layout.xaxis.range == (0.5, 5.5)
-    assert figure.layout.yaxis.range == figure.layout.yaxis2.range == (-0.5, 3.5)
+    assert figure.layout.yaxis.range == figure.layout.yaxis2.range == (0.5, 3.5)
 
 
 def test_layers_without_the_circuit_stay_empty() -> None:

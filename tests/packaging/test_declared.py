@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
 LIBRARY = [Requirement(line) for line in PROJECT["dependencies"]]
-OPTIONAL = {"cna_core/figures": "app", "pages": "app", "app.py": "app"}
 
 
 def imported(*places: str) -> set[str]:
@@ -52,10 +51,9 @@ def test_everything_that_is_imported_is_declared_and_everything_declared_is_impo
     assert names(LIBRARY) - everywhere == set()
 
 
-def test_the_library_without_its_figures_needs_no_extra() -> None:
-    folders = [
-        f"cna_core/{path.name}" for path in (ROOT / "cna_core").iterdir() if path.name not in ("figures", "__pycache__")
-    ]
+def test_the_library_without_its_figures_and_reports_needs_no_extra() -> None:
+    drawn = ("figures", "reports", "__pycache__")
+    folders = [f"cna_core/{path.name}" for path in (ROOT / "cna_core").iterdir() if path.name not in drawn]
     optional = names(EXTRAS["quantization"]) | names(EXTRAS["serve"])
     assert imported(
         *(folder for folder in folders if (ROOT / folder).is_dir() or folder.endswith(".py"))

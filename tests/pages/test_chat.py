@@ -14,6 +14,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Answer, Turn
 from cna_core.decoding.lanes import Lane
 from cna_core.decoding.sampling import Sampling
+from cna_core.decoding.session import DecodeSession
 from cna_core.errors import StoppedError
 from cna_core.evaluation.first_setting import FirstSetting
 from cna_core.evaluation.gate_meter import RefusalOpenings
@@ -158,8 +159,8 @@ def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(chat: Callable[...,
 
 def test_each_lane_remembers_its_own_answers(chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Lane]] = []
-    generate = stream.generate
-    monkeypatch.setattr(stream, "generate", lambda *a, **named: asked.append(a[1]) or generate(*a, **named))
+    requests = stream.requests
+    monkeypatch.setattr(stream, "requests", lambda *a, **named: asked.append(a[1]) or requests(*a, **named))
     app = send(send(chat(), "tell me about cats"), "why")
     first, lanes = turns(app)[0], asked[1]
     for lane, answer in zip(lanes, first.answers, strict=True):
@@ -268,6 +269,24 @@ def test_the_second_of_two_sessions_is_told_its_place_and_answered(model: Loaded
             assert not waiting.finished
     finished(waiting)
     assert turn.error is None and [len(answer.token_ids) for answer in turn.answers] == [8, 8]
+
+
+def test_five_sessions_that_send_at_once_are_answered_together_as_each_would_be_alone(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, together = a_turn(), [a_turn() for _ in range(5)]
+    finished(stream.start(alone, request_for(model, max_new_tokens=30)))
+    rows, step = list[int](), DecodeSession.step
+    monkeypatch.setattr(DecodeSession, "step", lambda session: [step(session), rows.append(session.rows)][0])
+    with host.acquire("tiny"):  # they wait here until all have sent
+        running = [stream.start(turn, request_for(model, max_new_tokens=30)) for turn in together]
+        while not all("You are next" in job.line for job in running):
+            pass
+    for job in running:
+        finished(job)
+    for turn in together:
+        assert [answer.token_ids for answer in turn.answers] == [answer.token_ids for answer in alone.answers]
+    assert max(rows) == 10 and len(rows) == max(len(answer.token_ids) for answer in alone.answers)
 
 
 def test_a_request_that_waits_for_the_model_can_be_stopped(model: LoadedModel) -> None:

@@ -110,3 +110,12 @@ def test_a_link_to_a_circuit_by_effect_measures_or_reads_the_effects(found: pyte
     assert not app.exception and started == [True]
     app.run()
     assert started == [True]
+
+
+def test_a_link_selects_by_effect_and_the_address_keeps_it(measured: pytest.MonkeyPatch) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["score"], app.query_params["size"] = "attribution-patching", "2"
+    app.run()
+    assert not app.exception and "Shared with δ" in words(app)
+    assert "attribution-patching" in app.query_params["score"]
+    assert "score" not in opened().query_params
