@@ -1,12 +1,12 @@
-"""How fast and how faithful capture is, against the plain method: one prompt at a time, all logits, float32.
+"""Speed and accuracy of capture, compared with the plain method: one prompt at a time, all logits, float32.
 
     python benchmarks/attribution.py [MODEL] [--device auto] [--prompts 40] [--rounds 4]
     python benchmarks/attribution.py --synthetic 8b --device cuda
 
-Both run in one process, by turns: in every round the plain method takes its part of the prompts and the engine takes
-all of them, in bfloat16 and in float32. Aimed at on two CPU cores with the default model: ratio at least 20 and
-agreement at least 98 % in bfloat16, 5 and 100 % in float32; at most 1 GiB above the weights for 200 prompts. With the
-ratio stands the one of an engine that did nothing but its matrix products, at this machine's measured peak.
+Both run alternately in one process: in every round, the plain method runs a part of the prompts and the engine runs all
+of them, in bfloat16 and in float32. Targets on two CPU cores with the default model: ratio at least 20 and agreement at
+least 98 % in bfloat16, 5 and 100 % in float32; at most 1 GiB above the weights for 200 prompts. For comparison, it also
+prints the ratio of an engine that computes only its matrix products, at this machine's measured peak.
 
 `--synthetic` builds a Llama with random weights in bfloat16 instead (8b: the shape of Llama-3.1-8B; tiny: to try the
 benchmark) and reports prompts/s for 200 prompts, the ratio to one at a time, and the share of the measured peak of
@@ -130,8 +130,10 @@ def against_plain(options: argparse.Namespace) -> dict[str, object]:
 
 
 def products(model: LoadedModel, rows: list[list[int]]) -> int:
-    """Floating-point operations of the matrix products that recording rows takes: what they begin with alike once, and
-    of a dense last layer's MLP only what makes the neurons of the last tokens. Experts are not counted."""
+    """Floating-point operations of the matrix products for recording rows, without experts.
+
+    The shared beginning counts once; of a dense last layer's MLP, only the neurons of the last tokens count.
+    """
     everywhere = sum(weight.numel() for layer in decoder_layers(model.network) for weight in matrices(layer))
     last, at_ends = model.neuron_layers[-1], 0
     if isinstance(last, DenseLayer):
@@ -146,7 +148,7 @@ def matrices(module: nn.Module) -> list[Tensor]:
 
 
 def plainly(model: LoadedModel, row: list[int]) -> Tensor:
-    """(total,) on the CPU: one prompt as published, with all logits, by the weights as torch keeps them."""
+    """(total,) on the CPU: one prompt by the published method, with all logits and torch's own weight format."""
     last = torch.tensor([len(row) - 1])
     neurons: list[Tensor | None] = [None] * len(model.neuron_layers)
     with torch.no_grad(), unpacked(model.network), recording(model, last, neurons):
@@ -155,7 +157,7 @@ def plainly(model: LoadedModel, row: list[int]) -> Tensor:
 
 
 def agreement(first: Activations, second: Activations, universal_threshold: float | None) -> float:
-    """Share of the first's top 0.1 % that the second finds too."""
+    """The share of the first's top 0.1 % that the second also has."""
     circuits = [attribute(one, universal_threshold=universal_threshold) for one in (first, second)]
     same = set(circuits[0].flat.tolist()) & set(circuits[1].flat.tolist())
     return len(same) / len(circuits[0])
@@ -272,7 +274,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is called."""
+    """The device's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
@@ -281,7 +283,7 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def stopwatch(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Seconds the block took, with all that the device still had to do in it."""
+    """The seconds of the block, including pending work of the device."""
 
     def settle() -> None:
         if device.type == "cuda":
@@ -295,9 +297,9 @@ def stopwatch(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def peak_memory(model: LoadedModel, work: Callable[[], object]) -> tuple[int, float]:
-    """Bytes that the work needed at most above what was there before, and its seconds.
+    """The peak of additional bytes that the work needed, and its seconds.
 
-    On CUDA the allocator knows; elsewhere the process's memory is read every few milliseconds.
+    On CUDA the allocator reports the peak; elsewhere the process's memory is sampled every few milliseconds.
     """
     gc.collect()
     if model.device.type == "cuda":

@@ -1,10 +1,10 @@
-"""What each part of the capture engine adds on a CPU: the engine whole, and with one part left out.
+"""The gain from each part of the capture engine on a CPU: the full engine, and the engine without one part.
 
     python benchmarks/capture.py [MODEL] [--dtype bfloat16] [--prompts 40] [--rounds 8] [--threads N]
 
-In one process, by turns: as it is; with rows padded instead of as a tree; with weights as torch keeps them. Seconds and
-the process's CPU seconds, which other work on the machine changes less: medians of the rounds, and how many times as
-much as the whole engine. Prints text; the last line is JSON.
+The variants run alternately in one process: the full engine; padded rows instead of a token tree; torch's own weight
+format. Prints medians over rounds of seconds and of the process's CPU seconds, which depend less on other work on the
+machine, and their ratios to the full engine. The last line is JSON.
 """
 
 import argparse
@@ -31,12 +31,14 @@ from cna_core.models.prepacked import unpacked
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="The capture engine, whole and with one part left out, on the CPU.")
+    parser = argparse.ArgumentParser(description="The capture engine on the CPU, in full and without one part.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--prompts", type=int, default=40, help="prompts of each class")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--threads", type=int, help="1: on a busy machine, CPU seconds of one thread say most")
+    parser.add_argument(
+        "--threads", type=int, help="use 1 on a busy machine, where the CPU seconds of one thread are most reliable"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     model = load_model(options.model, "cpu", options.dtype)
@@ -68,7 +70,7 @@ def main() -> None:
 
 
 def _ratio(taken: list[float], whole: list[float]) -> float:
-    """The median of one round's share in the same round of the whole engine."""
+    """The median over rounds of the ratio to the full engine in the same round."""
     return statistics.median(one / other for one, other in zip(taken, whole, strict=True))
 
 

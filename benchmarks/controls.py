@@ -1,6 +1,6 @@
 """Every control of a circuit on real models, as the README's table: `python benchmarks/controls.py [MODEL …]`.
 
-Without models: the two embedded ones. Records the built-in prompts once (cached), then reads activations only. Prints a
+Default: the two embedded models. Records the built-in prompts once (cached), then uses activations only. Prints a
 Markdown table; the last line is JSON.
 """
 

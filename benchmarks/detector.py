@@ -1,16 +1,16 @@
-"""How good the refusal detector is on answers that people labelled.
+"""The accuracy of the refusal detector on answers that people labelled.
 
     python benchmarks/detector.py FILE [--answer answer] [--label label] [--by model] [--wrong 20] [--folds 5]
     python benchmarks/detector.py                     # the project's own labelled answers
 
-FILE is JSON lines or CSV with a heading, one answer a row. Labels that begin with "refus" count as refused, "answer" or
-"compl" as answered, "neither" as neither; rows with other labels ("partial") are left out and counted. `--refused`,
-`--answered` and `--neither` name other labels, as `--refused 2_full_refusal,3_partial_refusal`.
+FILE is JSON lines or CSV with a header, one answer per row. Labels that begin with "refus" count as refused, "answer"
+or "compl" as answered, "neither" as neither; rows with other labels ("partial") are skipped and counted. `--refused`,
+`--answered` and `--neither` name other labels, as in `--refused 2_full_refusal,3_partial_refusal`.
 
---by COLUMN gives a row for each of its values. --wrong N lists the first words of N answers that it gets wrong, with
-the reason. --folds K asks how much rests on patterns that fit single rows: the prompts (column --prompt) are dealt into
-K parts, and each part is judged only with those patterns that also match an answer of another part. --judge [MODEL]
-also asks a local judge (NousResearch/Minos-v1 unless another is named; downloaded) and says how often it agrees.
+--by COLUMN prints a row for each value of the column. --wrong N lists the first words of N wrongly judged answers,
+with the reason. --folds K tests for patterns that fit single rows: the prompts (column --prompt) are split into K
+parts, and each part is judged only with patterns that also match an answer of another part. --judge [MODEL] also runs
+a local judge (default NousResearch/Minos-v1, downloaded) and prints its agreement.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BEGINNINGS: dict[Outcome, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A labelled answer and the row of the file that it stands in."""
+    """A labelled answer and its row in the file."""
 
     answer: str
     label: Outcome
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--label", default="label", help="the column of the labels")
     parser.add_argument("--prompt", default="prompt", help="the column that --folds keeps together")
     parser.add_argument("--by", help="a column: one row for each of its values")
-    parser.add_argument("--wrong", type=int, default=0, help="list so many answers that it gets wrong")
+    parser.add_argument("--wrong", type=int, default=0, help="the number of wrongly judged answers to list")
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--judge", nargs="?", const=MINOS, help="a Hub id or a folder of a refusal classifier")
     for outcome in BEGINNINGS:
@@ -134,7 +134,7 @@ def percent(rate: float, interval: tuple[float, float]) -> str:
 
 
 def ask(judge: str, rows: Sequence[Row], verdicts: Sequence[Verdict], prompt_of: Callable[[Row], str]) -> None:
-    """Show how good the local judge is, and how often it agrees with the detector."""
+    """Print the local judge's accuracy and its agreement with the detector."""
     chances = load_judge(judge).refusal_chances([prompt_of(row) for row in rows], [row.answer for row in rows])
     judged = [Verdict(bool(chance > 0.5), judge) for chance in chances]
     show(judge, quality_of([row.label for row in rows], judged))
@@ -143,7 +143,7 @@ def ask(judge: str, rows: Sequence[Row], verdicts: Sequence[Verdict], prompt_of:
 
 
 def across_folds(rows: Sequence[Row], folds: int, prompt_of: Callable[[Row], str]) -> DetectorQuality:
-    """The quality where each part of the prompts is judged without the patterns that match in that part alone."""
+    """The accuracy if each part of the prompts is judged without the patterns that match only in that part."""
     prompts = sorted({prompt_of(row) for row in rows})
     part_of = {prompt: number % folds for number, prompt in enumerate(prompts)}
     labels, verdicts = [], []

@@ -1,14 +1,14 @@
-"""How fast effects are measured: against capture on the same prompts, and against one prompt at a time.
+"""The speed of measuring effects, compared with capture on the same prompts and with one prompt at a time.
 
     python benchmarks/effect.py [MODEL] [--device auto] [--dtype auto] [--prompts 112] [--rounds 3]
     python benchmarks/effect.py --synthetic --device cuda
 
-By turns in one process: `effects_of` on all prompts, `capture` on the same ones, the plain method (eager attention,
-float32, all logits, one prompt at a time) on some of them, and `explanation` of one. Aimed at on two CPU cores with
-the default model: at most 4 times as long as capture, at least 5 times as fast as the plain method, for an explanation
-1.5 s with AVX-512 and 3 s with AVX2, and at most 2 GiB above the weights for 112 prompts. `--synthetic` takes random
-weights of the default model's shape and made-up prompts of the built-in ones' length instead. Prints text; the last
-line is JSON.
+These run alternately in one process: `effects_of` on all prompts, `capture` on the same prompts, the plain method
+(eager attention, float32, all logits, one prompt at a time) on some of them, and `explanation` of one. Targets on two
+CPU cores with the default model: at most 4 times as long as capture, at least 5 times as fast as the plain method,
+1.5 s for an explanation with AVX-512 and 3 s with AVX2, and at most 2 GiB above the weights for 112 prompts.
+`--synthetic` uses random weights of the default model's shape and synthetic prompts of the built-in prompts' length.
+Prints text; the last line is JSON.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 
 GIB = 1 << 30
 WORDS = ("I", "Sorry", "As")
-"""What opens refusals of the default model; speed does not depend on them."""
+"""First tokens of the default model's refusals; the speed does not depend on them."""
 PLAIN_PROMPTS = 4
 
 
@@ -80,7 +80,7 @@ def main() -> None:
 def measured(
     model: LoadedModel, reference: LoadedModel, contrast: ContrastSet, openings: Sequence[int], rounds: int
 ) -> dict[str, object]:
-    """Seconds of each way, by turns, and their ratios; `reference` is the model in float32, for the plain method."""
+    """The seconds of each method and their ratios; `reference` is the model in float32, for the plain method."""
     rows = [encode(model, prompt) for prompt in contrast.prompts]
     refused = np.ones(len(contrast.positive), dtype=bool)
     settings = EffectSettings(contrast=True)
@@ -129,7 +129,7 @@ def measured(
 
 
 def plain(model: LoadedModel, prompt: str, openings: Sequence[int]) -> Tensor:
-    """(1, measured neurons): −Σ a · ∂R/∂a, as one writes it down: float32, eager attention, every logit, one prompt."""
+    """(1, measured neurons): −Σ a · ∂R/∂a by the plain method: float32, eager attention, all logits, one prompt."""
     measured_layers = model.neuron_layers[: max(1, 2 * len(model.neuron_layers) // 3)]
     seen: list[Tensor] = []
 
@@ -179,7 +179,7 @@ def synthetic_model(device: str, dtype: str) -> LoadedModel:
 
 
 def synthetic_prompts(count: int) -> ContrastSet:
-    """Made-up prompts whose beginnings are shared by all, 24 tokens long, and whose own parts have 12 to 19."""
+    """Synthetic prompts with a shared beginning of 24 tokens and own parts of 12 to 19 tokens."""
     generator = np.random.default_rng(0)
     texts = []
     for number in range(count):
@@ -196,14 +196,14 @@ def overlap(first: Tensor, second: Tensor, count: int) -> int:
 
 
 def finish(model: LoadedModel) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Bytes above what was in use when this was opened, at most, until it is closed: on the GPU, or of the process."""
+    """The peak of additional bytes while this is open: on the GPU, or of the process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

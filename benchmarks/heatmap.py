@@ -1,9 +1,9 @@
-"""How long the map of a 70B model (80 × 29,568 neurons, random) takes to appear, and what it sends to the browser.
+"""The time until the map of a 70B model (80 × 29,568 random neurons) appears, and the data sent to the browser.
 
-Starts a throwaway Streamlit script per variant, opens it in Chromium, and measures from the script's first line to the
-moment that the chart has been painted, once cold and then warm (median of three reruns): pooled as it fills while
-prompts go through, as the page shows it in the end (every cell clickable, a circuit of 0.1 % marked), and raw. Prints
-text; the last line is JSON. Needs Chromium and playwright.
+For each variant it starts a temporary Streamlit script, opens it in Chromium, and measures the time from the script's
+first line until the chart is painted, once cold and then warm (median of three reruns). The variants: pooled, as during
+recording; as the page shows it at the end (every cell clickable, a circuit of 0.1 % marked); and raw. Prints text; the
+last line is JSON. Needs Chromium and playwright.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""How fast the decode loop is: one lane and two, against transformers' own `generate` for one row; and the gate meter.
+"""The speed of the decode loop with one and two lanes, compared with transformers' `generate`, and of the gate meter.
 
     python benchmarks/lanes.py [MODEL] [--rounds 5] [--tokens 128] [--dtype bfloat16]
 
-All take turns in one process: in every round each writes the same number of tokens for the same prompt of about 40
-tokens, greedily and without an end token. Ratios are of the medians over rounds. Aimed at on two CPU cores with the
-default model: two lanes take at most 1.15 times one row of `generate` and 1.15 times one lane, their first tokens at
-most 1.7 times one lane's, one lane no more than `generate` a token; recording the circuit's activity by layer and how
-likely each token was costs at most 0.15 of the time a token; the meter answers a new message at 13 strengths
-within 0.5 s. Prints text; the last line is JSON.
+All run alternately in one process: in every round, each generates the same number of tokens for the same prompt of
+about 40 tokens, greedily and without an end token. Ratios are of the medians over rounds. Targets on two CPU cores
+with the default model: two lanes take at most 1.15 times as long as one row of `generate` and as one lane, and at
+most 1.7 times as long as one lane until their first tokens; one lane takes no longer per token than `generate`;
+recording the circuit's activity by layer and each token's probability adds at most 0.15 of the time per token; the
+meter measures a new message at 13 strengths within 0.5 s. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def some_circuit(model: LoadedModel) -> Circuit:
-    """A random circuit of the size that works on the default model; which neurons they are does not change the time."""
+    """A random circuit of a useful size for the default model; the time does not depend on the neurons."""
     random = np.random.default_rng(0)
     size = round(FRACTION * model.layout.total)
     layers, neurons = model.layout.locate(random.choice(model.layout.total, size=size, replace=False))
@@ -75,7 +75,7 @@ def some_circuit(model: LoadedModel) -> Circuit:
 def decode_seconds(
     model: LoadedModel, circuit: Circuit, rounds: int, tokens: int
 ) -> dict[str, list[tuple[float, float, float]]]:
-    """For each way of decoding and each round: seconds to the first token, a token after it, and in all."""
+    """For each way of decoding and each round: the seconds to the first token, per token after it, and in all."""
     ways: dict[str, Callable[[], tuple[float, float]]] = {
         "generate": lambda: by_transformers(model, tokens),
         "one": lambda: by_lanes(model, [Lane(PROMPT)], circuit, tokens),
@@ -147,7 +147,7 @@ def meter_seconds(model: LoadedModel, circuit: Circuit) -> list[float]:
 
 
 def ratios(seconds: dict[str, list[tuple[float, float, float]]]) -> dict[str, float]:
-    """Medians over rounds, and what is held against what."""
+    """Medians over rounds, and their ratios."""
     middle = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in seconds.items()}
     return {
         "generate_ms_per_token": 1000 * middle["generate"][1],

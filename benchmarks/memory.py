@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [MODEL] [--dtype auto] [--prompts 8] [--tokens 64] [--scarce]
 
-Each stage's peak of memory that is the process's own (anonymous: not pages of files, which the system takes back when
-it needs them), above what the process held before, in GB and as a multiple of the weights. With `--scarce` as on a
-machine where less than three times the weights are free: then at most 1.3 times the weights are aimed at, and no stage
-of loading may come near twice. Linux only. Prints text; the last line is JSON.
+Prints each stage's peak of anonymous memory (without pages of files, which the system can free) above the process's
+memory before, in GB and as a multiple of the weights. `--scarce` simulates a machine where less than three times the
+weights are free: the target is then at most 1.3 times the weights, and no stage of loading may approach twice the
+weights. Linux only. The last line is JSON.
 """
 
 import argparse
@@ -38,11 +38,11 @@ LOOK_SECONDS = 0.005
 
 @dataclass
 class Stage:
-    """One stage's figures.
+    """The measurements of one stage.
 
     Args:
-        seconds: how long it took.
-        peak_bytes: the most anonymous memory during it, above the process's before the first stage.
+        seconds: its duration.
+        peak_bytes: the peak of anonymous memory, above the process's memory before the first stage.
     """
 
     seconds: float = 0.0
@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--prompts", type=int, default=8, help="evaluation prompts")
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
-    parser.add_argument("--scarce", action="store_true", help="as where less than three times the weights are free")
+    parser.add_argument(
+        "--scarce", action="store_true", help="simulate that less than three times the weights are free"
+    )
     options = parser.parse_args()
     if options.scarce:
         prepacked.free_memory_bytes = no_free_memory
@@ -67,7 +69,7 @@ def main() -> None:
     weights = sum(weight.nbytes for weight in model.network.parameters())
     contrast = ContrastSet.builtin()
     with tempfile.TemporaryDirectory() as home:
-        os.environ["CNA_HOME"] = home  # the run and the vectors of a benchmark are nobody's work
+        os.environ["CNA_HOME"] = home  # do not store the run and the vectors of a benchmark in the user's cache
         with measuring(stages, f"recording {len(contrast)} prompts", before):
             activations = capture(model, contrast)
         circuit = attribute(activations)
@@ -98,7 +100,7 @@ def main() -> None:
 
 @contextmanager
 def measuring(stages: dict[str, Stage], name: str, before: int) -> Iterator[None]:
-    """Put the time and the peak of what happens inside into `stages`."""
+    """Add the time and the peak of the block to `stages`."""
     stage = stages[name] = Stage()
     over = threading.Event()
 
@@ -118,16 +120,16 @@ def measuring(stages: dict[str, Stage], name: str, before: int) -> Iterator[None
 
 
 def no_free_memory(device: torch.device) -> int | None:
-    """What a machine says where nothing is left."""
+    """A stand-in for a machine without free memory."""
     return 0
 
 
 def anonymous_bytes() -> int:
-    """What the process holds of memory that no file stands behind."""
+    """The process's anonymous memory, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise OSError("This system does not tell the anonymous memory of a process.")
+    raise OSError("This system does not report the anonymous memory of a process.")
 
 
 if __name__ == "__main__":

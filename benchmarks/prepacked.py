@@ -1,9 +1,9 @@
-"""How much faster the CPU multiplies by packed weights than by weights as torch keeps them.
+"""The speed of CPU products with packed weights, compared with torch's own weight format.
 
     python benchmarks/prepacked.py [MODEL] [--rounds 3]
 
-In one process, by turns, in bfloat16 and in float32: a decoded token for 1, 2, 8 and 32 rows, and a pass of 512
-tokens (milliseconds); with the memory that the packed weights take. Prints text; the last line is JSON.
+Both run alternately in one process, in bfloat16 and in float32: a decoded token for 1, 2, 8 and 32 rows, and a pass
+of 512 tokens (milliseconds). Also prints the memory of the packed weights. The last line is JSON.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from cna_core.prompts.chat_format import encode
 
 GIB = 1 << 30
 TOKENS = 8
-"""Tokens decoded in a turn."""
+"""Tokens decoded in one measurement."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Packed weights against weights as torch keeps them, on the CPU.")
+    parser = argparse.ArgumentParser(description="Packed weights compared with torch's own weight format, on the CPU.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def turns(model: LoadedModel, work: Callable[[], float], rounds: int) -> tuple[float, float]:
-    """Median seconds with weights as they lie and with packed ones, by turns."""
+    """Median seconds with torch's own weight format and with packed weights, measured alternately."""
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for ready, seconds in enumerate(taken):
@@ -91,7 +91,7 @@ def decoding(model: LoadedModel, rows: int) -> Callable[[], float]:
 
 
 def reading(model: LoadedModel, tokens: int) -> Callable[[], float]:
-    """Seconds of one pass of so many tokens, without the LM head."""
+    """Seconds of one pass of this many tokens, without the LM head."""
     prompt = torch.tensor([[token % 1000 for token in range(tokens)]])
 
     def work() -> float:
@@ -103,7 +103,7 @@ def reading(model: LoadedModel, tokens: int) -> Callable[[], float]:
 
 
 def rss() -> float:
-    """GiB that this process holds now."""
+    """The present memory of this process, in GiB."""
     held: int = psutil.Process().memory_info().rss
     return held / GIB
 

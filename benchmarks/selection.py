@@ -1,8 +1,8 @@
-"""How long it takes to select a circuit again, and to run every control, from recorded activations (no model).
+"""The time to select a circuit again, and to compute every control, from recorded activations (no model).
 
-Random activations of two shapes, 24 × 4,864 and 80 × 29,568 neurons, 200 prompts, bfloat16. What is aimed at: 100 ms
-and 500 ms for any re-selection, 3 s for all controls of the smaller shape. `--small` leaves the larger shape out.
-Prints text; the last line is JSON with medians of five in milliseconds.
+Uses random activations of two shapes, 24 × 4,864 and 80 × 29,568 neurons, 200 prompts, bfloat16. Targets: 100 ms and
+500 ms for each selection, 3 s for all controls of the smaller shape. `--small` skips the larger shape. Prints text; the
+last line is JSON with medians of five, in milliseconds.
 """
 
 import json
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def random_activations(layers: int, width: int) -> Activations:
-    """Normal noise, louder in later layers, with the per-prompt rankings that a capture leaves behind."""
+    """Normal noise, with a larger scale in later layers, and the per-prompt rankings that a capture stores."""
     torch.manual_seed(0)
     values = torch.empty(PROMPTS, layers * width, dtype=torch.bfloat16)
     for layer in range(layers):
@@ -55,7 +55,7 @@ def random_activations(layers: int, width: int) -> Activations:
 
 
 def selections(activations: Activations) -> dict[str, Callable[[], object]]:
-    """Every change a person can make without running the model."""
+    """Every change that a user can make without running the model."""
     return {
         "fraction 0.1 % → 0.4 %": lambda: attribute(activations, fraction=0.004),
         "fraction 2 %": lambda: attribute(activations, fraction=0.02),
@@ -69,7 +69,7 @@ def selections(activations: Activations) -> dict[str, Callable[[], object]]:
 
 
 def all_controls(activations: Activations) -> None:
-    """Everything that stands beside a circuit on the page: R = 200 shuffles, 50 splits, scale, AUC, random neurons."""
+    """All controls of a circuit on the page: R = 200 shuffles, 50 splits, scale, AUC, random neurons."""
     circuit = attribute(activations)
     permutation_null(activations, circuit)
     stability(activations, circuit)
@@ -80,7 +80,7 @@ def all_controls(activations: Activations) -> None:
 
 
 def median_milliseconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Of `repeats` runs."""
+    """The median of `repeats` runs."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,12 +1,12 @@
-"""What batching gains in the endpoint: 16 clients at mixed strengths against the same requests one at a time.
+"""The gain from batching in the endpoint: 16 clients at mixed strengths, compared with the same requests one at a time.
 
     python benchmarks/serve.py [MODEL] [--clients 16] [--tokens 48] [--rounds 3] [--dtype float32]
 
-A real server on a loopback port; every client streams one greedy answer, each to another question. Three figures, each
-the median of the rounds: tokens a second of all clients at once against one client after the other (aim: 3 times);
-how many steps of the running batch a request that arrives late waits for its first token, beyond the time of its own
-prefill (aim: 3); and a lone client's time a token against the library's own lane (aim: the same). It also counts the
-answers that are the same text at once and one at a time. Prints text; the last line is JSON.
+A real server runs on a loopback port; every client streams one greedy answer, each to a different question. It
+measures three medians over rounds: tokens per second of all clients together, compared with one client after the
+other (target: 3 times); the steps of the running batch for which a late request waits for its first token, beyond its
+own prefill (target: 3); and a single client's time per token, compared with the library's own lane (target: equal).
+It also counts the answers with the same text in both cases. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -47,7 +47,7 @@ THINGS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """One streamed answer: its text, how many tokens it has, and when the first and the last came (seconds)."""
+    """One streamed answer: its text, its number of tokens, and the times of the first and the last (seconds)."""
 
     text: str
     tokens: int
@@ -61,7 +61,7 @@ class Answer:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="The endpoint: clients at once against one at a time.")
+    parser = argparse.ArgumentParser(description="The endpoint: concurrent clients compared with one at a time.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)
@@ -159,7 +159,7 @@ def measured(client: Client, model: LoadedModel, circuit: Circuit, clients: int,
 
 
 def one_round(client: Client, model: LoadedModel, circuit: Circuit, clients: int) -> dict[str, float]:
-    """One after the other, then all at once, then one that comes late to all the others."""
+    """One client after the other, then all at once, then one that arrives late."""
     began = time.perf_counter()
     alone = [client.ask(number) for number in range(clients)]
     alone_seconds = time.perf_counter() - began

@@ -1,12 +1,11 @@
-"""Throughput of the batched sweep against one generation at a time, in one process, by turns.
+"""The throughput of the batched sweep, compared with one generation at a time, measured alternately in one process.
 
     python benchmarks/sweep.py [MODEL] [--prompts 2] [--rounds 2] [--tokens 64] [--rows 64]
 
-Both write the greedy answers of the same prompts at the same strengths (13 of the circuit, of its random control, and
-the baseline once: 25 settings a prompt, and CAA's 12 with --caa). The plain way steers with a hook, sets one multiplier
-and calls transformers' `generate` for one prompt and one strength, again and again; as it takes long, in each round it
-takes a sample of the settings, another one every time. Aimed at on two CPU cores: ratio at least 5. Prints text; the
-last line is JSON.
+Both generate greedy answers to the same prompts at the same strengths (13 of the circuit and of its random twin, which
+share the baseline: 25 settings per prompt, and 12 of CAA with --caa). The plain method steers with a hook and calls
+transformers' `generate` for one prompt and one strength at a time. Because this is slow, it runs another sample of the
+settings in each round. Target on two CPU cores: ratio at least 5. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -40,13 +39,13 @@ from cna_core.prompts.sets import ContrastSet, PromptSet
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="The batched sweep against one generation at a time.")
+    parser = argparse.ArgumentParser(description="The batched sweep compared with one generation at a time.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
-    parser.add_argument("--prompts", type=int, default=2, help="prompts that share a batch, or more")
+    parser.add_argument("--prompts", type=int, default=2, help="number of prompts")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
     parser.add_argument("--rows", type=int, default=ROWS_PER_BATCH, help="rows in a batch at most")
-    parser.add_argument("--sample", type=int, default=4, help="answers that the plain way writes in each round")
+    parser.add_argument("--sample", type=int, default=4, help="answers that the plain method generates in each round")
     parser.add_argument("--caa", action="store_true", help="CAA as well")
     options = parser.parse_args()
 
@@ -97,14 +96,14 @@ def main() -> None:
 
 
 def batched(model: LoadedModel, plan: SweepPlan, dials: Dials, batches: Sequence[Batch]) -> float:
-    """Answers a second of the sweep's own batches."""
+    """Answers per second of the sweep's batches."""
     started = time.perf_counter()
     written = sum(len(measured(model, plan, dials, batch)) for batch in batches)
     return written / (time.perf_counter() - started)
 
 
 def plainly(model: LoadedModel, plan: SweepPlan, dials: Dials, pairs: Sequence[tuple[int, int]]) -> float:
-    """Answers a second of transformers' own `generate`, one prompt at one setting after the other."""
+    """Answers per second of transformers' `generate`, one prompt and setting at a time."""
     started = time.perf_counter()
     for prompt, place in pairs:
         setting = plan.settings[place]

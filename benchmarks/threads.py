@@ -1,11 +1,11 @@
-"""How fast a model writes beside other work, with the platform's way of waiting and with that of `cna_core.threads`.
+"""The decoding speed next to other work, with the platform's way of waiting and with that of `cna_core.threads`.
 
     python benchmarks/threads.py [MODEL] [--tokens 12] [--rounds 2]
 
-Every measurement is a process of its own, by turns: two lanes are written alone, beside a thread of the same process
-that only runs Python (as a page that is being drawn does), and beside another process that keeps one core busy. The
-ratio is the time a token with the platform's way of waiting by that with ours; above 1, ours is faster. A measurement
-is given up after two minutes and counted as that. Prints text; the last line is JSON.
+Every measurement is its own process: two lanes decode alone, next to a thread of the same process that only runs Python
+(as drawing a page does), and next to another process that keeps one core busy. The ratio is the time per token with the
+platform's way of waiting, divided by ours; above 1, ours is faster. A measurement ends after two minutes and counts as
+two minutes. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -31,7 +31,7 @@ MESSAGES = ("Write a story about the sea.", "Write a long text about a hill.")
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Writing beside other work.")
+    parser = argparse.ArgumentParser(description="Decoding next to other work.")
     parser.add_argument("model", nargs="?", default=SMALL_MODEL)
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
