@@ -114,8 +114,8 @@ def _limits() -> None:
         "- **δ is a correlation.** Steering is the causal test, and random neurons of the same layers are its "
         "control.\n"
         "- **Late layers have large activations.** So a circuit selected with shuffled labels sits in late layers too. "
-        "The Gate page shows this null beside the circuit.\n"
-        "- **Where neurons sit is not where they act.** A layer can hold much of the circuit and yet have no effect "
+        "The Gate page shows this control next to the circuit.\n"
+        "- **Where neurons sit is not where they act.** A layer can contain much of the circuit and have no effect "
         "when it is ablated. The Gate page can measure this."
     )
     second.markdown(
@@ -123,7 +123,7 @@ def _limits() -> None:
         "preamble as one. You can read every answer on the Evaluate page.\n"
         "- **Small models need larger circuits.** On the default model, 0.1 % at strength 1 does little; 0.4 %, or a "
         "strength above 1, does a lot. With a hundred prompts the intervals are wide; every chart shows them.\n"
-        "- **Quality counts repetition only.** Word salad scores well, so perplexity under the unsteered model is "
+        "- **Quality counts repetition only.** Incoherent text scores well, so perplexity under the unsteered model is "
         "measured too."
     )
 

@@ -24,7 +24,7 @@ def draw(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None)
 
 
 def _by_effect(finding: findings.Finding, circuit: Circuit, evidence: Evidence | None) -> list[Card]:
-    """Cards of a circuit by effect, beside the circuit of the same size by δ: labels play no part in its selection."""
+    """Cards of a circuit by effect, compared with the circuit of the same size by δ, because it does not use labels."""
     by_delta = attribute(finding.activations, fraction=None, top_k=len(circuit))
     shared = len(np.intersect1d(circuit.flat, by_delta.flat))
     effects = measured_effects.known()

@@ -55,7 +55,7 @@ def draw(activations: Activations, circuit: Circuit) -> None:
     """Draw the prompt's field, and the explanation of the prompt that was asked for last."""
     with st.form("why-form", border=False):
         field, button = st.columns([6, 1], vertical_alignment="bottom")
-        field.text_input("A prompt, refused or not", EXAMPLE, key=keys.WHY_PROMPT, max_chars=2000)
+        field.text_input("Prompt (the model need not refuse it)", EXAMPLE, key=keys.WHY_PROMPT, max_chars=2000)
         button.form_submit_button("Explain", icon=":material/help:", width="stretch", on_click=_ask)
     prompt = st.session_state.get(keys.WHY_SHOWN)
     if not prompt:

@@ -25,7 +25,7 @@ NEAREST = 20
 class NullCircuits(Check):
     key: ClassVar[str] = "null-circuits"
     title: ClassVar[str] = "Null circuits"
-    question: ClassVar[str] = "Does ablating other neurons, as many and in the same layers, lower refusal as much?"
+    question: ClassVar[str] = "Does ablating equally many other neurons in the same layers lower refusal as much?"
 
     def run(self, bench: Bench) -> list[Row]:
         own, unchanged = bench.chances(bench.few_harmful, [bench.circuit, None]).mean(1)
