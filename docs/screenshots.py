@@ -88,7 +88,7 @@ def acting(panel: str) -> Callable[[Page, str], None]:
                 measure.first.click()
             expect(page.get_by_text("A curve that falls further left")).to_be_visible(timeout=60 * MINUTES)
         if panel == "why":
-            page.get_by_label("A prompt, refused or not").fill(WHY)
+            page.get_by_label("Prompt (the model need not refuse it)").fill(WHY)
             page.get_by_role("button", name="Explain").click()
             expect(page.get_by_text("Towards refusal", exact=True)).to_be_visible(timeout=10 * MINUTES)
         settled(page, 120)
