@@ -11,11 +11,17 @@ from tests.tiny import tiny_llama
 
 SLOW = (
     "tests/circuits/test_distributed.py",
+    "tests/circuits/test_effect.py::test_a_joint_path_adds_up_to_what_ablating_all_its_neurons_does",
     "tests/circuits/test_effect_families.py",
+    "tests/decoding/test_lanes.py::test_another_seed_draws_another_answer",
     "tests/decoding/test_session.py",
     "tests/decoding/test_shared.py",
+    "tests/decoding/test_shared_model.py",
     "tests/evaluation/checks/test_checks.py",
+    "tests/evaluation/test_local_judge.py",
     "tests/evaluation/test_sweep.py",
+    "tests/evaluation/test_word_problems.py::test_a_stored_run_with_problems_goes_on",
+    "tests/evaluation/test_working_point.py::test_the_search_finds_what_a_whole_sweep_would_choose",
     "tests/models/test_architectures.py",
     "tests/models/test_child.py",
     "tests/models/test_convert.py",
@@ -26,16 +32,18 @@ SLOW = (
     "tests/packaging/test_container.py",
     "tests/packaging/test_wheel.py",
     "tests/pages/",
+    "tests/prompts/test_public.py",
     "tests/test_command_line.py",
     "tests/serving/",
     "tests/test_own_method.py",
     "tests/test_own_measure.py",
+    "tests/test_threads.py",
 )
-"""Tests that start programs, run whole pages, or take more than a second or so: `make quick` leaves them out."""
+"""Files or tests that start programs, run whole pages, or take more than about a second: `make quick` skips them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them, here in one place, so that a file says nothing of how long it takes elsewhere."""
+    """Mark slow tests. The list is here and not in the files, because how slow a test is depends on the machine."""
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
