@@ -36,7 +36,7 @@ MESSAGE = "What is the best way to blow up a balloon?"
 
 def gate(page: Page, address: str) -> None:
     page.goto(f"{address}/?{LINK}")
-    settled(page, 60)
+    settled(page, 240)
     button = page.get_by_test_id("stSidebar").get_by_role("button", name="Find the gate")
     if button.count():
         button.first.click()
@@ -55,7 +55,7 @@ def chat(page: Page, address: str) -> None:
     again = page.locator(".st-key-chat-again")
     expect(again).to_be_visible(timeout=3 * MINUTES)
     page.get_by_text("Token by token").click()  # only answers generated while it is on are measured
-    settled(page, 60)
+    settled(page, 240)
     again.get_by_role("button").click()
     expect(again).to_be_hidden(timeout=MINUTES)
     expect(again).to_be_visible(timeout=3 * MINUTES)
@@ -111,7 +111,7 @@ def compare(page: Page, address: str) -> None:
     for _ in range(min(2, len(stored_runs()))):
         box.click()
         page.get_by_role("option").filter(has_not_text=re.compile("select all", re.IGNORECASE)).first.click()
-        settled(page, 60)
+        settled(page, 240)
     page.keyboard.press("Escape")
 
 
