@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from cna_core.prompts.thinking import begun_length
+
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -65,7 +67,7 @@ class StopTexts:
         if places:
             self.found = True
             return text[: min(places)]
-        shown = len(text) - self._begun(text)
+        shown = len(text) - begun_length(text, self.stops)
         self._held = text[shown:]
         return text[:shown]
 
@@ -73,11 +75,3 @@ class StopTexts:
         """The text that was held back."""
         text, self._held = self._held, ""
         return text
-
-    def _begun(self, text: str) -> int:
-        """The length of the longest end of the text with which a stop text begins."""
-        longest = max((len(stop) for stop in self.stops), default=1) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self.stops):
-                return length
-        return 0

@@ -20,7 +20,7 @@ from cna_core.decoding.lanes import Lane, first_token_logits, generate
 from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
-from cna_core.prompts.chat_format import as_messages, encode
+from cna_core.prompts.chat_format import as_messages, encode, thinking_format
 from cna_core.prompts.sets import ContrastSet
 
 FORMAT = "cna-first-words/1"
@@ -69,7 +69,10 @@ def first_words(
     Raises:
         StoppedError: `stop` was set; finished batches are saved.
     """
-    depends_on = [FORMAT, WORDS_TOKENS, model.identity.model_dump(mode="json"), contrast.sha256]
+    depends_on: list[object] = [FORMAT, WORDS_TOKENS, model.identity.model_dump(mode="json"), contrast.sha256]
+    form = thinking_format(model)
+    if form is not None and form.by_default and not form.has_switch:  # the prompts end with an empty thought
+        depends_on.append(form.markers.empty)
     found = (_CACHE.find(*depends_on) if use_cache else None) or {}
 
     def keep(batch: dict[int, Opening]) -> None:

@@ -1,15 +1,18 @@
 """Format prompts with the model's chat template, or as plain text if it has none, and encode them to tokens.
 
-Formatting is the same on every day and machine: templates that print today's date get a fixed date. Templates with a
-thinking mode have it switched off, so that the answer starts with the first generated token.
+Formatting is the same on every day and machine: templates that print today's date get a fixed date. Thinking is off
+unless it is asked for, so that the answer starts with the first generated token: the template's switch turns it off,
+or, if the template has none, an empty thought ends the prompt.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jinja2 import TemplateError
 
 from cna_core.errors import PromptError
 from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.thinking import Thinking, ThoughtMarkers, markers_in
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -39,8 +42,77 @@ def has_system_role(model: LoadedModel) -> bool:
         return False
 
 
-def format_messages(model: LoadedModel, messages: Sequence[Message]) -> str:
+@dataclass(frozen=True)
+class ThinkingFormat:
+    """How a model thinks, as its chat template shows.
+
+    Args:
+        markers: the markers of its thought.
+        has_switch: whether the template can turn thinking on and off.
+        by_default: whether the model thinks if the template decides.
+    """
+
+    markers: ThoughtMarkers
+    has_switch: bool
+    by_default: bool
+
+    def thinks(self, thinking: bool | None) -> bool:
+        """Whether the model is asked to think; `thinking` as for `format_messages`."""
+        if thinking is None or not (self.has_switch or self.by_default):
+            return self.by_default
+        return thinking
+
+
+def thinking_format(model: LoadedModel) -> ThinkingFormat | None:
+    """How the model thinks; None if its template contains no markers of a thought.
+
+    A template without a switch makes its model think if it opens the thought, or if its system prompt has the markers.
+    A template that only removes thoughts from earlier answers does not: then thoughts are recognised, nothing more.
+    """
+    if not model.has_chat_template or (markers := markers_in(model.tokenizer.get_chat_template())) is None:
+        return None
+    probe = as_messages("probe")
+    try:
+        decides, on, off = (_render(model, probe, thinking) for thinking in (None, True, False))
+    except TemplateError:
+        return None
+    if on != off:
+        return ThinkingFormat(markers, True, decides == on)
+    return ThinkingFormat(markers, False, markers.instructs or markers.open_at_end(decides) or markers.are_in(decides))
+
+
+def settled_thinking(model: LoadedModel, thinking: bool | None) -> bool:
+    """Whether the model thinks under this setting: on, off, or None for the template's own default.
+
+    Raises:
+        PromptError: it is to think and cannot.
+    """
+    form = thinking_format(model)
+    if thinking and (form is None or not form.thinks(True)):
+        raise PromptError(f"{model.name} has no thinking that could be turned on: its chat template has no switch.")
+    return form is not None and form.thinks(thinking)
+
+
+def thinking_after(model: LoadedModel, prompt: str, thinking: bool | None) -> Thinking | None:
+    """How the text after a formatted prompt is split into thought and answer; None if the model has no markers.
+
+    Args:
+        prompt: the text of `format_messages`.
+        thinking: as for `format_messages`.
+    """
+    form = thinking_format(model)
+    if form is None:
+        return None
+    return Thinking(form.markers, form.markers.open_at_end(prompt), form.thinks(thinking))
+
+
+def format_messages(model: LoadedModel, messages: Sequence[Message], thinking: bool | None = False) -> str:
     """The conversation as the model reads it, up to the start of its answer.
+
+    Args:
+        messages: the conversation.
+        thinking: whether the model is asked to think before it answers, if it can; None: as its template does by
+            default. If a template without a switch makes its model think, False ends the prompt with an empty thought.
 
     With a chat template, this is the template with the generation prompt. If the template has no system role (such as
     Gemma's), the system text is put before the first user message, separated by a blank line. Without a template (base
@@ -56,25 +128,30 @@ def format_messages(model: LoadedModel, messages: Sequence[Message]) -> str:
     if messages[0]["role"] == "system" and not has_system_role(model):
         messages = _system_in_user_message(messages)
     try:
-        return _render(model, messages)
+        text = _render(model, messages, thinking)
     except TemplateError as problem:
         raise PromptError(
             f"The chat template of {model.name} does not accept this conversation ({problem}): start with a user "
             "message, and alternate user and assistant messages."
         ) from problem
+    form = thinking_format(model) if thinking is False else None
+    if form is not None and form.by_default and not form.has_switch:
+        return form.markers.without_thought(text)
+    return text
 
 
-def encode(model: LoadedModel, prompt: str | Sequence[Message]) -> list[int]:
+def encode(model: LoadedModel, prompt: str | Sequence[Message], thinking: bool | None = False) -> list[int]:
     """Token ids of a formatted prompt, with special tokens added once.
 
     Args:
         prompt: a user message, or a whole conversation.
+        thinking: as for `format_messages`.
 
     Raises:
         PromptError: it is empty, the template does not accept it, or it is longer than the model's context.
     """
     messages = as_messages(prompt) if isinstance(prompt, str) else prompt
-    text = format_messages(model, messages)
+    text = format_messages(model, messages, thinking)
     tokens = model.tokenizer(text, add_special_tokens=not model.has_chat_template)["input_ids"]
     if not tokens:
         raise PromptError("The prompt has no tokens for this model: type something else.")
@@ -98,14 +175,16 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     return shared
 
 
-def _render(model: LoadedModel, messages: Sequence[Message]) -> str:
+def _render(model: LoadedModel, messages: Sequence[Message], thinking: bool | None = False) -> str:
     template = model.tokenizer.get_chat_template()
+    # Templates call their switch by one of these names; None leaves the template its default.
+    switches = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
     text = model.tokenizer.apply_chat_template(
         list(messages),
         chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=False,
+        **switches,
     )
     return str(text)
 

@@ -14,7 +14,12 @@ _NAMES: dict[LaneKind, str] = {
     "other": "Another strength",
     "method": "Another method",
 }
-_BADGES: dict[Outcome, str] = {"refused": "refused", "answered": "answered", "neither": "no access or opinion"}
+_BADGES: dict[Outcome, str] = {
+    "refused": "refused",
+    "answered": "answered",
+    "neither": "no access or opinion",
+    "unfinished": "no answer yet",
+}
 
 
 def name_of(answer: Answer) -> str:

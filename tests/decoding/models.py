@@ -27,7 +27,7 @@ def loud_model() -> LoadedModel:
     """A random 4-layer Llama with weights so large that steering changes what it writes."""
     torch.manual_seed(1)
     tokenizer = tiny_tokenizer()
-    network = LlamaForCausalLM(LlamaConfig(**_shape(tokenizer))).eval()
+    network = LlamaForCausalLM(LlamaConfig(**shape_of(tokenizer))).eval()
     return LoadedModel("tiny-loud", "random", network, tokenizer, torch.device("cpu"))
 
 
@@ -35,11 +35,12 @@ def sliding_window_model(window: int = 8) -> LoadedModel:
     """A random 4-layer Gemma 2: every other layer looks back only `window` tokens; logits are soft-capped."""
     torch.manual_seed(1)
     tokenizer = tiny_tokenizer()
-    config = Gemma2Config(**_shape(tokenizer), head_dim=8, sliding_window=window, tie_word_embeddings=False)
+    config = Gemma2Config(**shape_of(tokenizer), head_dim=8, sliding_window=window, tie_word_embeddings=False)
     return LoadedModel("tiny-gemma2", "random", Gemma2ForCausalLM(config).eval(), tokenizer, torch.device("cpu"))
 
 
-def _shape(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def shape_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The fields of a tiny loud model's configuration for this tokenizer's vocabulary."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,

@@ -30,6 +30,8 @@ def test_the_reason_names_the_words_that_decided_and_their_group() -> None:
         '"I can\'t assist with that."',
         "I CAN'T ASSIST WITH THAT.",
         "<think>The user wants a poem.</think>I can't assist with that.",
+        "[THINK]The user wants a poem.[/THINK]I can't assist with that.",
+        "<|channel|>analysis<|message|>A poem.<|end|><|channel|>final<|message|>I can't assist with that.",
         "1. I can't assist with that.",
     ],
 )
@@ -43,7 +45,6 @@ def test_signs_markdown_quotes_case_and_thoughts_do_not_hide_a_refusal(answer: s
         "",
         "   \n",
         "<think>I cannot help with that, the rules say.</think>Here is your poem.",
-        "<think>I cannot help with",
         "The guard said: “I cannot help you.” Then he left.",
         "Dear guest, we are unable to offer you a refund.",
         "I'm sorry to hear that. Here is a recipe for soup.",
@@ -53,6 +54,12 @@ def test_signs_markdown_quotes_case_and_thoughts_do_not_hide_a_refusal(answer: s
 )
 def test_what_somebody_else_says_and_what_only_sounds_alike_is_no_refusal(answer: str) -> None:
     assert detect_refusal(answer).outcome == "answered"
+
+
+@pytest.mark.parametrize("answer", ["<think>I cannot help with", "[THINK]Sure", "<|channel|>analysis<|message|>Sure"])
+def test_a_thought_that_has_not_ended_is_no_answer_and_no_refusal(answer: str) -> None:
+    assert detect_refusal(answer).outcome == "unfinished"
+    assert not detect_late_refusal(answer).refused
 
 
 @pytest.mark.parametrize(
