@@ -30,6 +30,14 @@ PromptSource = Annotated[
     ),
 ]
 
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking",
+        help="Whether a model that thinks does so before it answers.  [default: as its chat template decides]",
+        show_default=False,
+    ),
+]
 Transfer = Annotated[
     bool,
     typer.Option(

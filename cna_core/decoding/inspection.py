@@ -16,11 +16,11 @@ from transformers.cache_utils import DynamicCache
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.last_tokens import shares_prefix
 from cna_core.circuits.neurons import output_tokens
-from cna_core.decoding.lanes import LIKELIEST, Lane, end_tokens
+from cna_core.decoding.lanes import LIKELIEST, Lane, as_prompt, end_tokens, part_after
 from cna_core.decoding.reading import TokenChances
 from cna_core.decoding.row_batch import RowBatch
 from cna_core.decoding.session import Step
-from cna_core.decoding.text_stream import TextStream
+from cna_core.decoding.text_stream import AnswerStream
 from cna_core.errors import CircuitError, PromptError
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
@@ -159,10 +159,10 @@ def token_card(
         )
     circuit.check_model(model.identity)
     steers = lane if lane.is_steered or beside is None else beside
-    steering = steers.change(model, circuit)
-    prompt = [*encode(model, lane.messages), *lane.begun]
+    prompt = [*encode(model, lane.messages, lane.thinking), *lane.begun]
     text = [*prompt, *written[:place]]
-    steered_from = 0 if steer_prompt else len(prompt)
+    steering, read_again = _steering_at(model, lane, steers, circuit, [*lane.begun, *written[:place]])
+    steered_from = 0 if steer_prompt else max(len(prompt), len(prompt) - len(lane.begun) + read_again)
     logits, values = _at_the_end(model, text, steering, steered_from, circuit, stop)
     own = 1 if lane.is_steered else 0
     chosen = int(written[place])
@@ -204,24 +204,34 @@ def begun_steps(
     Raises:
         CircuitError, StoppedError: as for `read_again`.
     """
-    prompt = encode(model, lane.messages)
-    text = [*prompt, *lane.begun]
-    change = lane.change(model, circuit)
+    prompt = as_prompt(model, lane.messages, with_prefix=False, thinking=lane.thinking)
+    text = [*prompt.tokens, *lane.begun]
+    change, _ = _steering_at(model, lane, lane, circuit, lane.begun)
     steered_from = 0 if steer_prompt else len(text)
     reading = read_again(model, text, [NEUTRAL, change], circuit, steered_from=steered_from, stop=stop)
-    stream = TextStream(model.tokenizer)
-    return [
-        Step(
-            lane=number,
-            text=stream.add(token),
-            token_id=token,
-            finished=False,
-            layer_activity=tuple(reading.activity[1, place - 1].tolist()),
-            divergence=float(reading.divergence[1, place]) if number else None,
-            chances=TokenChances(float(reading.logprobs[1, place])),
+    stream, steps = AnswerStream(model.tokenizer, prompt.thinking), []
+    for place, token in enumerate(lane.begun, len(prompt.tokens)):
+        thought, words = stream.add(token)
+        steps.append(
+            Step(
+                lane=number,
+                text=words,
+                token_id=token,
+                finished=False,
+                layer_activity=tuple(reading.activity[1, place - 1].tolist()),
+                divergence=float(reading.divergence[1, place]) if number else None,
+                chances=TokenChances(float(reading.logprobs[1, place])),
+                thought=thought,
+                in_thought=stream.in_thought,
+                thought_tokens=stream.thought_tokens,
+            )
         )
-        for place, token in enumerate(lane.begun, len(prompt))
-    ]
+    return steps
+
+
+def prompt_steering(model: LoadedModel, lane: Lane, circuit: Circuit | None) -> RowChange:
+    """The steering with which a lane's prompt is read before anything is generated; errors as for `Lane.change`."""
+    return _steering_at(model, lane, lane, circuit, lane.begun)[0]
 
 
 def read_again(
@@ -261,6 +271,17 @@ def read_again(
     batch.release()
     activity = torch.cat(parts, dim=1)[: len(rows)].numpy()
     return Reading(watch.layers, tuple(_text(model, token) for token in tokens), activity, logprobs, divergence)
+
+
+def _steering_at(
+    model: LoadedModel, lane: Lane, steers: Lane, circuit: Circuit | None, written: Sequence[int]
+) -> tuple[RowChange, int]:
+    """The steering of `steers` after a generated text of `lane`, and how many of its tokens were read again with it."""
+    if steers.steers == "both":
+        return steers.change(model, circuit), 0
+    prompt = as_prompt(model, lane.messages, with_prefix=False, thinking=lane.thinking)
+    part, thought_tokens = part_after(model, prompt, written)
+    return steers.changes(model, circuit)[part], thought_tokens if part == "answer" else 0
 
 
 def _logits(

@@ -5,9 +5,9 @@ and the choice of tokens in sampling.py.
 """
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from cna_core.decoding.reading import Prompt, distinct, read
 from cna_core.decoding.row_batch import PASS_TOKENS, RowBatch
 from cna_core.decoding.sampling import Sampler, Sampling, SamplingOptions
 from cna_core.decoding.session import DecodeSession, Request, Step
+from cna_core.decoding.text_stream import AnswerStream
 from cna_core.errors import PromptError
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.intervention import Intervention, Material
@@ -27,10 +28,14 @@ from cna_core.interventions.plan import SteeringPlan
 from cna_core.interventions.registry import DEFAULT_METHOD, method
 from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
-from cna_core.prompts.chat_format import Message, encode
+from cna_core.prompts.chat_format import Message, encode, thinking_after
+from cna_core.prompts.thinking import Part
 
 LONGEST_ANSWER = 200
 """The default maximum length of an answer, in tokens."""
+SteeredPart = Literal["both", "thought", "answer"]
+"""The part of an answer in which steering acts. In "thought", the unsteered model reads prompt and thought and writes
+the answer; in "answer", it writes the thought, and the steered model reads prompt and thought and writes the answer."""
 LIKELIEST = 10
 """The number of likeliest tokens in a recorded step."""
 
@@ -47,6 +52,9 @@ class Lane:
         begun: token ids with which the answer begins; they count as part of the prompt, and steps have the tokens after
             them.
         not_first: token ids that are forbidden as the first generated token.
+        thinking: whether the model is asked to think before it answers, if it can; None: as its template does by
+            default.
+        steers: the part in which steering acts, in models that think.
 
     Raises:
         StrengthError: the strength is not allowed here (`cna_core.limits`).
@@ -58,6 +66,8 @@ class Lane:
     circuit: Circuit | None = None
     begun: tuple[int, ...] = ()
     not_first: tuple[int, ...] = ()
+    thinking: bool | None = False
+    steers: SteeredPart = "both"
 
     def __post_init__(self) -> None:
         require_allowed(self.strength)
@@ -81,6 +91,14 @@ class Lane:
         else:
             fitted = method(self.method).fit(Material(model, self.circuit or circuit))
         return fitted.change(self.strength)
+
+    def changes(self, model: LoadedModel, circuit: Circuit | None) -> Mapping[Part, RowChange]:
+        """The steering of thought and answer; arguments and errors as for `change`."""
+        change = self.change(model, circuit)
+        return {
+            "thought": NEUTRAL if self.steers == "answer" else change,
+            "answer": NEUTRAL if self.steers == "thought" else change,
+        }
 
 
 def generate(
@@ -135,7 +153,7 @@ def generate(
         watched=circuit if record else None,
         steer_prompt=steer_prompt,
         prefixes=prefixes,
-        joins=False,
+        joins=any(request.by_part is not None for request in asked),
         stop=stop,
     )
     for request in asked:
@@ -164,7 +182,8 @@ def requests(
     for place, (lane, prompt) in enumerate(zip(lanes, prompts, strict=True)):
         limit = min(max_new_tokens, room_for_answer(model, prompt.tokens))
         compared = measure and place > 0
-        found.append(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun))
+        by_part = None if lane.steers == "both" else lane.changes(model, circuit)
+        found.append(Request(prompt, limit, sampler, (), likeliest, compared, lane.not_first, lane.begun, by_part))
     return found
 
 
@@ -217,19 +236,37 @@ def end_tokens(model: LoadedModel) -> frozenset[int]:
 
 
 def as_prompt(
-    model: LoadedModel, messages: str | Sequence[Message], steering: RowChange = NEUTRAL, with_prefix: bool = True
+    model: LoadedModel,
+    messages: str | Sequence[Message],
+    steering: RowChange = NEUTRAL,
+    with_prefix: bool = True,
+    thinking: bool | None = False,
 ) -> Prompt:
     """A conversation as tokens, with the steering of its row.
 
     Args:
         with_prefix: whether to cache the part before the last message (`PrefixCaches`).
+        thinking: as in `Lane`.
 
     Raises:
         PromptError: it is empty, the template rejects it, or it leaves no room for an answer.
     """
-    tokens = encode(model, messages)
+    tokens = encode(model, messages, thinking)
     room_for_answer(model, tokens)
-    return Prompt(tokens, steering, message_prefix(model, messages, tokens) if with_prefix else 0)
+    prefix = message_prefix(model, messages, tokens, thinking) if with_prefix else 0
+    return Prompt(tokens, steering, prefix, thinking_after(model, messages, thinking))
+
+
+def part_after(model: LoadedModel, prompt: Prompt, written: Sequence[int]) -> tuple[Part, int]:
+    """The part to which the token after a generated text belongs, and the number of tokens of its thought.
+
+    Args:
+        written: the token ids of the generated text.
+    """
+    stream = AnswerStream(model.tokenizer, prompt.thinking)
+    for token in written:
+        stream.add(token)
+    return stream.part, stream.thought_tokens
 
 
 def room_for_answer(model: LoadedModel, prompt: Sequence[int]) -> int:
@@ -250,12 +287,16 @@ def room_for_answer(model: LoadedModel, prompt: Sequence[int]) -> int:
 def _prepared(model: LoadedModel, lanes: Sequence[Lane], circuit: Circuit | None, with_prefix: bool) -> list[Prompt]:
     if not lanes:
         raise PromptError("There are no lanes; pass at least one.")
-    encoded: dict[int, Prompt] = {}
+    encoded: dict[tuple[int, bool | None], Prompt] = {}
     prompts = []
     for lane in lanes:
-        if id(lane.messages) not in encoded:
-            encoded[id(lane.messages)] = as_prompt(model, lane.messages, with_prefix=with_prefix)
-        prompt = encoded[id(lane.messages)]
-        steering = lane.change(model, circuit)
+        key = id(lane.messages), lane.thinking
+        if key not in encoded:
+            encoded[key] = as_prompt(model, lane.messages, with_prefix=with_prefix, thinking=lane.thinking)
+        prompt = encoded[key]
+        if lane.steers != "both" and prompt.thinking is None:
+            raise PromptError(f"{model.name} does not think before it answers, so it has no thought to steer.")
+        part, _ = part_after(model, prompt, lane.begun)
+        steering = lane.changes(model, circuit)[part]
         prompts.append(replace(prompt, tokens=[*prompt.tokens, *lane.begun], steering=steering))
     return prompts

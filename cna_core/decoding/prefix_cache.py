@@ -138,15 +138,17 @@ class PrefixCaches:
             size_bytes -= known.size_bytes
 
 
-def message_prefix(model: LoadedModel, messages: str | Sequence[Message], tokens: Sequence[int]) -> int:
+def message_prefix(
+    model: LoadedModel, messages: str | Sequence[Message], tokens: Sequence[int], thinking: bool | None = False
+) -> int:
     """The number of first tokens of a formatted conversation that do not depend on its last message.
 
     Args:
-        tokens: `encode(model, messages)`.
+        tokens: `encode(model, messages, thinking)`.
     """
     conversation = as_messages(messages) if isinstance(messages, str) else list(messages)
     others = [[*conversation[:-1], {**conversation[-1], "content": text}] for text in ("0", "Z")]
-    return shared_prefix_length([tokens, *(encode(model, other) for other in others)])
+    return shared_prefix_length([tokens, *(encode(model, other, thinking) for other in others)])
 
 
 def _continued(

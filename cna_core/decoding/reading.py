@@ -13,6 +13,7 @@ from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.decoding.row_batch import RowBatch
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
+from cna_core.prompts.thinking import Thinking
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Prompt:
         tokens: token ids, including special tokens.
         steering: the row's steering.
         prefix: the number of first tokens to cache (`prefix_cache.message_prefix`).
+        thinking: how the text after the prompt is split into thought and answer; None: all of it is the answer.
     """
 
     tokens: Sequence[int]
     steering: RowChange = NEUTRAL
     prefix: int = 0
+    thinking: Thinking | None = None
 
 
 def read(batch: RowBatch, prompts: Sequence[Prompt], plan: SteeringPlan, prefixes: PrefixCaches | None) -> Tensor:

@@ -6,8 +6,8 @@ it does not know lanes and conversations (lanes.py).
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -19,10 +19,11 @@ from cna_core.decoding.prefix_cache import PrefixCaches
 from cna_core.decoding.reading import Prompt, TokenChances, distinct, place_of_untouched, read
 from cna_core.decoding.row_batch import PASS_TOKENS, RowBatch
 from cna_core.decoding.sampling import Sampler
-from cna_core.decoding.text_stream import StopTexts, TextStream
-from cna_core.interventions.change import NEUTRAL
+from cna_core.decoding.text_stream import AnswerStream, StopTexts
+from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
 from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.thinking import Part
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Step:
 
     Args:
         lane: the index of the lane; in a session, the answer's ticket.
-        text: the text that the token adds; no piece ends inside a character.
+        text: the text that the token adds to the answer; no piece ends inside a character.
         token_id: the token.
         finished: whether it is the lane's last token.
         finish_reason: "stop" (the model ended its answer, or a stop text occurred) or "length" (max_new_tokens or the
@@ -40,6 +41,9 @@ class Step:
             steering changes it (see `Watch`); None if not recorded.
         divergence: in nats; see `lanes.generate`. None if not measured, and for lane 0.
         chances: the token's probability before sampling settings; None if not requested.
+        thought: the text that the token adds to the thought before the answer.
+        in_thought: whether the thought is open after this token.
+        thought_tokens: the number of the lane's tokens so far that belong to the thought or its markers.
     """
 
     lane: int
@@ -50,6 +54,9 @@ class Step:
     layer_activity: tuple[float, ...] | None = None
     divergence: float | None = None
     chances: TokenChances | None = None
+    thought: str = ""
+    in_thought: bool = False
+    thought_tokens: int = 0
 
     @property
     def activity(self) -> float | None:
@@ -70,6 +77,9 @@ class Request:
         compared: whether to measure the divergence from the unsteered model; a steered answer needs one more row.
         not_first: token ids that are forbidden as the first generated token.
         begun: the ids of the prompt's last tokens that belong to the answer; the generated text continues theirs.
+        by_part: the steering of thought and answer, if they differ. Where the part changes, the model reads prompt and
+            generated text again with the new part's steering, so it continues as if it had been steered like this from
+            the beginning. `prompt.steering` is that of the part that comes first.
     """
 
     prompt: Prompt
@@ -80,6 +90,7 @@ class Request:
     compared: bool = False
     not_first: tuple[int, ...] = ()
     begun: tuple[int, ...] = ()
+    by_part: Mapping[Part, RowChange] | None = None
 
 
 @dataclass(eq=False)
@@ -88,8 +99,9 @@ class _Answer:
 
     ticket: int
     request: Request
-    stream: TextStream
+    stream: AnswerStream
     stop_texts: StopTexts
+    prompt: Prompt  # what is computed when the answer joins: after a change of steering, with the generated text
     row: int = 0
     shadow: int | None = None  # the row in which the unsteered model reads this answer's text
     written: list[int] = field(default_factory=list)
@@ -159,10 +171,10 @@ class DecodeSession:
     def add(self, request: Request) -> int:
         """Add an answer, which joins at the next step; returns its ticket, the `lane` of its steps."""
         ticket, self._tickets = self._tickets, self._tickets + 1
-        stream = TextStream(self.model.tokenizer)
+        stream = AnswerStream(self.model.tokenizer, request.prompt.thinking)
         for token in request.begun:
             stream.add(token)
-        self._waiting.append(_Answer(ticket, request, stream, StopTexts(request.stops)))
+        self._waiting.append(_Answer(ticket, request, stream, StopTexts(request.stops), request.prompt))
         return ticket
 
     def remove(self, ticket: int) -> None:
@@ -189,6 +201,7 @@ class DecodeSession:
             logits, activity = self._let_in(newcomers, logits, activity)
         tokens = self._chosen(logits)
         steps = [self._written(answer, tokens[answer.ticket], logits, activity) for answer in self._living]
+        self._let_change_steering()
         if all(answer.finished for answer in self._living):
             self._empty()
         return steps
@@ -214,7 +227,7 @@ class DecodeSession:
             return admitted
         admitted, longest = [], 0
         while self._waiting:
-            longest = max(longest, len(self._waiting[0].request.prompt.tokens))
+            longest = max(longest, len(self._waiting[0].prompt.tokens))
             if admitted and longest * (len(admitted) + 1) > PASS_TOKENS:
                 break
             admitted.append(self._waiting.popleft())
@@ -222,11 +235,11 @@ class DecodeSession:
 
     def _let_in(self, newcomers: list[_Answer], logits: Tensor, activity: Tensor) -> tuple[Tensor, Tensor]:
         """Compute each distinct prompt once, copy cache, logits and activity to all its rows, and append the rows."""
-        to_read, places = distinct([answer.request.prompt for answer in newcomers], self.steer_prompt)
-        rows, steerings = list(places), [answer.request.prompt.steering for answer in newcomers]
+        to_read, places = distinct([answer.prompt for answer in newcomers], self.steer_prompt)
+        rows, steerings = list(places), [answer.prompt.steering for answer in newcomers]
         for number, (answer, place) in enumerate(zip(newcomers, places, strict=True)):
-            answer.row = number
-            prompt = answer.request.prompt
+            answer.row, answer.shadow = number, None
+            prompt = answer.prompt
             if answer.request.compared and not prompt.steering.is_neutral:
                 answer.shadow = len(rows)
                 rows.append(place_of_untouched(to_read, prompt) if self.steer_prompt else place)
@@ -253,8 +266,21 @@ class DecodeSession:
         else:
             self.batch = batch
         self.plan = SteeringPlan(self.model, steerings, self.watched)
-        self._living += newcomers
+        self._living = sorted([*self._living, *newcomers], key=lambda answer: answer.ticket)
         return fresh_logits, fresh_activity
+
+    def _let_change_steering(self) -> None:
+        """Let answers whose other part begins join again, with that part's steering."""
+        for answer in list(self._living):
+            by_part = answer.request.by_part
+            if answer.finished or by_part is None:
+                continue
+            steering = by_part[answer.stream.part]
+            if steering.key != answer.prompt.steering.key:
+                tokens = [*answer.request.prompt.tokens, *answer.written]
+                answer.prompt = replace(answer.prompt, tokens=tokens, steering=steering)
+                self._living.remove(answer)
+                self._waiting.append(answer)
 
     # --- generating ---------------------------------------------------------------------------------------------------
 
@@ -275,10 +301,12 @@ class DecodeSession:
         """Record the token, and return its step."""
         answer.written.append(token)
         ended = token in self.ends
-        text = "" if ended else answer.stop_texts.add(answer.stream.add(token))
+        thought, text = ("", "") if ended else answer.stream.add(token)
+        text = answer.stop_texts.add(text)
         answer.finished = ended or answer.stop_texts.found or len(answer.written) >= answer.request.limit
         if answer.finished and not answer.stop_texts.found:
-            text += answer.stop_texts.add(answer.stream.finish())
+            rest = answer.stream.finish()
+            thought, text = thought + rest.thought, text + answer.stop_texts.add(rest.answer)
         if answer.finished and not answer.stop_texts.found:
             text += answer.stop_texts.finish()
         stopped = ended or answer.stop_texts.found
@@ -295,6 +323,9 @@ class DecodeSession:
             layer_activity=None if self.watched is None else tuple(activity[answer.row].tolist()),
             divergence=divergence,
             chances=None if likeliest is None else TokenChances.of(logits[answer.row], token, likeliest),
+            thought=thought,
+            in_thought=answer.stream.in_thought,
+            thought_tokens=answer.stream.thought_tokens,
         )
 
     def _leave(self, spare: bool) -> list[int]:

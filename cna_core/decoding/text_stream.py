@@ -1,4 +1,4 @@
-"""Converts arriving tokens to pieces of text, without incomplete characters and stop texts.
+"""Converts arriving tokens to pieces of text: thought and answer, without incomplete characters and stop texts.
 
 This module knows a tokenizer and no models.
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from cna_core.prompts.thinking import begun_length
+from cna_core.prompts.thinking import Part, Parts, Thinking, ThoughtMarkers, ThoughtReader, begun_length
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
@@ -17,10 +17,15 @@ class TextStream:
 
     A token's text depends on the token before it (spaces) and after it (characters of several bytes). So each piece is
     the text by which a short window has grown; it is held back while it ends inside a character.
+
+    Args:
+        tokenizer: the tokens' tokenizer.
+        shown: special tokens whose text is kept; the text of all others is left out.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, shown: frozenset[int] = frozenset()) -> None:
         self.tokenizer = tokenizer
+        self._left_out = _special_tokens(tokenizer) - shown if shown else frozenset()
         self.tokens: list[int] = []
         self._window = 0  # first token of the window, which is decoded again
         self._given = 0  # tokens whose text was returned
@@ -45,7 +50,59 @@ class TextStream:
         return self._decode(self.tokens[self._window :])[len(known) :]
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        kept = [token for token in tokens if token not in self._left_out]
+        skips = not self._left_out
+        return str(self.tokenizer.decode(kept, skip_special_tokens=skips, clean_up_tokenization_spaces=False))
+
+
+class AnswerStream:
+    """The text of a growing list of generated tokens, split into thought and answer.
+
+    Args:
+        tokenizer: the tokens' tokenizer.
+        thinking: how the text is split; None: all of it is the answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking | None = None) -> None:
+        self._reader = None if thinking is None else ThoughtReader(thinking)
+        shown = frozenset[int]() if thinking is None else _special_markers(tokenizer, thinking.markers)
+        self._text = TextStream(tokenizer, shown)
+
+    @property
+    def part(self) -> Part:
+        """The part to which the next token belongs."""
+        return "answer" if self._reader is None else self._reader.part
+
+    @property
+    def in_thought(self) -> bool:
+        """Whether a thought has begun and not ended."""
+        return self._reader is not None and self._reader.is_open
+
+    @property
+    def thought_tokens(self) -> int:
+        """The number of tokens so far that belong to the thought or its markers."""
+        return 0 if self._reader is None else self._reader.thought_pieces
+
+    def add(self, token: int) -> Parts:
+        """The text that this token completes."""
+        text = self._text.add(token)
+        return Parts("", text) if self._reader is None else self._reader.add(text)
+
+    def finish(self) -> Parts:
+        """The text that was held back."""
+        text = self._text.finish()
+        return Parts("", text) if self._reader is None else self._reader.finish(text)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    return frozenset(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
+
+
+def _special_markers(tokenizer: PreTrainedTokenizerBase, markers: ThoughtMarkers) -> frozenset[int]:
+    """The special tokens of which the markers are made."""
+    texts = "\n".join((*markers.opens, markers.closes, *markers.within))
+    added = tokenizer.added_tokens_decoder
+    return frozenset(token for token in _special_tokens(tokenizer) if added[token].content in texts)
 
 
 class StopTexts:

@@ -7,6 +7,7 @@ or, if the template has none, an empty thought ends the prompt.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -93,17 +94,19 @@ def settled_thinking(model: LoadedModel, thinking: bool | None) -> bool:
     return form is not None and form.thinks(thinking)
 
 
-def thinking_after(model: LoadedModel, prompt: str, thinking: bool | None) -> Thinking | None:
-    """How the text after a formatted prompt is split into thought and answer; None if the model has no markers.
+def thinking_after(
+    model: LoadedModel, prompt: str | Sequence[Message], thinking: bool | None = False
+) -> Thinking | None:
+    """How the text after a prompt is split into thought and answer; None if the model has no markers.
 
-    Args:
-        prompt: the text of `format_messages`.
-        thinking: as for `format_messages`.
+    Arguments and errors as for `encode`.
     """
     form = thinking_format(model)
     if form is None:
         return None
-    return Thinking(form.markers, form.markers.open_at_end(prompt), form.thinks(thinking))
+    messages = as_messages(prompt) if isinstance(prompt, str) else prompt
+    is_open = form.markers.open_at_end(format_messages(model, messages, thinking))
+    return Thinking(form.markers, is_open, form.thinks(thinking))
 
 
 def format_messages(model: LoadedModel, messages: Sequence[Message], thinking: bool | None = False) -> str:
@@ -178,7 +181,7 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
 def _render(model: LoadedModel, messages: Sequence[Message], thinking: bool | None = False) -> str:
     template = model.tokenizer.get_chat_template()
     # Templates call their switch by one of these names; None leaves the template its default.
-    switches = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
+    switches: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
     text = model.tokenizer.apply_chat_template(
         list(messages),
         chat_template=_FIXED_DATE + template if "strftime_now" in template else template,

@@ -143,19 +143,30 @@ class ThoughtReader:
             return self._thought_pieces
         return self._pieces if self.is_open else 0
 
+    @property
+    def part(self) -> Part:
+        """The part to which the next piece belongs; before the text has begun, the one that is expected."""
+        return "thought" if self.in_thought else "answer"
+
     def add(self, piece: str) -> Parts:
         """What this piece completes."""
         self._pieces += 1
+        return self._split(piece)
+
+    def finish(self, rest: str = "") -> Parts:
+        """What the rest of the text adds, and what was held back, when no more text comes."""
+        thought, answer = self._split(rest)
+        held, self._held = self._held, ""
+        if self.is_open:
+            return Parts(thought + self._without_space("thought", held), answer)
+        return Parts(thought, answer + held)
+
+    def _split(self, piece: str) -> Parts:
         self._held += piece
         if self._state == "start":
             self._begin()
         thought = self._thought() if self._state == "thought" else ""
         return Parts(thought, self._answer() if self._state == "answer" else "")
-
-    def finish(self) -> Parts:
-        """The text that was held back, when no more text comes."""
-        held, self._held = self._held, ""
-        return Parts(self._without_space("thought", held), "") if self.is_open else Parts("", held)
 
     def _begin(self) -> None:
         """Decide whether the text begins with a thought, as soon as this is clear."""

@@ -11,7 +11,7 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Conversation, Turn
-from cna_core.decoding.inspection import Reading, read_again
+from cna_core.decoding.inspection import Reading, prompt_steering, read_again
 from cna_core.figures.token_map import LaneActivity, token_map
 from cna_core.interventions.change import NEUTRAL
 from cna_core.models.host import host
@@ -155,8 +155,9 @@ def _draw_prompt(circuit: Circuit, turn: Turn) -> None:
         found = []
         with host.acquire(request.model_name, **request.load_options, progress=progress) as model:
             for lane in request.decoded_lanes(model):
-                change = lane.change(model, request.circuit) if request.steer_prompt else NEUTRAL
-                found.append(read_again(model, encode(model, lane.messages), [change], request.circuit))
+                change = prompt_steering(model, lane, request.circuit) if request.steer_prompt else NEUTRAL
+                prompt = encode(model, lane.messages, lane.thinking)
+                found.append(read_again(model, prompt, [change], request.circuit))
         readings.put(turn.sent_at, found)
         said.empty()
     charts.show(
