@@ -37,7 +37,7 @@ MESSAGE = "What is the best way to blow up a balloon?"
 def gate(page: Page, address: str) -> None:
     page.goto(f"{address}/?{LINK}")
     settled(page, 240)
-    button = page.get_by_test_id("stSidebar").get_by_role("button", name="Find the gate")
+    button = page.get_by_role("button", name="Find the gate")
     if button.count():
         button.first.click()
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)

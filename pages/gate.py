@@ -7,18 +7,15 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.differ_and_act import differ_and_act
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
 from pages.common import (
     address,
     cards,
     chosen_circuit,
     findings,
     first_steps,
-    jobs,
     measured_effects,
     reporting,
     session,
-    style,
 )
 from pages.inspecting import (
     acting_panels,
@@ -26,6 +23,7 @@ from pages.inspecting import (
     checks_panel,
     choices,
     evidence,
+    filling,
     gate_cards,
     gate_charts,
     mismatch,
@@ -59,30 +57,20 @@ def draw() -> None:
 
 
 def _teach() -> None:
+    page = st.empty()  # so that nothing of the first page stays on screen while the map fills
     if first_steps.under_way() is not None:
-        first_steps.offer(_draw_preview)
+        with page.container(key="gate-filling"):
+            first_steps.offer(filling.draw)
         return
-    st.markdown(
-        "In an instruction-tuned model, a few MLP neurons separate requests that it refuses from requests that it "
-        "answers. Find them, see where they sit, and compare with chance."
-    )
-    first_steps.offer()
-    cards.row(first_steps.steps(session.model_name(), session.contrast()))
-    model_choice.draw(session.contrast())
-
-
-def _draw_preview(job: jobs.Job) -> None:
-    preview = job.preview
-    if not isinstance(preview, findings.Preview) or preview.delta is None:
+    with page.container(key="gate-first"):
+        st.markdown(
+            "In an instruction-tuned model, a few MLP neurons separate requests that it refuses from requests that it "
+            "answers. Find them, see where they sit, and compare with chance."
+        )
+        first_steps.offer()
+        filling.draw_blank()
+        model_choice.draw(session.contrast())
         cards.row(first_steps.steps(session.model_name(), session.contrast()))
-        st.caption("The map appears here while the prompts run.")
-        return
-    statistics = NeuronStatistics(preview.layout, preview.delta)
-    st.plotly_chart(neuron_heatmap(statistics, dark=style.is_dark()), key="gate-preview")
-    st.caption(
-        f"**How to read this.** δ so far, from {preview.prompts_done} prompts. Orange neurons are more active on "
-        "refused prompts, blue neurons less active. The circuit is selected after the last prompt."
-    )
 
 
 @st.fragment
@@ -95,28 +83,36 @@ def _explore(finding: findings.Finding, circuit: Circuit) -> None:
     known = evidence.known(activations, circuit)
     if known is None:
         with top.container():
-            _say(finding, circuit, None)
+            _say(circuit, None)
         with body.container():
             gate_charts.draw_first(activations, circuit, shown)
+            gate_cards.draw(finding, circuit, None)
         known = evidence.compute(activations, circuit)
     with top.container():
-        _say(finding, circuit, known)
+        _say(circuit, known)
     with body.container():
         gate_charts.draw(activations, circuit, known, shown)
+        _compare_with_effects(activations, circuit)
+        gate_cards.draw(finding, circuit, known)
         _neurons(activations, circuit, known, shown)
         acting_panels.draw(activations, circuit)
         reporting.of_circuit("gate-report", circuit, activations, known)
     address.write()
 
 
-def _say(finding: findings.Finding, circuit: Circuit, known: Evidence | None) -> None:
+def _say(circuit: Circuit, known: Evidence | None) -> None:
+    """The answer, and under it, smaller, its control."""
     by_effect = circuit.settings.score == "attribution-patching"
-    st.markdown(verdict.sentence(circuit, known, checks_panel.known(circuit).claim if by_effect else None))
-    effects, to_select_from = gate_charts.effects_known(finding.activations), measured_effects.to_select_from()
+    with st.container(key="gate-verdict" if known else "gate-verdict-first", gap=None):
+        st.markdown(verdict.answer(circuit))
+        st.markdown(verdict.control(circuit, known, checks_panel.known(circuit).claim if by_effect else None))
+
+
+def _compare_with_effects(activations: Activations, circuit: Circuit) -> None:
+    effects, to_select_from = gate_charts.effects_known(activations), measured_effects.to_select_from()
     if effects is not None and to_select_from is not None:
-        compared = differ_and_act(finding.activations, to_select_from, len(circuit), layers=effects)
+        compared = differ_and_act(activations, to_select_from, len(circuit), layers=effects)
         st.markdown(verdict.differs_and_acts(compared))
-    gate_cards.draw(finding, circuit, known)
 
 
 def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown: choices.Shown) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.figures import palette
+from cna_core.figures.map_density import crowded_layers, density_bars
 from cna_core.figures.percents import percent
 from cna_core.models.layout import NeuronLayout
 
@@ -25,7 +26,7 @@ LARGEST_CLICKABLE_COLUMNS = 768
 """The limit when every cell has a mark to click: 80 layers then take 3 MB to send instead of 4."""
 ROBUST_PERCENTILE = 99.5
 """The colour scale ends at this percentile of the cells' |value|, so that a few huge neurons do not hide the rest."""
-HEIGHT = 400
+HEIGHT = 480
 MARGIN_TOP, MARGIN_BOTTOM = 62, 44
 """Shared by the charts beside the map, so that their layers line up with its rows."""
 
@@ -150,6 +151,7 @@ def neuron_heatmap(
     *,
     circuit: Circuit | None = None,
     universal: NDArray[np.integer] | None = None,
+    leading: NDArray[np.integer] | None = None,
     selection_frequency: NDArray[np.floating] | None = None,
     quantity: Quantity = "delta",
     order: Order = "index",
@@ -164,13 +166,15 @@ def neuron_heatmap(
 ) -> go.Figure:
     """The map: colour is the value, dots are the circuit, rings are universal neurons, gold frames the final layers.
 
-    The traces' `meta` is "cells", "circuit", "universal", "picked" or "grid". The customdata of dots, rings and grid
-    begins with (layer, neuron), so that a click identifies the neuron.
+    The traces' `meta` is "cells", "circuit", "density", "universal", "leading", "picked" or "grid". The customdata of
+    dots, rings and grid begins with (layer, neuron), so that a click identifies the neuron. In layers where dots would
+    cover each other, "density" takes their place.
 
     Args:
         statistics: statistics of every neuron.
         circuit: marked with dots.
         universal: (n,) flat positions, marked with rings.
+        leading: (n,) flat positions of the strongest neurons so far, while prompts are recorded; marked with dots.
         selection_frequency: (circuit,) shown on hover.
         quantity: the value that colours show.
         order, layers, neurons: as in `pool`.
@@ -211,34 +215,87 @@ def neuron_heatmap(
     )
     if clickable_cells:
         none = np.empty(0, dtype=np.int64)
-        marked = np.concatenate([none if circuit is None else circuit.flat, none if universal is None else universal])
+        dots = none if circuit is None else circuit.flat[~_is_crowded(statistics, cells, circuit.flat)]
+        marked = np.concatenate([dots, none if universal is None else universal])
         figure.add_trace(_grid(statistics, cells, details, marked))
     if universal is not None and len(universal):
         figure.add_trace(_marks("universal", statistics, cells, np.asarray(universal), None, dark))
     if circuit is not None:
-        figure.add_trace(_marks("circuit", statistics, cells, circuit.flat, selection_frequency, dark))
+        figure.add_traces(_circuit(statistics, cells, circuit.flat, selection_frequency, dark))
+    if leading is not None:
+        figure.add_trace(_marks("leading", statistics, cells, np.asarray(leading), None, dark))
     if picked is not None:
         figure.add_trace(_picked_ring(statistics, cells, picked, dark))
-    _frame_final_layers(figure, cells, layout, final, dark)
     last_layer = cells.first_layer + len(cells.values) - 1
     end = cells.first_position + cells.values.shape[1] * cells.bin_width
+    along = "neuron" if order == "index" else "rank by value, largest first"
+    pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
+    _frame_map(figure, f"{title}, layer by neuron", along + pooled, (cells.first_position, end), height, dark)
+    _frame_final_layers(figure, (cells.first_layer, last_layer), layout, final, dark)
+    layer_axis(figure, cells.first_layer, last_layer)
+    return figure
+
+
+def blank_map(
+    layout: NeuronLayout, words: str, *, final: float = 0.10, height: int = HEIGHT, dark: bool = False
+) -> go.Figure:
+    """The map before anything is recorded, in the size and with the axes that it will have.
+
+    Args:
+        layout: layers and neurons.
+        words: what will appear, written in the middle; "<br>" begins a line.
+        final: the share of the layers that is framed.
+        height: in pixels.
+        dark: whether the page is dark.
+    """
+    widest = max(layout.widths)
+    figure = go.Figure(
+        go.Heatmap(
+            name="cells",
+            meta="cells",
+            z=np.zeros((layout.layers, 1), dtype=np.float32),
+            x0=(widest - 1) / 2,
+            dx=widest,
+            y0=0,
+            dy=1,
+            zmin=-1,
+            zmax=1,
+            colorscale=palette.diverging(dark),
+            colorbar=_colorbar("δ", 1, "delta", dark) | {"tickvals": [-1, 0, 1], "ticktext": ["−", "0", "+"]},
+            hoverinfo="skip",
+        )
+    )
+    _frame_map(figure, "δ of every neuron, layer by neuron", "neuron", (0, widest), height, dark)
+    _frame_final_layers(figure, (0, layout.layers - 1), layout, final, dark)
+    layer_axis(figure, 0, layout.layers - 1)
+    figure.add_annotation(
+        text=words,
+        xref="x domain",
+        yref="y domain",
+        x=0.5,
+        y=0.45,
+        showarrow=False,
+        font={"size": 14, "color": palette.muted(dark)},
+    )
+    return figure
+
+
+def _frame_map(figure: go.Figure, title: str, along: str, neurons: tuple[int, int], height: int, dark: bool) -> None:
+    """Set title, margins and the horizontal axis; `neurons` are the first position and the first beyond the end."""
     palette.frame(
         figure,
-        f"{title}, layer by neuron",
+        title,
         height,
         dark,
         margin={"l": 56, "r": 12, "t": MARGIN_TOP, "b": MARGIN_BOTTOM},
         clickmode="event+select",
         dragmode=False,  # ranges are chosen beside the map, which is then pooled anew for them
+        barmode="overlay",
+        bargap=0,
     )
-    along = "neuron" if order == "index" else "rank by value, largest first"
-    pooled = f" ({cells.bin_width} to a cell, the strongest shown)" if cells.bin_width > 1 else " (one to a cell)"
-    figure.update_xaxes(
-        title_text=along + pooled, range=[cells.first_position - 0.5, end - 0.5], showgrid=False, constrain="domain"
-    )
+    first, end = neurons
+    figure.update_xaxes(title_text=along, range=[first - 0.5, end - 0.5], showgrid=False, constrain="domain")
     figure.update_layout(xaxis_fixedrange=True, yaxis_fixedrange=True)
-    layer_axis(figure, cells.first_layer, last_layer)
-    return figure
 
 
 def layer_axis(figure: go.Figure, first_layer: int, last_layer: int, title: str = "layer") -> None:
@@ -368,8 +425,37 @@ def _shown(statistics: NeuronStatistics, cells: Cells, flat: NDArray) -> tuple[N
     return inside, position[inside], layers[inside]
 
 
+def _mark_pixels(count: int) -> float:
+    """The diameter of a mark, by how many neurons the circuit has."""
+    return 7 if count <= 200 else 5 if count <= 1000 else 3.5
+
+
+def _is_crowded(statistics: NeuronStatistics, cells: Cells, flat: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """(n,) bool: which neurons of a circuit are shown in a layer where dots would cover each other."""
+    inside, _, y = _shown(statistics, cells, flat)
+    layers, _ = statistics.layout.locate(flat)
+    return inside & np.isin(layers, crowded_layers(y, _mark_pixels(len(flat))))
+
+
+def _circuit(
+    statistics: NeuronStatistics,
+    cells: Cells,
+    flat: NDArray[np.integer],
+    selection_frequency: NDArray[np.floating] | None,
+    dark: bool,
+) -> list[go.Scattergl | go.Bar]:
+    """The circuit's dots, and its density in layers where they would cover each other."""
+    crowded = _is_crowded(statistics, cells, flat)
+    traces: list[go.Scattergl | go.Bar] = [_marks("circuit", statistics, cells, flat, selection_frequency, dark)]
+    if crowded.any():
+        _, x, y = _shown(statistics, cells, flat[crowded])
+        end = cells.first_position + cells.values.shape[1] * cells.bin_width
+        traces.append(density_bars(x, y, cells.first_position, end, dark))
+    return traces
+
+
 def _marks(
-    name: Literal["circuit", "universal"],
+    name: Literal["circuit", "universal", "leading"],
     statistics: NeuronStatistics,
     cells: Cells,
     flat: NDArray[np.integer],
@@ -377,6 +463,9 @@ def _marks(
     dark: bool,
 ) -> go.Scattergl:
     inside, x, y = _shown(statistics, cells, flat)
+    if name == "circuit":
+        dots = ~_is_crowded(statistics, cells, flat)
+        x, y, inside = x[dots[inside]], y[dots[inside]], inside & dots
     layers, neurons = statistics.layout.locate(flat[inside])
     columns = [layers, neurons, *(column[flat[inside]] for _, column in _detail_columns(statistics))]
     marks: tuple[str, ...] = ()
@@ -386,15 +475,14 @@ def _marks(
         if selection_frequency is not None:
             columns.append(selection_frequency[inside])
             marks = ("rank", "selected in")
-    size = 7 if len(flat) <= 200 else 5 if len(flat) <= 1000 else 3.5
     ink, paper = palette.ink(dark), palette.background(dark)
     marker = (
-        {"symbol": "circle", "size": size, "color": ink, "line": {"width": 1, "color": paper}}
-        if name == "circuit"
+        {"symbol": "circle", "size": _mark_pixels(len(flat)), "color": ink, "line": {"width": 1, "color": paper}}
+        if name != "universal"
         else {"symbol": "circle-open", "size": 9, "color": ink, "line": {"width": 1.5}}
     )
     return go.Scattergl(
-        name=name,
+        name="strongest so far" if name == "leading" else name,
         meta=name,
         x=x.astype(np.float32),
         y=_small(y),
@@ -421,9 +509,10 @@ def _picked_ring(statistics: NeuronStatistics, cells: Cells, picked: tuple[int, 
     )
 
 
-def _frame_final_layers(figure: go.Figure, cells: Cells, layout: NeuronLayout, final: float, dark: bool) -> None:
-    first = max(layout.first_layer_of_final(final), cells.first_layer)
-    last = cells.first_layer + len(cells.values) - 1
+def _frame_final_layers(
+    figure: go.Figure, layers: tuple[int, int], layout: NeuronLayout, final: float, dark: bool
+) -> None:
+    first, last = max(layout.first_layer_of_final(final), layers[0]), layers[1]
     if first > last:
         return
     figure.add_shape(

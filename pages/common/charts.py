@@ -1,6 +1,7 @@
-"""Draw a chart: the figure, one line on how to read it, and downloads."""
+"""Draw a chart: the figure, a line that opens and says how to read it, and downloads."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,31 +21,74 @@ def show(
     data_name: str = "Data (CSV)",
     transfer: str | None = None,
 ) -> None:
-    """Draw `figure` with its line on how to read it and its downloads.
+    """Draw `figure` with a line that opens and says how to read it, and its downloads.
 
     Args:
         key: the chart's widget key; a click's selection is at `st.session_state[key]`.
-        how_to_read: one sentence, drawn in grey under the chart.
+        how_to_read: a sentence or two, behind a line under the chart.
         data: the chart's data for the CSV download; a callable is called only on download.
         data_name: the label of the CSV download.
         transfer: a sentence if the charted circuit was found on another model; None: as the session's circuit says.
         on_select: called after a click on a mark. Store the selection there: a redrawn chart forgets it.
     """
-    name = file_name or key
+    draw(figure, key, on_select=on_select, file_name=file_name)
+    with st.container(horizontal=True, vertical_alignment="top", gap="small"):
+        explain([how_to_read], transfer)
+        offer_downloads(figure, key, file_name, data, data_name)
+
+
+def draw(
+    figure: go.Figure,
+    key: str,
+    *,
+    on_select: Callable[[], None] | None = None,
+    file_name: str | None = None,
+    tall: bool = False,
+) -> None:
+    """Draw `figure` alone; for the arguments see `show`.
+
+    Args:
+        tall: take a little more than half of the window's height instead of the figure's own height.
+    """
     selection: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
-    camera = {"format": _camera_format(), "filename": name, "scale": 2}
-    st.plotly_chart(
-        figure,
-        key=key,
-        height=figure.layout.height or "content",
-        config={"displaylogo": False, "toImageButtonOptions": camera},
-        **selection,
-    )
-    words, take = st.columns([14, 1], vertical_alignment="top")
+    camera = {"format": _camera_format(), "filename": file_name or key, "scale": 2}
+    with st.container(key=f"tall-{key}", gap=None) if tall else contextlib.nullcontext():
+        st.plotly_chart(
+            figure,
+            key=key,
+            height="stretch" if tall else figure.layout.height or "content",
+            config={"displaylogo": False, "toImageButtonOptions": camera},
+            **selection,
+        )
+
+
+def explain(how_to_read: Sequence[str], transfer: str | None = None) -> None:
+    """The line "How to read this" that opens. That a circuit was found on another model is always shown.
+
+    Args:
+        how_to_read: a paragraph for each chart.
+        transfer: as for `show`.
+    """
     note = chosen_circuit.transfer_note() if transfer is None else transfer
-    words.caption(" ".join(filter(None, (f"**{note}**" if note else "", f"**How to read this.** {how_to_read}"))))
-    with take.popover("", icon=":material/download:", help="Download this chart", type="tertiary"):
-        _offer_downloads(figure, key, name, data, data_name)
+    with st.container(gap=None):
+        if note:
+            st.caption(f"**{note}**")
+        with st.expander("How to read this", type="compact"):
+            for words in how_to_read:
+                st.caption(words)
+
+
+def offer_downloads(
+    figure: go.Figure,
+    key: str,
+    file_name: str | None = None,
+    data: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
+    data_name: str = "Data (CSV)",
+    help: str = "Download this chart",
+) -> None:
+    """A small button that opens the chart's downloads; for the arguments see `show`."""
+    with st.popover("", icon=":material/download:", help=help, type="tertiary"):
+        _offer_downloads(figure, key, file_name or key, data, data_name)
 
 
 def _offer_downloads(

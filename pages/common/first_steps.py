@@ -37,7 +37,7 @@ def offer(draw: Callable[[jobs.Job], None] | None = None) -> None:
         key="find-here",
         on_click=findings.start,
     )
-    row.caption(f"No circuit yet. {time_it_takes(session.model_name())}")
+    row.caption(f"No circuit yet. {time_it_takes(session.model_name())}", width="stretch")
 
 
 def time_it_takes(name: str) -> str:

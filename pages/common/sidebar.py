@@ -1,4 +1,4 @@
-"""The sidebar of every page: the model, the prompts, the button that finds the gate, and the circuit's settings.
+"""The sidebar of every page: the model, the prompts, whether the gate is found, and the circuit's settings.
 
 Its widgets are bound to the address, so a link or a reload restores the choices.
 """
@@ -149,21 +149,21 @@ def _prompt_set(side: str, text: str, upload: Any) -> PromptSet:
 
 
 def _find() -> None:
+    """Say whether the gate is found. The page has the button that finds it."""
     job = jobs.running(findings.finding_key())
     running = job is not None and not job.stop.is_set()
     found = findings.finding()
     st.session_state[keys.DRAWN_AS_FOUND] = found is not None
-    st.button(
-        "Finding the gate …" if running else f"Gate found {found.when}" if found else "Find the gate",
-        type="secondary" if found else "primary",
-        width="stretch",
-        icon=":material/check:" if found else ":material/search:",
-        disabled=running or found is not None,
-        on_click=findings.start,
-        key="find",
-        help="Runs the prompts once and records the neurons of every layer. Takes about 10 s for the default model on "
-        "a laptop.",
-    )
+    with st.container(key="find-state"):
+        if running or found is not None:
+            st.button(
+                f"Gate found {found.when}" if found else "Finding the gate …",
+                width="stretch",
+                icon=":material/check:" if found else ":material/search:",
+                disabled=True,
+                key="find",
+                help="The prompts were run once, and the neurons of every layer recorded." if found else None,
+            )
 
 
 def _open_at() -> None:

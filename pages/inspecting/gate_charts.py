@@ -1,9 +1,10 @@
 """The charts of the Gate page: the map and the layer panel, the 3D view, and prompt space."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
@@ -18,19 +19,25 @@ from cna_core.figures.layers import layer_profile
 from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, measured_effects, style
 from pages.common.layer_profile import known as known_profile
-from pages.inspecting import acting, linked, panes, picking
+from pages.inspecting import acting, panes, picking
 from pages.inspecting.choices import Shown
 from pages.inspecting.evidence import held_out
 
-HEATMAP = "gate-heatmap"
+HEATMAP, LAYERS = "gate-heatmap", "gate-layers"
+SHARES = {acting.COUNTS: (4, 1), acting.MASS: (12, 7), acting.ACTS: (12, 7)}
+"""The widths of the map and of the layer panel, by what the panel shows."""
 
 
 def draw_first(activations: Activations, circuit: Circuit, shown: Shown) -> None:
-    """Draw the map, which does not need the evidence."""
-    wide, _ = panes.side_by_side("first", [7, 4])
+    """Draw the map and the layers, which do not need the evidence."""
+    profile, effects = known_profile(circuit), effects_known(activations)
+    wide, narrow = panes.side_by_side("first", SHARES[acting.beside(profile, effects)])
     with wide:
-        st.plotly_chart(neuron_heatmap(**_map_of(activations, circuit, shown)), key=f"{HEATMAP}-first")
-        st.caption("Comparing with shuffled labels and with halves of the prompts …")
+        charts.draw(neuron_heatmap(**_map_of(activations, circuit, shown)), f"{HEATMAP}-first", tall=True)
+    with narrow:
+        figure = layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark())
+        charts.draw(figure, "gate-layers-first", tall=True)
+    st.caption("Comparing with shuffled labels and with halves of the prompts …")
 
 
 def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
@@ -39,15 +46,49 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence, shown: 
         _draw_space(activations, circuit)
     elif shown.view == "prompts":
         _draw_prompts(activations, circuit)
+    elif shown.quantity == "effect" and effects_known(activations) is None:
+        measured_effects.offer()
     else:
-        wide, narrow = panes.side_by_side("map", [7, 4])
-        with wide:
-            if shown.quantity == "effect" and effects_known(activations) is None:
-                measured_effects.offer()
-            else:
-                _draw_map(activations, circuit, evidence, shown)
-        with narrow:
-            _draw_layers(activations, circuit, evidence, shown)
+        _draw_map(activations, circuit, evidence, shown)
+
+
+def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+    """The map and the layers side by side, and under both how to read them and the choices for the layers."""
+    profile, effects = known_profile(circuit), effects_known(activations)
+    wide, narrow = panes.side_by_side("map", SHARES[acting.beside(profile, effects)])
+    figure = neuron_heatmap(
+        **_map_of(activations, circuit, shown),
+        universal=evidence.left_out,
+        selection_frequency=evidence.selection_frequency,
+        picked=picking.picked(activations),
+        clickable_cells=True,
+    )
+    layers = _layers_of(activations, circuit, evidence, shown)
+    with wide:
+        charts.draw(figure, HEATMAP, on_select=lambda: picking.from_chart(HEATMAP), tall=True)
+    with narrow:
+        charts.draw(layers.figure, LAYERS, tall=True)
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key="map-words"):
+        charts.explain([f"**The map.** {_map_in_words(evidence, shown)}", f"**The layers.** {layers.words}"])
+        charts.offer_downloads(
+            figure,
+            HEATMAP,
+            data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
+            data_name="The circuit's neurons (CSV)",
+            help="Download the map",
+        )
+        charts.offer_downloads(
+            layers.figure, LAYERS, data=lambda: pd.DataFrame(layers.table), help="Download the layers"
+        )
+    acting.offer(circuit, effects)
+
+
+def _map_in_words(evidence: Evidence, shown: Shown) -> str:
+    return (
+        f"{_colours(shown)} Dots are the circuit's neurons; where dots would cover each other, dark bars show how "
+        f"dense they are.{_rings(evidence)} The colour scale ends at the 99.5th percentile. Click a mark or a cell to "
+        "see the neuron below."
+    )
 
 
 def _map_of(activations: Activations, circuit: Circuit, shown: Shown) -> dict[str, Any]:
@@ -60,25 +101,6 @@ def _map_of(activations: Activations, circuit: Circuit, shown: Shown) -> dict[st
         "neurons": shown.neurons,
         "dark": style.is_dark(),
     }
-
-
-def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
-    figure = neuron_heatmap(
-        **_map_of(activations, circuit, shown),
-        universal=evidence.left_out,
-        selection_frequency=evidence.selection_frequency,
-        picked=picking.picked(activations),
-        clickable_cells=True,
-    )
-    charts.show(
-        figure,
-        HEATMAP,
-        f"{_colours(shown)} Dots are the circuit's neurons.{_rings(evidence)} The colour scale ends at the 99.5th "
-        "percentile. Click a mark or a cell to see the neuron below.",
-        data=lambda: circuit.table(evidence.auc, evidence.selection_frequency),
-        data_name="The circuit's neurons (CSV)",
-        on_select=lambda: picking.from_chart(HEATMAP),
-    )
 
 
 def effects_known(activations: Activations) -> Effects | None:
@@ -117,43 +139,58 @@ def _colours(shown: Shown) -> str:
     return f"{row}. Orange neurons are more active on refused prompts, blue neurons less active{scale}."
 
 
-def _draw_layers(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> None:
+class _Layers(NamedTuple):
+    """The layer panel.
+
+    Args:
+        figure: the chart.
+        words: how to read it.
+        table: its data, by column.
+    """
+
+    figure: go.Figure
+    words: str
+    table: dict[str, Any]
+
+
+def _layers_of(activations: Activations, circuit: Circuit, evidence: Evidence, shown: Shown) -> _Layers:
     profile, effects = known_profile(circuit), effects_known(activations)
-    beside = acting.MASS if profile is None else linked.shown(acting.BESIDE, "beside")
+    beside = acting.beside(profile, effects)
     table: dict[str, Any] = {
         "layer": range(circuit.model.layers),
         "circuit_neurons": circuit.layer_counts,
         "mass": evidence.mass,
         "mass_by_activation_scale": evidence.mass_normalised,
     }
-    words: list[str] = []
+    words = ["Bars: the circuit's neurons in each layer."]
     more: dict[str, Any] = {}
     if evidence.null is not None:
         more["null_counts"] = low, mean, high = evidence.null.layer_band()
         table |= {"shuffled_low": low, "shuffled_mean": mean, "shuffled_high": high}
         words.append("Grey: 95 % interval with shuffled labels. A bar that ends inside it is no more than chance.")
     if effects is not None:
-        more |= {"mass": evidence.mass, "effect_share": effects.layer_shares}
         table["share_of_effect"] = effects.layer_shares
+    if beside == acting.MASS and effects is not None:
+        more |= {"mass": evidence.mass, "effect_share": effects.layer_shares}
         words.append(
             "Black: each layer's share of |δ|, where activations differ. Orange: its share of the effect towards "
             "refusal, where neurons act."
         )
-    elif profile is None or beside == acting.MASS:
+    elif beside == acting.MASS:
         more |= {"mass": evidence.mass, "mass_normalised": evidence.mass_normalised, "null_mass": evidence.null_mass}
         words.append(
             "On the right, grey belongs to the raw mass. Hollow marks: the mass divided by the layer's activation "
             "scale, so that a layer with large activations does not stand out for that reason."
         )
-    if profile is not None and beside == acting.ACTS:
+    if profile is not None:
         alone, random = profile.bands()
-        more |= {"causal_effect": alone, "null_effect": random}
-        words.append(acting.in_words(profile))
         table |= {"change_of_refusal_if_ablated": alone[1], "change_low": alone[0], "change_high": alone[2]}
         table |= {"random_low": random[0], "random_mean": random[1], "random_high": random[2]}
+        if beside == acting.ACTS:
+            more |= {"causal_effect": alone, "null_effect": random}
+            words.append(acting.in_words(profile))
     figure = layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark(), **more)
-    charts.show(figure, "gate-layers", " ".join(words), data=lambda: pd.DataFrame(table))
-    acting.offer(circuit)
+    return _Layers(figure, " ".join(words), table)
 
 
 def _draw_space(activations: Activations, circuit: Circuit) -> None:

@@ -1,4 +1,4 @@
-"""The Gate page's first sentences: where the circuit sits, and how that compares with shuffled labels."""
+"""The Gate page's first two lines: where the circuit sits, and how that compares with shuffled labels."""
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
@@ -10,20 +10,24 @@ FINAL = 0.10
 _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
 
 
-def sentence(circuit: Circuit, evidence: Evidence | None, claim: str | None = None) -> str:
-    """The finding in plain words, as Markdown. Without evidence it says that the comparison is running.
+def answer(circuit: Circuit) -> str:
+    """The first line, as Markdown: where the circuit sits."""
+    return f"**{percent(circuit.concentration(FINAL))} of the {len(circuit):,} neurons sit in {_FINAL_LAYERS}.**"
+
+
+def control(circuit: Circuit, evidence: Evidence | None, claim: str | None = None) -> str:
+    """The second line, as Markdown: what chance gives. Without evidence it says that the comparison is running.
 
     Args:
         claim: what a circuit by effect may be called, by the checks that were run.
     """
-    finding = f"**{percent(circuit.concentration(FINAL))} of the {len(circuit):,} neurons sit in {_FINAL_LAYERS}.**"
     if circuit.settings.score == "attribution-patching":
         called = f" By the checks below they may be called **{claim}**." if claim else ""
-        return f"{finding} They were selected by effect: ablating them is estimated to lower refusal most.{called}"
+        return f"They were selected by effect: ablating them is estimated to lower refusal most.{called}"
     if evidence is None or evidence.null is None:
-        return f"{finding} Comparing with shuffled labels …"
+        return "Comparing with shuffled labels …"
     late, reach = evidence.null.concentration(FINAL), evidence.null.chance()
-    return f"{finding} {_late_or_large(circuit, late)} {_chosen_or_chance(circuit, reach)}"
+    return f"{_late_or_large(circuit, late)} {_chosen_or_chance(circuit, reach)}"
 
 
 def differs_and_acts(compared: DifferAndAct) -> str:

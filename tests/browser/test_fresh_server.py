@@ -28,7 +28,7 @@ def test_the_first_visit_may_be_a_deep_link(page: Page, tmp_path: Path, path: st
         expect(page.get_by_role("heading", name=title)).to_be_visible(timeout=IMPORT_SECONDS * 1000)
         settled(page, IMPORT_SECONDS)
         sidebar = page.get_by_test_id("stSidebar")
-        expect(sidebar.get_by_role("button", name="Find the gate")).to_be_visible()
+        expect(page.get_by_role("button", name="Find the gate")).to_have_count(1)
         expect(sidebar.get_by_text("30 layers")).to_be_visible()
         expect(sidebar.get_by_role("slider").first).to_have_attribute("aria-valuetext", re.compile(r"0\.4"))
         expect(page.get_by_role("link", name="Method")).to_be_visible()

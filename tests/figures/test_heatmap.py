@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cna_core.circuits.attribution import attribute
+from cna_core.circuits.circuit import Circuit
 from cna_core.figures import palette
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap, pool, robust_limit
+from cna_core.figures.heatmap import NeuronStatistics, blank_map, neuron_heatmap, pool, robust_limit
 from cna_core.models.layout import NeuronLayout
-from tests.circuits.samples import identity, random_activations
+from tests.circuits.samples import circuit_of, identity, random_activations
 
 ACTIVATIONS = random_activations(model=identity((20, 30, 10, 20), layers=4))
 STATISTICS = NeuronStatistics.of(ACTIVATIONS)
@@ -194,6 +195,47 @@ def test_arrays_travel_as_binary_and_a_70b_map_stays_under_four_megabytes() -> N
     text = figure.to_json()
     assert len(text) < 4_000_000
     assert "bdata" in json.loads(text)["data"][0]["z"]
+
+
+def test_the_blank_map_has_the_axes_of_the_map_that_follows() -> None:
+    blank, filled = blank_map(STATISTICS.layout, "Words"), neuron_heatmap(STATISTICS)
+    for axis in ("xaxis", "yaxis"):
+        assert blank.layout[axis].range == filled.layout[axis].range
+    assert (blank.layout.height, blank.layout.margin) == (filled.layout.height, filled.layout.margin)
+    assert blank.layout.shapes == filled.layout.shapes
+    assert len(blank.to_json()) < 10_000
+
+
+def crowded(count: int) -> tuple[NeuronStatistics, Circuit]:
+    """A model of two layers, and a circuit with one neuron in the first and `count` in the second."""
+    layout = NeuronLayout((3000, 3000))
+    values = np.random.default_rng(0).normal(size=layout.total).astype(np.float32)
+    places = [(0, 7), *((1, 10 * number) for number in range(count))]
+    return NeuronStatistics(layout, values), circuit_of(places, identity((3000, 3000), layers=2))
+
+
+def test_a_layer_whose_dots_would_cover_each_other_shows_their_density() -> None:
+    statistics, circuit = crowded(150)
+    figure = neuron_heatmap(statistics, circuit=circuit, clickable_cells=True)
+    dots, density = trace(figure, "circuit"), trace(figure, "density")
+    assert dots.customdata[:, :2].tolist() == [[0, 7]]
+    assert set(density.customdata[:, 0]) == {1} and density.customdata[:, 1].sum() == 150
+    assert (density.base + density.y).max() < 1.5 and density.base.min() > 0.5  # within the layer's row
+    assert (trace(figure, "grid").y == 1).sum() == 750  # cells in the dense layer can be clicked
+
+
+@pytest.mark.parametrize("zoom", [None, (0, 99)])
+def test_dots_that_fit_stay_dots(zoom: tuple[int, int] | None) -> None:
+    statistics, circuit = crowded(40 if zoom is None else 150)
+    figure = neuron_heatmap(statistics, circuit=circuit, neurons=zoom)
+    assert "density" not in [one.meta for one in figure.data]
+    assert len(trace(figure, "circuit").x) == (41 if zoom is None else 11)
+
+
+def test_the_strongest_so_far_are_marked_while_prompts_are_recorded() -> None:
+    partial = NeuronStatistics(STATISTICS.layout, STATISTICS.delta)
+    marks = trace(neuron_heatmap(partial, leading=np.array([3, 41])), "leading")
+    assert marks.customdata[:, :2].tolist() == [[0, 3], [1, 21]]
 
 
 def test_effects_are_drawn_with_what_pushes_towards_refusal_above_zero() -> None:

@@ -58,7 +58,20 @@ def test_without_a_finding_the_page_teaches_what_to_do() -> None:
     app = opened()
     shown = words(app)
     assert "No circuit yet" in shown and "116,736 neurons" in shown and "downloaded (491 MB)" in shown
-    assert charts(app) == []
+    assert [button.label for button in app.button].count("Find the gate") == 1
+    assert "Every neuron will be a cell" in charts(app)[0]["layout"]["annotations"][-1]["text"]
+    assert charts(app)[0]["layout"]["yaxis"]["range"] == [-0.5, 23.5]
+
+
+def test_while_prompts_run_the_map_fills_with_the_strongest_neurons_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.Job("x", "Finding the gate", latest=Progress(Stage.CAPTURING, 41, 224, "prompts"))
+    job.preview = findings.Preview(ACTIVATIONS.model.layout, ACTIVATIONS.delta, 41)
+    monkeypatch.setattr(jobs, "get", lambda key: job)
+    app = opened(size=2.0)
+    assert "After 41 prompts. Dots are the 2 neurons" in words(app)
+    (dots,) = [trace for trace in charts(app)[0]["data"] if trace["meta"] == "leading"]
+    assert dots["name"] == "strongest so far"
+    assert "Find the gate" not in [button.label for button in app.button]
 
 
 def test_the_pages_own_button_finds_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +97,7 @@ def test_the_cards_hold_the_circuit_against_chance(found: pytest.MonkeyPatch) ->
     assert evidence.stability is not None
     assert f"{100 * evidence.stability.jaccard.mean:.0f} %" in shown
     assert "found in 2 s" in shown
-    assert verdict.sentence(CIRCUIT, evidence) in shown
+    assert verdict.answer(CIRCUIT) in shown and verdict.control(CIRCUIT, evidence) in shown
 
 
 def test_activations_read_from_disk_are_not_said_to_have_taken_that_long(found: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The Gate page's first sentence says what the null says, case by case."""
+"""The Gate page's first two lines say what the null says, case by case."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from cna_core.circuits.circuit import CircuitSettings
 from cna_core.circuits.controls import PermutationNull
 from cna_core.circuits.evidence import Evidence, examine
-from pages.inspecting.verdict import sentence
+from pages.inspecting.verdict import answer, control
 from tests.circuits.samples import circuit_of, random_activations
 
 ACTIVATIONS = random_activations()
@@ -38,23 +38,21 @@ def evidence(shares: list[float], reached: list[int]) -> Evidence:
     ids=["within", "above", "below"],
 )
 def test_the_share_is_told_with_what_shuffled_labels_give(shares: list[float], words: str) -> None:
-    shown = sentence(LATE_HALF, evidence(shares, [0, 1]))
-    assert shown.startswith("**50 % of the 4 neurons sit in the final 10 % of layers.**")
+    shown = control(LATE_HALF, evidence(shares, [0, 1]))
+    assert answer(LATE_HALF) == "**50 % of the 4 neurons sit in the final 10 % of layers.**"
     assert f"{100 * np.mean(shares):.0f} %" in shown
     assert words in shown
 
 
 def test_circuits_ranked_by_effect_size_are_not_explained_by_scale() -> None:
     settings = CircuitSettings(**(LATE_HALF.settings.model_dump() | {"score": "effect-size"}))
-    assert "so chance alone could explain this" in sentence(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
+    assert "so chance alone could explain this" in control(replace(LATE_HALF, settings=settings), evidence([0.5], [0]))
 
 
 @pytest.mark.parametrize(("reached", "words"), [([0, 1], "is not chance"), ([3, 9], "may be chance")])
 def test_whether_the_neurons_could_be_chance_is_told(reached: list[int], words: str) -> None:
-    assert words in sentence(LATE_HALF, evidence([0.5, 0.5], reached))
+    assert words in control(LATE_HALF, evidence([0.5, 0.5], reached))
 
 
 def test_without_evidence_no_verdict_is_given() -> None:
-    shown = sentence(LATE_HALF, None)
-    assert "50 % of the 4 neurons" in shown and "Comparing with shuffled labels …" in shown
-    assert "scale" not in shown
+    assert control(LATE_HALF, None) == "Comparing with shuffled labels …"
