@@ -43,6 +43,8 @@ class Record:
     Args:
         observations: the numbers that each measure observed, by its name.
         text: the answer; None if only the first token was computed.
+        thought: the thought before the answer; None if the model was not asked to think.
+        unfinished: whether the thought did not end, so that there is no answer.
     """
 
     reads: Literal["answers", "first-token"]
@@ -51,17 +53,20 @@ class Record:
     setting: Setting
     observations: dict[str, dict[str, float]]
     text: str | None = None
+    thought: str | None = None
+    unfinished: bool = False
 
     def to_list(self) -> list[Any]:
         setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
         setting += [self.setting.circuit] if self.setting.circuit else []
-        return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
+        thought = [] if self.thought is None else [self.thought, self.unfinished]
+        return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text, *thought]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
-        reads, prompt_set, prompt, given, observations, text = content
+        reads, prompt_set, prompt, given, observations, text, *thought = content
         setting = Setting(*given) if len(given) >= 4 else Setting(**setting_of_journal_1(*given))
-        return cls(reads, prompt_set, int(prompt), setting, observations, text)
+        return cls(reads, prompt_set, int(prompt), setting, observations, text, *thought)
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,8 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
     unsaid: dict[str, Any] = {"circuit": True, "prompts": {"__all__": {"categories"}}}
     if not settings.others:  # as before runs had several circuits
         unsaid["others"] = True
+    if not settings.thinking:  # as before models could think
+        unsaid["thinking"] = True
     content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

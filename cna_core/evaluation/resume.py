@@ -66,6 +66,7 @@ def plan_of_stored(
         measures=settings.measures,
         measure_settings=settings.measure_settings,
         max_new_tokens=settings.max_new_tokens,
+        thinking=settings.thinking,
         seed=settings.seed,
         knowledge=tuple(questions),
         problems=tuple(problems),
