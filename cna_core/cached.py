@@ -27,6 +27,8 @@ DAMAGED = (
     IndexError,
     KeyError,
     OSError,
+    OverflowError,
+    RecursionError,
     TypeError,
     ValueError,
     zipfile.BadZipFile,

@@ -53,6 +53,27 @@ class StrengthError(CnaError):
     code = "strength-not-allowed"
 
 
+class StorageError(CnaError, OSError):
+    """A file cannot be written: the disk is full, the folder is read-only, or it was deleted meanwhile.
+
+    It is an OSError too, so code that can do without the file catches it as one.
+
+    Args:
+        message: one sentence for the user.
+        cause: the system's error; `errno` and `strerror` are taken from it.
+    """
+
+    code = "storage-unusable"
+
+    def __init__(self, message: str, cause: OSError | None = None) -> None:
+        super().__init__(message)
+        if cause is not None:
+            self.errno, self.strerror = cause.errno, cause.strerror
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class StoppedError(CnaError):
     """The user stopped the work. Finished work is saved."""
 

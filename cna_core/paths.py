@@ -1,6 +1,7 @@
 """The cache folder and its contents, and writing files so that an incomplete file is never taken for a complete one."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import platformdirs
 
+from cna_core.errors import StorageError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 APP = _PACKAGE / "_app" if (_PACKAGE / "_app").is_dir() else _PACKAGE.parent
@@ -20,16 +23,36 @@ ASSETS = APP / "assets"
 """The project's own data files: catalog, prompts, patterns, questions."""
 
 
-def cache_folder(*parts: str) -> Path:
-    """The cache folder, or a folder in it; created if missing.
+def cache_folder(*parts: str, create: bool = True) -> Path:
+    """The cache folder, or a folder in it.
 
     The cache folder is `$CNA_HOME` if set, or else the platform's cache folder for this project.
+
+    Args:
+        create: whether to create it if it is missing. Pass False where it is only looked at: it may be read-only.
+
+    Raises:
+        StorageError: it is missing and cannot be created.
     """
-    home = os.environ.get("CNA_HOME")
-    folder = Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("refusal-gate-explorer"))
-    folder = folder.joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    home = os.environ.get("CNA_HOME") or platformdirs.user_cache_dir("refusal-gate-explorer")
+    try:
+        folder = Path(home).expanduser().joinpath(*parts)
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home folder, as in ~nobody
+        said = error if isinstance(error, OSError) else OSError(errno.ENOENT, str(error))
+        raise StorageError(
+            f"The cache folder {home} cannot be used ({_reason(said)}): set CNA_HOME to a folder that can be written.",
+            said,
+        ) from error
     return folder
+
+
+CANNOT_WRITE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    | {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+)
+"""Errors of the system that say that a file cannot be written."""
 
 
 @contextlib.contextmanager
@@ -38,17 +61,45 @@ def written_beside(target: Path) -> Iterator[Path]:
 
     Args:
         target: the final file or folder. An existing one is replaced.
+
+    Raises:
+        StorageError: it cannot be written; an existing one stays as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         draft = workshop / target.name
-        yield draft
-        if target.is_dir():
-            shutil.rmtree(target)
-        draft.replace(target)
+        with storing(target):
+            yield draft
+            if target.is_dir():
+                target.replace(workshop / "replaced")  # removed in one step, and never half
+            draft.replace(target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storing(target: Path) -> Iterator[None]:
+    """Turn errors of the system that say that `target` cannot be written into `StorageError`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOENT and not target.parent.is_dir():
+            raise StorageError(
+                f"{target.parent} was deleted while {target.name} was being written: try again.", error
+            ) from error
+        if error.errno in CANNOT_WRITE:
+            raise StorageError(
+                f"{target} cannot be written ({_reason(error)}): free some space, or choose another folder.", error
+            ) from error
+        raise
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 # --- What is in the cache folder --------------------------------------------------------------------------------------
@@ -85,7 +136,8 @@ class CacheEntry:
     def can_be_made_again(self) -> bool:
         """Whether trimming may remove it."""
         if self.unfinished:
-            return time.time() - self.used_at > ABANDONED_SECONDS
+            # Also one from the future: the clock was set back since.
+            return abs(time.time() - self.used_at) > ABANDONED_SECONDS
         return self.kind not in OWN_WORK
 
 
@@ -96,8 +148,9 @@ def cache_entries(kind: str | None = None) -> list[CacheEntry]:
         kind: only this folder of the cache.
     """
     entries = []
-    for folder in cache_folder().iterdir() if kind is None else [cache_folder(kind)]:
-        for path in folder.iterdir() if folder.is_dir() else ():
+    home = cache_folder(create=False)
+    for folder in home.glob("*") if kind is None else [home / kind]:
+        for path in folder.glob("*"):
             entry = _measure(folder.name, path)
             if entry is not None and path.suffix != ".lock":
                 entries.append(entry)

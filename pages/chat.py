@@ -11,7 +11,7 @@ from cna_core.decoding.conversation import Conversation, Turn
 from cna_core.errors import CircuitError, CnaError
 from cna_core.interventions import registry
 from cna_core.paths import ASSETS
-from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter
+from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter, thinking
 from pages.chatting.answers import answer_markup, message_markup
 from pages.common import chosen_circuit, first_steps, jobs, keys, reporting
 
@@ -186,6 +186,7 @@ def _settings() -> None:
         st.number_input(
             "Its strength", -1.0, meter.highest(), min(0.5, meter.highest()), 0.05, key="chat-other", **keep
         )
+    thinking.draw_settings()
     st.checkbox("All answers continue the baseline's conversation", key="chat-shared", **keep)
     st.checkbox(
         "Steer generated tokens only",

@@ -73,7 +73,7 @@ def saved_circuits(model: ModelIdentity | None = None) -> list[SavedCircuit]:
         model: list only circuits that fit this model, and none that cannot be read.
     """
     entries = []
-    for path in cache_folder("circuits").glob("*.json"):
+    for path in cache_folder("circuits", create=False).glob("*.json"):
         try:
             saved = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except FileNotFoundError:  # deleted meanwhile by another session

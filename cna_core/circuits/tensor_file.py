@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cna_core.errors import CircuitError
+from cna_core.errors import CircuitError, StorageError
 from cna_core.paths import written_beside
 
 
@@ -21,10 +21,18 @@ def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], ab
         file_format: name and version, such as "cna-activations/1".
         tensors: the tensors by name.
         about: metadata for the file's header.
+
+    Raises:
+        StorageError: it cannot be written.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with written_beside(path) as draft:
-        save_file(contiguous, draft, {**about, "format": file_format, "checksum": _checksum(contiguous)})
+        try:
+            save_file(contiguous, draft, {**about, "format": file_format, "checksum": _checksum(contiguous)})
+        except SafetensorError as error:  # what safetensors makes of every error of the system
+            raise StorageError(
+                f"{path} cannot be written ({error}): free some space, or choose another folder."
+            ) from error
     return path
 
 

@@ -17,6 +17,7 @@ from cna_core.cli.options import (
     Out,
     PromptSource,
     Quantization,
+    Thinking,
     Transfer,
     TrustRemoteCode,
     numbers,
@@ -133,6 +134,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    thinking: Thinking = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +177,7 @@ def evaluate(
         questions=questions,
         problem_count=problem_count,
         max_new_tokens=max_new_tokens,
+        thinking=thinking,
         seed=seed,
         methods=chosen_methods,
         controls=twins,

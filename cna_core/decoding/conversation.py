@@ -4,19 +4,22 @@ Each lane has its own history, because the answers differ. This is plain data th
 this module knows no pages and runs no model.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from cna_core.decoding.lanes import Step
+from cna_core.decoding.lanes import SteeredPart, Step
 from cna_core.interventions.registry import DEFAULT_METHOD, label_of
 from cna_core.prompts.chat_format import Message
 
 LaneKind = Literal["baseline", "steered", "random", "other", "method"]
 
 FORMAT = "cna-conversation/1"
+MARKER = "·"
+"""Stands for a token that marks a thought's beginning or end."""
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Answer:
     Args:
         kind: the lane.
         strength: the lane's strength.
-        pieces: the text that each token added.
+        pieces: the text that each token added to the answer.
         activity, layer_activity, divergence: see `Step`; None if not measured.
         logprobs: ln of each token's probability in its lane, before sampling settings; None if not recorded.
         finish_reason: see `Step`; None during generation, and if it was stopped.
@@ -34,6 +37,10 @@ class Answer:
         seconds: the time from the first token to the last one.
         method: the key of the method; a random lane has its random twin.
         begun: the number of given first tokens (`Branch`); the lane generated those after them.
+        steers: the part in which steering acts, in models that think.
+        thoughts: the text that each token added to the thought before the answer.
+        thought_tokens: the number of first tokens that belong to the thought or its markers.
+        in_thought: whether the thought has not ended, so that there is no answer.
     """
 
     kind: LaneKind
@@ -49,10 +56,26 @@ class Answer:
     layer_activity: list[tuple[float, ...] | None] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
     begun: int = 0
+    steers: SteeredPart = "both"
+    thoughts: list[str] = field(default_factory=list)
+    thought_tokens: int = 0
+    in_thought: bool = False
 
     @property
     def text(self) -> str:
+        """The answer, without the thought before it."""
         return "".join(self.pieces)
+
+    @property
+    def thought(self) -> str:
+        return "".join(self.thoughts)
+
+    @property
+    def token_texts(self) -> list[str]:
+        """The text of each token, in thought or answer; a dot for those of a marker."""
+        pairs = itertools.zip_longest(self.thoughts[: len(self.pieces)], self.pieces, fillvalue="")
+        texts = [thought + piece for thought, piece in pairs]
+        return [text or (MARKER if place < self.thought_tokens else "") for place, text in enumerate(texts)]
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -74,6 +97,8 @@ class Answer:
         self._note(step)
 
     def _note(self, step: Step) -> None:
+        self.thoughts.append(step.thought)
+        self.thought_tokens, self.in_thought = step.thought_tokens, step.in_thought
         self.pieces.append(step.text)
         self.activity.append(step.activity)
         self.layer_activity.append(step.layer_activity)
@@ -211,7 +236,11 @@ class Conversation:
                 ending = answer.finish_reason or "stopped"
                 how = "" if answer.kind == "baseline" else f" ({label_of(answer.method)})"
                 title = f"{answer.kind}, strength {answer.strength:g}{how}"
-                lines += ["", f"### {title} · {len(answer.token_ids)} tokens · {ending}", "", *_fenced(answer.text)]
+                lines += ["", f"### {title} · {len(answer.token_ids)} tokens · {ending}", ""]
+                if answer.thought_tokens:
+                    state = "not ended, so there is no answer" if answer.in_thought else "ended"
+                    lines += [f"Thought ({state}):", "", *_fenced(answer.thought), "", "Answer:", ""]
+                lines += _fenced(answer.text)
         return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ from cna_core.decoding.text_stream import AnswerStream, StopTexts
 from cna_core.interventions.change import NEUTRAL, RowChange
 from cna_core.interventions.plan import SteeringPlan
 from cna_core.models.loaded import LoadedModel
+from cna_core.models.needs import saying_what_fits
 from cna_core.prompts.thinking import Part
 
 
@@ -189,8 +190,13 @@ class DecodeSession:
         """Generate one token of every answer, in the order of their arrival; waiting answers join first.
 
         Raises:
+            NoRoomError: memory ran out. As with `StoppedError`, `release` the session.
             StoppedError: `stop` was set. The session cannot be used any more: `release` it.
         """
+        with saying_what_fits(self.model, "answers were generated"):
+            return self._stepped()
+
+    def _stepped(self) -> list[Step]:
         logits = activity = torch.empty(0)
         if self._living:
             self._leave(spare=True)

@@ -38,11 +38,12 @@ class Dials:
     fitted: dict[tuple[Treatment, float | None], Intervention]
     prefixes: PrefixCaches | None = None
 
-    def lane(self, messages: Sequence[Message], setting: Setting) -> Lane:
-        """The lane for the conversation under this setting."""
+    def lane(self, messages: Sequence[Message], setting: Setting, thinking: bool = False) -> Lane:
+        """The lane for the conversation under this setting; `thinking` as in `Lane`."""
         if setting.is_baseline:
-            return Lane(messages)
-        return Lane(messages, setting.strength, self.fitted[setting.treatment, setting.fraction])
+            return Lane(messages, thinking=thinking)
+        fitted = self.fitted[setting.treatment, setting.fraction]
+        return Lane(messages, setting.strength, fitted, thinking=thinking)
 
 
 def dials_for(

@@ -6,6 +6,7 @@ batch is stored when it is finished, so a stopped computation resumes there. Thi
 
 import json
 import threading
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,9 @@ def _write(found: dict[int, Opening], path: Path) -> None:
 
 def _read(path: Path) -> dict[int, Opening]:
     """The openings in a file, by index."""
+    with zipfile.ZipFile(path) as parts:  # numpy reads a part's header before its checksum
+        if damaged := parts.testzip():
+            raise ValueError(f"{damaged} is damaged")
     with np.load(path, allow_pickle=False) as file:
         places, tokens = file["places"].tolist(), file["tokens"].tolist()
         pieces, likely, probabilities = json.loads(str(file["pieces"])), file["likely"], file["probabilities"]

@@ -12,14 +12,14 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
+from cna_core.cached import DAMAGED
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.judgements import Review
@@ -27,7 +27,7 @@ from cna_core.evaluation.old_formats import setting_of_journal_1
 from cna_core.evaluation.runs import Run, RunSettings, SetName
 from cna_core.evaluation.setting import Setting
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import cache_folder, written_beside
+from cna_core.paths import cache_folder, storing, written_beside
 
 JOURNAL_FORMAT = "cna-run-journal/2"
 OLDER_FORMATS = ("cna-run-journal/1",)
@@ -43,6 +43,8 @@ class Record:
     Args:
         observations: the numbers that each measure observed, by its name.
         text: the answer; None if only the first token was computed.
+        thought: the thought before the answer; None if the model was not asked to think.
+        unfinished: whether the thought did not end, so that there is no answer.
     """
 
     reads: Literal["answers", "first-token"]
@@ -51,17 +53,39 @@ class Record:
     setting: Setting
     observations: dict[str, dict[str, float]]
     text: str | None = None
+    thought: str | None = None
+    unfinished: bool = False
 
     def to_list(self) -> list[Any]:
         setting = [self.setting.method, self.setting.strength, self.setting.fraction, self.setting.twin_of]
         setting += [self.setting.circuit] if self.setting.circuit else []
-        return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text]
+        thought = [] if self.thought is None else [self.thought, self.unfinished]
+        return [self.reads, self.prompt_set, self.prompt, setting, self.observations, self.text, *thought]
 
     @classmethod
     def from_list(cls, content: list[Any]) -> "Record":
-        reads, prompt_set, prompt, given, observations, text = content
+        reads, prompt_set, prompt, given, observations, text, *thought = content
         setting = Setting(*given) if len(given) >= 4 else Setting(**setting_of_journal_1(*given))
-        return cls(reads, prompt_set, int(prompt), setting, observations, text)
+        return cls(reads, prompt_set, int(prompt), setting, observations, text, *thought)
+
+
+def _line(batch: int, records: list[list[Any]]) -> str:
+    """A line of the journal: the batch, its records, and a checksum of both."""
+    content = json.dumps([batch, records], separators=(",", ":"))
+    return f'{content[:-1]},"{zlib.crc32(content.encode()):08x}"]\n'
+
+
+def _of_line(line: str) -> tuple[int, list[Record]]:
+    """The batch and its records.
+
+    Raises:
+        ValueError, TypeError, RecursionError, RunError: the line is damaged or was cut off.
+    """
+    content = json.loads(line)
+    batch, records = content[:2]
+    if len(content) > 2 and _line(batch, records).strip() != line.strip():  # lines of earlier versions have no checksum
+        raise ValueError("the checksum does not match")
+    return int(batch), [Record.from_list(record) for record in records]
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,7 @@ class Journal:
         if not _IDENTITY.fullmatch(identity):
             raise RunError(f"{identity!r} is not the identity of a run: use 16 hexadecimal digits.")
         self.identity = identity
-        self.folder = cache_folder("runs") / identity
+        self.folder = cache_folder("runs", identity, create=False)
 
     @classmethod
     def start(cls, about: Run, batches: int, identity: str | None = None) -> "Journal":
@@ -112,7 +136,9 @@ class Journal:
 
     def keep_inputs(self, circuit: Circuit, inputs: dict[str, Any]) -> None:
         """Save what a resumed run needs besides its settings: the largest circuit, and further JSON data."""
-        if not (self.folder / "circuit.json").exists():
+        try:
+            Circuit.load(self.folder / "circuit.json")
+        except CircuitError:  # missing or damaged
             circuit.save(self.folder / "circuit.json")
         with written_beside(self.folder / "inputs.json") as draft:
             draft.write_text(json.dumps(inputs), encoding="utf-8")
@@ -126,7 +152,7 @@ class Journal:
         try:
             inputs = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
             return Circuit.load(self.folder / "circuit.json"), inputs
-        except (OSError, ValueError, CircuitError) as error:
+        except DAMAGED as error:
             raise RunError(
                 "This run cannot be resumed, because its inputs are not on this machine; start a new run."
             ) from error
@@ -139,20 +165,28 @@ class Journal:
         """
         try:
             content = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-            if content["format"] not in (JOURNAL_FORMAT, *OLDER_FORMATS):
-                raise RunError(f"Run {self.identity} is of an unknown format, {content['format']!r}: delete it.")
-            return Run.model_validate(content["run"]), int(content["batches"])
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise RunError(f"There is no run {self.identity}, or it is damaged; start it again.") from error
+            form = content["format"]
+            if form in (JOURNAL_FORMAT, *OLDER_FORMATS):
+                return Run.model_validate(content["run"]), int(content["batches"])
+        except DAMAGED as error:
+            try:
+                return _without_results(Run.load(self.folder / "run.json")), 0  # a finished run describes itself
+            except RunError:
+                raise RunError(f"There is no run {self.identity}, or it is damaged; start it again.") from error
+        raise RunError(f"Run {self.identity} is of an unknown format, {form!r}: delete it.")
 
     def append(self, batch: int, records: Iterable[Record], process: int = 0) -> None:
-        """Save a finished batch: one line, which is on disk when this returns."""
-        line = json.dumps([batch, [record.to_list() for record in records]], separators=(",", ":"))
+        """Save a finished batch: one line, which is on disk when this returns.
+
+        Raises:
+            StorageError: the disk is full or read-only, or the run was deleted meanwhile.
+        """
+        line = _line(batch, [record.to_list() for record in records])
         path = self.folder / f"journal-{process}.jsonl"
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-        with path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + line + "\n")
-            file.flush()
+        with storing(path), path.open("ab", buffering=0) as file:  # without a buffer, a line is one write
+            content = ("\n" if _is_torn(path) else "").encode() + line.encode()
+            while content:
+                content = content[file.write(content) :]
             os.fsync(file.fileno())
 
     def read(self) -> dict[int, list[Record]]:
@@ -167,10 +201,10 @@ class Journal:
         found: dict[int, list[Record]] = {}
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                batch, records = json.loads(line)
-                found[int(batch)] = [Record.from_list(record) for record in records]
-            except (ValueError, TypeError, RunError):
+                batch, records = _of_line(line)
+            except DAMAGED:
                 continue
+            found[batch] = records
         return found
 
     def change(self, about: Run, batches: int, changed: Callable[[Record], Record]) -> None:
@@ -178,25 +212,31 @@ class Journal:
         for path in self.folder.glob("journal-*.jsonl"):
             lines = []
             for batch, records in self._read(path).items():
-                lines.append(json.dumps([batch, [changed(one).to_list() for one in records]], separators=(",", ":")))
+                lines.append(_line(batch, [changed(one).to_list() for one in records]))
             with written_beside(path) as draft:
-                draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                draft.write_text("".join(lines), encoding="utf-8")
         self._write_about(about, batches)
 
     def finish(self, run: Run) -> None:
         run.save(self.folder / "run.json")
 
     def finished_run(self) -> Run | None:
-        """The finished run with its present name and review, or None if it is unfinished or its file is damaged."""
+        """The finished run with its present name and review, or None if it is unfinished or its file is damaged.
+
+        Raises:
+            RunError: its file is damaged, and there is no journal to make it from again: it was uploaded.
+        """
         path = self.folder / "run.json"
         if not path.exists():
             return None
         try:
             run = Run.load(path)
-            return run.model_copy(update={"name": self.about()[0].name, "review": self._review() or run.review})
         except RunError:
+            if not any(self.folder.glob("journal-*.jsonl")):
+                raise
             path.unlink(missing_ok=True)  # rebuilt from the journal
             return None
+        return run.model_copy(update={"name": self.about()[0].name, "review": self._review() or run.review})
 
     def keep_review(self, review: Review) -> None:
         """Save a review with the run, in place of an earlier one.
@@ -236,6 +276,8 @@ def run_identity(model: ModelIdentity, circuit_sha256: str, settings: RunSetting
     unsaid: dict[str, Any] = {"circuit": True, "prompts": {"__all__": {"categories"}}}
     if not settings.others:  # as before runs had several circuits
         unsaid["others"] = True
+    if not settings.thinking:  # as before models could think
+        unsaid["thinking"] = True
     content = [model.model_dump_json(), circuit_sha256, settings.model_dump_json(exclude=unsaid)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -248,7 +290,7 @@ def now() -> str:
 def stored_runs() -> list[StoredRun]:
     """All runs in the cache folder, the newest first, without damaged ones."""
     found = []
-    for folder in cache_folder("runs").iterdir():
+    for folder in cache_folder("runs", create=False).glob("*"):
         if not _IDENTITY.fullmatch(folder.name):
             continue
         journal = Journal(folder.name)
@@ -287,14 +329,30 @@ def keep_run(run: Run) -> str:
     """
     identity = run_identity(run.model, run.circuit_sha256, run.settings)
     journal = Journal(identity)
-    if journal.finished_run() is None:
-        journal._write_about(run.model_copy(update={"points": (), "answers": (), "finished": False}), 0)
+    try:
+        there = journal.finished_run()
+    except RunError:  # its file is damaged, and this is a good one
+        there = None
+    if there is None:
+        journal._write_about(_without_results(run), 0)
         journal.finish(run)
     return identity
 
 
+def _without_results(run: Run) -> Run:
+    return run.model_copy(update={"points": (), "answers": (), "finished": False})
+
+
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line lacks its end, because its process was killed or the disk was full."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        return file.read(1) not in (b"", b"\n")
 
 
 def cells(records: Iterable[Record], reads: str, prompt_set: str) -> dict[Setting, dict[int, Record]]:

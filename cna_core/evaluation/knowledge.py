@@ -215,7 +215,7 @@ def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
             continue
         try:
             questions.append(Question.model_validate(json.loads(line)))
-        except (ValueError, ValidationError) as error:
+        except (ValueError, RecursionError, ValidationError) as error:
             raise RunError(
                 f"{path.name}, line {number}, is not a question: it needs subject, question, choices and answer."
             ) from error

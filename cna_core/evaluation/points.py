@@ -78,6 +78,8 @@ def _curves_through(
 
 def _answer(record: Record, measures: Sequence[type[Measure]]) -> RunAnswer:
     said: dict[str, Any] = {}
+    if record.thought is not None:
+        said |= {"thought": record.thought, "unfinished": record.unfinished}
     for measure in measures:
         if measure.key in record.observations:
             said |= measure.of_answer(record.observations[measure.key])

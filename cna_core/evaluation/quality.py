@@ -45,6 +45,13 @@ class Likelihood:
         part = self.of_tokens[:tokens]
         return Likelihood(sum(part), tokens, part)
 
+    def after(self, tokens: int) -> "Likelihood":
+        """The likelihood of the tokens after this number of first ones, given those."""
+        if tokens == 0:
+            return self
+        part = self.of_tokens[tokens:]
+        return Likelihood(sum(part), len(part), part)
+
     @property
     def perplexity(self) -> float:
         """exp(mean surprise per token); 1 for an answer without tokens."""
@@ -63,6 +70,8 @@ def likelihoods(
     prompts: Sequence[str | Sequence[Message]],
     answers: Sequence[Sequence[int]],
     stop: threading.Event | None = None,
+    *,
+    thinking: bool | None = False,
 ) -> list[Likelihood]:
     """The likelihood of each answer after its prompt, under the unsteered model.
 
@@ -72,12 +81,15 @@ def likelihoods(
     Args:
         prompts: one prompt for each answer.
         answers: the generated token ids.
+        thinking: as in `Lane`.
 
     Raises:
         PromptError: a prompt cannot be encoded.
         StoppedError: `stop` was set.
     """
-    rows = [(tuple(encode(model, prompt)), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [
+        (tuple(encode(model, prompt, thinking)), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
     by_prompt: dict[Tokens, list[Tokens]] = {}
     for prompt, answer in dict.fromkeys(rows):
         if answer:

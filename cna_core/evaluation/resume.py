@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+from cna_core.cached import DAMAGED
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import RunError
 from cna_core.evaluation.journal import Journal, Record, run_identity
@@ -50,11 +51,15 @@ def plan_of_stored(
     about, _ = journal.about()
     circuit, inputs = journal.inputs()
     settings = about.settings
-    questions = [Question.model_validate(question) for question in inputs["knowledge"]]
-    problems = [WordProblem.model_validate(problem) for problem in inputs.get("problems", ())]
-    contrast = None
-    if inputs["contrast"]:
-        contrast = ContrastSet(*(PromptSet(side, tuple(texts)) for side, texts in inputs["contrast"].items()))
+    try:
+        questions = [Question.model_validate(question) for question in inputs["knowledge"]]
+        problems = [WordProblem.model_validate(problem) for problem in inputs.get("problems", ())]
+        others = {name: Circuit.from_json(json.dumps(text)) for name, text in inputs.get("others", {}).items()}
+        contrast = None
+        if inputs["contrast"]:
+            contrast = ContrastSet(*(PromptSet(side, tuple(texts)) for side, texts in inputs["contrast"].items()))
+    except DAMAGED as error:
+        raise RunError("This run cannot be resumed, because its inputs are damaged; start a new run.") from error
     wanted = SweepSettings(
         prompts=_prompts(settings.prompts.get("harmful")) or PromptSet.builtin("evaluation-harmful"),
         benign=_prompts(settings.prompts.get("benign")),
@@ -66,13 +71,14 @@ def plan_of_stored(
         measures=settings.measures,
         measure_settings=settings.measure_settings,
         max_new_tokens=settings.max_new_tokens,
+        thinking=settings.thinking,
         seed=settings.seed,
         knowledge=tuple(questions),
         problems=tuple(problems),
         problem_count=None,
         contrast=contrast,
         rows_per_batch=settings.rows_per_batch,
-        others={name: Circuit.from_json(json.dumps(text)) for name, text in inputs.get("others", {}).items()},
+        others=others,
         name=about.name,
     )
     plan = plan_sweep(model, circuit, wanted, progress=progress, stop=stop)

@@ -33,7 +33,12 @@ def answers_to_review(run: Run, count: int = USUAL_COUNT, seed: int = 0) -> tupl
     seen = set()
     for place in random.permutation(len(run.answers)).tolist():
         answer = run.answers[place]
-        if answer.prompt_set != "harmful" or answer.refused is None or (answer.prompt, answer.text) in seen:
+        if (
+            answer.prompt_set != "harmful"
+            or answer.refused is None
+            or answer.unfinished
+            or (answer.prompt, answer.text) in seen
+        ):
             continue
         seen.add((answer.prompt, answer.text))
         sides[answer.refused].append(place)

@@ -46,7 +46,8 @@ class RunSettings(BaseModel):
     """Everything that determines a run: runs with equal settings, model and circuit are the same run.
 
     `methods` are keys; `controls` are the methods whose random twins were measured; `others` are the hashes of further
-    circuits, by name; `contrast_sha256` is the hash of the prompts for fitting, None if no method needed any.
+    circuits, by name; `contrast_sha256` is the hash of the prompts for fitting, None if no method needed any;
+    `thinking` is whether the model was asked to think before it answered.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +60,7 @@ class RunSettings(BaseModel):
     measure_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     prompts: dict[SetName, PromptsUsed]
     max_new_tokens: int = 64
+    thinking: bool = False
     temperature: float = 0.0
     seed: int = 0
     rows_per_batch: int = 64
@@ -128,7 +130,9 @@ class RunAnswer(_AtSetting):
     """One answer; `prompt` is the prompt's index in its set, from 0. The baseline's answers are stored once.
 
     `refused`, `late` (it begins and then declines) and `neither` (it neither refuses nor answers) are the detector's
-    verdicts on the full answer; None if the detector did not judge it. Measures may add further fields.
+    verdicts on the full answer; None if the detector did not judge it. In runs with thinking, `thought` is the text
+    before the answer, and `unfinished` is whether it did not end, so that there is no answer. Measures may add further
+    fields.
     """
 
     prompt: int
@@ -137,6 +141,8 @@ class RunAnswer(_AtSetting):
     refused: bool | None = None
     late: bool | None = None
     neither: bool | None = None
+    thought: str | None = None
+    unfinished: bool | None = None
 
 
 class Run(BaseModel):

@@ -179,7 +179,7 @@ class HowFew(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             raise RunError(f"{name} is damaged: {first_problem(error)}; measure it again.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{name} is damaged or not JSON; choose a file of the command how-few.") from error
 
     @classmethod

@@ -173,11 +173,17 @@ def measured(
             for noted, observation in zip(observations, measure.observe(model, reading), strict=True):
                 noted[measure.key] = observation
     return [
-        Record(batch.reads, batch.prompt_set, prompt, plan.settings[setting], noted, text)
-        for (prompt, setting), noted, text in zip(
-            batch.cells, observations, reading.texts or [None] * len(batch.cells), strict=True
-        )
+        Record(batch.reads, batch.prompt_set, prompt, plan.settings[setting], noted, *_text(reading, place))
+        for place, ((prompt, setting), noted) in enumerate(zip(batch.cells, observations, strict=True))
     ]
+
+
+def _text(reading: Reading, place: int) -> tuple[str | None, str | None, bool]:
+    """Answer and thought of one cell, and whether the thought did not end."""
+    if not reading.texts:
+        return None, None, False
+    thought, unfinished = reading.thoughts[place], reading.unfinished[place]
+    return reading.texts[place], thought if reading.thinking or thought or unfinished else None, unfinished
 
 
 def _answers(
@@ -188,16 +194,20 @@ def _answers(
     conversations: list[list[Message]],
     stop: threading.Event | None,
 ) -> Reading:
-    lanes = [dials.lane(conversations[prompt], plan.settings[setting]) for prompt, setting in batch.cells]
-    texts = [""] * len(lanes)
+    thinking = plan.run.settings.thinking
+    lanes = [dials.lane(conversations[prompt], plan.settings[setting], thinking) for prompt, setting in batch.cells]
+    texts, thoughts = [""] * len(lanes), [""] * len(lanes)
+    thought_tokens, unfinished = [0] * len(lanes), [False] * len(lanes)
     tokens: list[list[int]] = [[] for _ in lanes]
     longest = plan.answer_tokens(batch.prompt_set)
     texts_at: dict[int, dict[int, str]] = {length: {} for length in lengths_below(longest)}
     for step in generate(model, lanes, None, max_new_tokens=longest, prefixes=dials.prefixes, stop=stop):
         texts[step.lane] += step.text
+        thoughts[step.lane] += step.thought
+        thought_tokens[step.lane], unfinished[step.lane] = step.thought_tokens, step.in_thought
         if step.finish_reason != "stop":
             tokens[step.lane].append(step.token_id)
-            if (length := len(tokens[step.lane])) in texts_at:
+            if (length := len(tokens[step.lane]) - step.thought_tokens) in texts_at:
                 texts_at[length][step.lane] = texts[step.lane]
     return Reading(
         prompts=tuple(prompt for prompt, _ in batch.cells),
@@ -208,6 +218,10 @@ def _answers(
             length: tuple(beginnings.get(lane, text) for lane, text in enumerate(texts))
             for length, beginnings in texts_at.items()
         },
+        thinking=thinking,
+        thoughts=tuple(thought.strip() for thought in thoughts),
+        thought_tokens=tuple(thought_tokens),
+        unfinished=tuple(unfinished),
     )
 
 

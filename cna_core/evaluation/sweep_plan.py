@@ -25,7 +25,7 @@ from cna_core.evaluation.word_problems import WordProblem, problem_messages, pro
 from cna_core.interventions.registry import method
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
-from cna_core.prompts.chat_format import Message, as_messages, encode
+from cna_core.prompts.chat_format import Message, as_messages, encode, settled_thinking
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 _ORDER: tuple[tuple[Reads, SetName], ...] = (
@@ -126,6 +126,7 @@ def plan_sweep(
     keys = wanted.measures or [measure.key for measure in wanted.measured]
     preparation = Preparation(model, knowledge, problems, progress=progress, stop=stop)
     taken = ready_measures(keys, preparation, wanted.measure_settings)
+    thinking = settled_thinking(model, wanted.thinking)
     conversations: dict[SetName, list[list[Message]]] = {
         kind: [as_messages(prompt) for prompt in prompt_set] for kind, prompt_set in sets.items()
     }
@@ -144,6 +145,7 @@ def plan_sweep(
         | _described_questions(knowledge)
         | _described_problems(problems),
         max_new_tokens=wanted.max_new_tokens,
+        thinking=thinking,
         seed=wanted.seed,
         rows_per_batch=wanted.rows_per_batch,
         others={name: other.sha256 for name, other in wanted.others.items()},
@@ -157,7 +159,7 @@ def plan_sweep(
         circuit_sha256=largest.sha256,
         settings=details,
         versions=versions(),
-        notes=_transfer_note(largest) + left_out + notes,
+        notes=_transfer_note(largest) + left_out + notes + _thinking_note(thinking, taken),
         finished=False,
     )
     work = _work(model, taken, conversations)
@@ -172,6 +174,14 @@ def _transfer_note(circuit: Circuit) -> tuple[str, ...]:
     if source is None:
         return ()
     return (f"Transfer: the circuit was found on {source} and applied to {circuit.model.name}.",)
+
+
+def _thinking_note(thinking: bool, measures: Sequence[Measure]) -> tuple[str, ...]:
+    if not thinking:
+        return ()
+    first = [measure.column_title() for measure in measures if measure.reads == "first-token"]
+    said = "The model thinks before it answers: only the answer after the thought is judged."
+    return (said + (f" {', '.join(first)}: read from the first token, with thinking off." if first else ""),)
 
 
 def _contrast_for_fitting(

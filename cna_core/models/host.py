@@ -88,6 +88,16 @@ class ModelHost:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
+    def in_memory(self, name: str, **load_options: Any) -> LoadedModel | None:
+        """The model if it is in memory, or None. It is not held: read only what does not change, such as its tokenizer.
+
+        Args:
+            name, load_options: as for `acquire`.
+        """
+        with self._changed:
+            slot = self._slots.get(_key(name, load_options))
+            return None if slot is None else slot.model
+
     def others_wait(self, name: str, **load_options: Any) -> bool:
         """Whether requests wait for a model that its holder could let go."""
         with self._changed:

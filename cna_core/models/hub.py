@@ -285,7 +285,7 @@ def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[
     info = _describe(hub_id, task["revision"])
     files = {file.rfilename: file for file in info.siblings or []}
     wanted = choose_files(hub_id, list(files), with_code=task["with_code"])
-    missing = [name for name in wanted if _cached(hub_id, name, info.sha) is None]
+    missing = [name for name in wanted if not _is_here(hub_id, name, info.sha, files[name].size)]
     total = sum(files[name].size or 0 for name in missing)
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
     require_free_space(Path(HF_HUB_CACHE), total, f"downloading {hub_id}")
@@ -297,7 +297,16 @@ def _download_repository(task: dict[str, Any], progress: Report | None) -> dict[
     for name in wanted:
         # Asking for the first file by branch lets huggingface_hub store the branch's commit for use without network.
         revision = task["revision"] if name == wanted[0] else info.sha
-        path = Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint(), tqdm_class=_bar(arrived)))
+        path = Path(
+            hf_hub_download(
+                hub_id,
+                name,
+                revision=revision,
+                endpoint=endpoint(),
+                tqdm_class=_bar(arrived),
+                force_download=name in missing and _cached(hub_id, name, info.sha) is not None,  # damaged here
+            )
+        )
         folder = path.parents[name.count("/")]
         if name in missing:
             _require_hash(hub_id, name, path, files[name])
@@ -340,6 +349,12 @@ def _cached(hub_id: str, name: str, revision: str) -> Path | None:
 
     path = try_to_load_from_cache(hub_id, name, revision=revision)
     return Path(path) if isinstance(path, str) else None
+
+
+def _is_here(hub_id: str, name: str, revision: str, size: int | None) -> bool:
+    """Whether the file is in the cache with the size that the hub states."""
+    path = _cached(hub_id, name, revision)
+    return path is not None and path.is_file() and size in (None, path.stat().st_size)
 
 
 def _require_hash(hub_id: str, name: str, path: Path, described: Any) -> None:

@@ -28,7 +28,7 @@ from cna_core.limits import require_remote_code_allowed
 from cna_core.models.catalog import catalog_entry
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
-from cna_core.models.memory import NoRoomError
+from cna_core.models.memory import NoRoomError, is_out_of_memory
 from cna_core.models.needs import needs_of, needs_of_folder
 from cna_core.models.precision import as_device, as_dtype, choose_device, choose_dtype
 from cna_core.models.prepacked import prepack
@@ -171,20 +171,29 @@ def _read(name: str, source: Source, options: dict[str, Any], device: torch.devi
         with _own_progress_only():
             tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=options["trust_remote_code"])
             network = AutoModelForCausalLM.from_pretrained(source.folder, **options)
-    except torch.OutOfMemoryError as error:
-        raise NoRoomError(
-            f"'{name}' does not fit into the memory of {device}: load it in 4bit, spread it with device_map='auto', or "
-            "choose a smaller model."
-        ) from error
-    except (ImportError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-        if isinstance(error, json.JSONDecodeError):
-            raise
+    except (SafetensorError, OSError, json.JSONDecodeError):
+        raise  # a converted folder can be made again
+    except Exception as error:  # libraries raise anything about damaged files, tokenizers a plain Exception
+        if is_out_of_memory(error):
+            raise NoRoomError(_what_would_fit(name, source.folder, device, options)) from error
         raise ModelError(_explain(name, error)) from error
     network.eval().requires_grad_(False)
     _give_padding(tokenizer)
     if options["device_map"] is not None:
         device = _input_device(network, device)
     return LoadedModel(name, source.revision, network, tokenizer, device)
+
+
+def _what_would_fit(name: str, folder: Path, device: torch.device, options: dict[str, Any]) -> str:
+    """That memory ran out while the model was loaded, and what fits."""
+    words = f"Memory ran out while '{name}' was loaded on {device}"
+    with contextlib.suppress(OSError, ValueError, KeyError, struct.error):
+        ways = needs_of_folder(name, folder, device, options["dtype"]).would_fit
+        if ways:
+            return f"{words}: close other programs, or choose {' or '.join(way.words for way in ways)}."
+    return (
+        f"{words}: close other programs, load it in 4bit, spread it with device_map='auto', or choose a smaller model."
+    )
 
 
 @contextlib.contextmanager

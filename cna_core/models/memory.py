@@ -35,7 +35,7 @@ def if_memory_allows(work: Callable[Given, Result], *given: Given.args, **named:
     try:
         return work(*given, **named)
     except (RuntimeError, MemoryError) as problem:
-        if not _is_out_of_memory(problem):
+        if not is_out_of_memory(problem):
             raise
     # Outside the handler, because the exception keeps the failed work's memory alive.
     if torch.cuda.is_initialized():
@@ -82,7 +82,8 @@ def _control_group_free() -> int | None:
         return None
 
 
-def _is_out_of_memory(problem: BaseException) -> bool:
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
     words = str(problem).lower()

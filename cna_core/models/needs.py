@@ -4,7 +4,8 @@ That is the download size, the memory in each number format, whether it fits, an
 catalog and the headers of files, and loads nothing.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 
 from cna_core.models.catalog import CatalogEntry, catalog
 from cna_core.models.fetch import is_ready
-from cna_core.models.memory import free_memory_bytes, weights_bytes
+from cna_core.models.loaded import LoadedModel
+from cna_core.models.memory import NoRoomError, free_memory_bytes, is_out_of_memory, weights_bytes
 from cna_core.models.precision import as_device, as_dtype, choose_dtype
 from cna_core.progress_words import size_in_words
 
@@ -138,6 +140,32 @@ def needs_of_folder(name: str, folder: Path, device: torch.device, dtype: torch.
     formats = dict.fromkeys([*FORMATS, _name_of(dtype)])
     sizes = {form: round(WORKING_SHARE * weights_bytes(folder, getattr(torch, form))) for form in formats}
     return _needs(name, 0, sizes, device, dtype, 0)
+
+
+def needs_of_loaded(model: LoadedModel) -> ModelNeeds:
+    """What a model in memory needs, and how much would be free without it."""
+    numbers = sum(weight.numel() for weight in model.network.parameters())
+    sizes = {form: round(WORKING_SHARE * numbers * getattr(torch, form).itemsize) for form in FORMATS}
+    return _needs(model.name, 0, sizes, model.device, model.dtype, model.memory_bytes)
+
+
+@contextlib.contextmanager
+def saying_what_fits(model: LoadedModel, doing: str) -> Iterator[None]:
+    """Turn running out of memory in the block into `NoRoomError`, which says what to do and what would fit.
+
+    Args:
+        doing: what was done, for the message: "answers were generated".
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ways = [way.words for way in needs_of_loaded(model).would_fit] or ["a smaller model"]
+        raise NoRoomError(
+            f"Memory ran out while {doing} with '{model.name}' on {model.device.type}: ask for shorter answers or for "
+            f"fewer at once, close other programs, or choose {' or '.join(ways)}."
+        ) from error
 
 
 def _needs(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cna_core.cached import DAMAGED
 from cna_core.errors import ModelError, PromptError
 from cna_core.models.disk import hash_file, one_at_a_time
 from cna_core.models.hub import NoHubError, download_data_file, endpoint
@@ -134,23 +135,32 @@ def _folder_origin(known: PublicSet, path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Pin:
-    revision: str | None
-    sha256: str | None
+    revision: str | None = None
+    sha256: str | None = None
 
 
 def _pin_of(known: PublicSet) -> _Pin:
     """The commit and hash that a file must have: from the catalog, or else saved at the first download."""
-    note = _note(known)
-    kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    return _Pin(known.revision or kept.get("revision"), known.hub_file.sha256 or kept.get("sha256"))
+    note, kept = _note(known), _Pin()
+    if note.is_file():
+        try:
+            kept = _Pin(**json.loads(note.read_text(encoding="utf-8")))
+            if not re.fullmatch("[0-9a-f]{64}", str(kept.sha256)):
+                raise ValueError("no SHA-256")
+        except DAMAGED as error:  # not forgotten without a word: any file would be trusted then
+            raise PromptError(
+                f"{note}, the note of the first download of {known.title}, is damaged: delete it to trust the next "
+                "download."
+            ) from error
+    return _Pin(known.revision or kept.revision, known.hub_file.sha256 or kept.sha256)
 
 
 def _note(known: PublicSet) -> Path:
-    return cache_folder("pins") / f"{known.id}.json"
+    return cache_folder("pins", create=False) / f"{known.id}.json"
 
 
 def _cached_path(known: PublicSet) -> Path:
-    return cache_folder("public_sets") / known.hub_id.replace("/", "--") / known.hub_file.name
+    return cache_folder("public_sets", create=False) / known.hub_id.replace("/", "--") / known.hub_file.name
 
 
 def _in_cache(known: PublicSet) -> PublicCopy | None:
@@ -208,7 +218,7 @@ def _read(path: Path) -> list[Row]:
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
         rows = readers[path.suffix.lower()](path)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = re.split(r"[.\n]", str(error), maxsplit=1)[0]
         raise PromptError(f"{path} cannot be read ({reason}): download it again.") from error
     return [{str(column).strip().lower(): cell for column, cell in row.items() if column} for row in rows]

@@ -7,7 +7,7 @@ import numpy as np
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Answer, Conversation, Turn
 from cna_core.evaluation.quality import quality
-from cna_core.evaluation.refusal import detect_refusal
+from cna_core.evaluation.refusal import UNFINISHED, detect_refusal
 from cna_core.figures import palette
 from cna_core.figures.token_map import LaneActivity, token_map
 from cna_core.interventions.registry import label_of, method
@@ -39,7 +39,12 @@ def _turn(turn: Turn, number: int, circuit: Circuit, with_answers: bool) -> list
     answers = [answer for answer in turn.answers if answer.token_ids]
     facts = [(_name(answer), _figures(answer)) for answer in answers]
     facts += [("settings", json.dumps(turn.settings, ensure_ascii=False))]
-    folded = [Folded(f"{_name(answer)}: the answer", answer.text) for answer in answers] if with_answers else []
+    folded = [
+        Folded(f"{_name(answer)}: the {part}", text)
+        for answer in (answers if with_answers else [])
+        for part, text in (("thought", answer.thought), ("answer", answer.text))
+        if text or part == "answer"
+    ]
     problem = (f"No answer: {turn.error}",) if turn.error else ()
     first = Section(f"Message {number}", (turn.message, *problem), facts=tuple(facts), folded=tuple(folded))
     layers = np.unique(circuit.layers).tolist()
@@ -66,7 +71,7 @@ def _lane(answer: Answer, turn: Turn, with_answers: bool) -> LaneActivity:
     return LaneActivity(
         _name(answer),
         palette.BASELINE if baseline else _colour(answer),
-        answer.pieces if with_answers else [""] * len(answer.pieces),
+        answer.token_texts if with_answers else [""] * len(answer.pieces),
         activity,
         None if baseline else divergence,
         None if baseline else answer.parts_from(turn.answers[0]),
@@ -81,11 +86,14 @@ def _name(answer: Answer) -> str:
     if answer.kind == "baseline":
         return "Unsteered"
     twin = "random twin of " if answer.kind == "random" else ""
-    return f"{twin}{label_of(answer.method)}, strength {answer.strength:g}"
+    where = "" if answer.steers == "both" else f", in the {answer.steers} only"
+    return f"{twin}{label_of(answer.method)}, strength {answer.strength:g}{where}"
 
 
 def _figures(answer: Answer) -> str:
-    words = [detect_refusal(answer.text).outcome, f"{len(answer.token_ids)} tokens"]
+    verdict = UNFINISHED if answer.in_thought else detect_refusal(answer.text)
+    words = [verdict.outcome, f"{len(answer.token_ids)} tokens"]
+    words += [f"{answer.thought_tokens} of them thought"] if answer.thought_tokens else []
     words += [f"quality {quality(answer.text):.2f}"] if answer.text.strip() else []
     known = [value for value in answer.activity if value is not None]
     words += [f"mean circuit activity {np.mean(known):.3g}"] if known else []

@@ -103,6 +103,7 @@ def _about(run: Run) -> Section:
         ("methods", ", ".join(settings.methods)),
         ("random twins of", ", ".join(settings.controls) or "none"),
         ("longest answer", f"{settings.max_new_tokens} tokens, temperature {settings.temperature:g}"),
+        ("thinking", "on: a thought before each answer" if settings.thinking else ""),
         ("seed", str(settings.seed)),
         *(
             (f"{name} prompts", f"{used.name}, {used.count} prompts, SHA-256 {used.sha256}")
@@ -126,5 +127,6 @@ def _commands(run: Run) -> list[str]:
         used = settings.prompts.get(name)
         if used is not None and used.name.startswith("public:"):
             words += [option, used.name]
+    words += ["--thinking"] if settings.thinking else []
     words += ["--max-new-tokens", str(settings.max_new_tokens), "--seed", str(settings.seed), "--out", "run.json"]
     return [f"# circuit.json must have the SHA-256 {run.circuit_sha256}", " ".join(map(shlex.quote, words))]

@@ -1,8 +1,10 @@
 """Messages and answers as HTML. Text from a person or a model is always escaped."""
 
+from collections.abc import Sequence
+
 from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
-from cna_core.evaluation.refusal import Outcome, detect_refusal
+from cna_core.evaluation.refusal import UNFINISHED, Outcome, detect_refusal
 from cna_core.figures import palette
 from cna_core.interventions.registry import label_of, method
 from pages.chatting.prose import escaped, prose_markup
@@ -20,6 +22,9 @@ _BADGES: dict[Outcome, str] = {
     "neither": "no access or opinion",
     "unfinished": "no answer yet",
 }
+
+
+NO_ANSWER = "No answer: the thought did not end."
 
 
 def name_of(answer: Answer) -> str:
@@ -47,11 +52,13 @@ def answer_markup(answer: Answer, turn: Turn, waits_for: str | None = None) -> s
     """
     ended = answer.finish_reason is not None or waits_for is None
     begun = bool(answer.token_ids) or ended
-    text = _text(answer, parted_at(answer, turn)) if begun else f"<i>{escaped(waits_for or '')}</i>"
+    parted = parted_at(answer, turn)
+    text = _answer_text(answer, parted, ended) if begun else f"<i>{escaped(waits_for or '')}</i>"
     return (
         f'<section class="chat-answer" style="--lane: {colour_of(answer)}" aria-label="{name_of(answer)}">'
         f'<header><span class="lane-name">{name_of(answer)}</span>'
         f'<span class="lane-how">{_how(answer)}</span>{_badge(answer) if ended else ""}</header>'
+        f"{thought_markup(answer, parted, ended)}"
         f'<div class="answer-text" data-testid="{"answer" if begun else "waiting"}" dir="auto">{text}</div>'
         f"<footer>{_figures(answer, turn, ended)}</footer></section>"
     )
@@ -82,19 +89,40 @@ def parted_at(answer: Answer, turn: Turn) -> int | None:
 def _how(answer: Answer) -> str:
     if answer.kind == "baseline":
         return "× 1"
-    return f"{label_of(answer.method)} · strength {answer.strength:g}".replace("-", "−")
+    where = "" if answer.steers == "both" else f" · {answer.steers} only"
+    return f"{label_of(answer.method)} · strength {answer.strength:g}".replace("-", "−") + where
 
 
 def _badge(answer: Answer) -> str:
-    if not answer.text.strip():
+    if not answer.text.strip() and not answer.in_thought:
         return ""
-    verdict = detect_refusal(answer.text)
+    verdict = UNFINISHED if answer.in_thought else detect_refusal(answer.text)
     name = _BADGES[verdict.outcome]
     return f'<span class="badge {verdict.outcome}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
 
 
-def _text(answer: Answer, parted: int | None) -> str:
-    pieces = list(answer.pieces)
+def thought_markup(answer: Answer, parted: int | None, ended: bool) -> str:
+    """The thought before the answer, folded as soon as it has ended; "" if there is none."""
+    if not answer.thought_tokens:
+        return ""
+    name = "Thought" if ended or not answer.in_thought else "Thinking …"
+    inside = parted if parted is not None and parted < answer.thought_tokens else None
+    text = _text(answer.thoughts, inside)
+    return (
+        f'<details class="thought" data-testid="thought"{" open" if name != "Thought" else ""}>'
+        f"<summary>{name} · {answer.thought_tokens} tokens</summary>"
+        f'<div class="thought-text" dir="auto">{text}</div></details>'
+    )
+
+
+def _answer_text(answer: Answer, parted: int | None, ended: bool) -> str:
+    if answer.in_thought:
+        return f"<i>{NO_ANSWER}</i>" if ended else ""
+    return _text(answer.pieces, parted if parted is not None and parted >= answer.thought_tokens else None)
+
+
+def _text(given: Sequence[str], parted: int | None) -> str:
+    pieces = list(given)
     if parted is None or parted > len(pieces):
         return prose_markup("".join(pieces))
     # A token that only begins a character has no text yet; mark the piece that completes it.

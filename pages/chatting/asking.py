@@ -20,7 +20,7 @@ from cna_core.limits import require_allowed
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import Message
 from cna_core.prompts.sets import ContrastSet
-from pages.chatting import meter
+from pages.chatting import meter, thinking
 from pages.chatting.methods import chosen_method, fitted
 from pages.common import findings, jobs, session
 
@@ -55,6 +55,7 @@ class Request:
         contrast, activations: what the methods are fitted on.
         measure: measure activity and divergence even where that takes extra time. In 16-bit formats an extra row costs
             nothing, so they are always measured there.
+        thinking: whether the model is asked to think before it answers; None: as its template decides.
     """
 
     model_name: str
@@ -67,6 +68,7 @@ class Request:
     max_new_tokens: int
     steer_prompt: bool = True
     measure: bool = False
+    thinking: bool | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def decoded_lanes(self, model: LoadedModel, job: jobs.Job | None = None) -> list[Lane]:
@@ -74,13 +76,15 @@ class Request:
         lanes = []
         for lane in self.lanes:
             answer = lane.answer
+            thinks, answer.steers = thinking.settled(model, self.thinking, answer.steers)
             if answer.kind == "baseline":
-                lanes.append(Lane(lane.messages, begun=lane.begun))
+                lanes.append(Lane(lane.messages, begun=lane.begun, thinking=thinks))
                 continue
             method = fitted(model, answer.method, self.circuit, self.contrast, self.activations, job)
             if answer.kind == "random":
                 method = method.twin(self.sampling.seed)
-            lanes.append(Lane(lane.messages, answer.strength, method, begun=lane.begun))
+            begun, steers = lane.begun, answer.steers
+            lanes.append(Lane(lane.messages, answer.strength, method, begun=begun, thinking=thinks, steers=steers))
         return lanes
 
 
@@ -98,7 +102,9 @@ def request(message: str, circuit: Circuit, conversation: Conversation) -> Reque
     def add(kind: LaneKind, at: float, method: str = chosen) -> None:
         require_allowed(at)
         history = conversation.history("baseline" if shared else kind, system=system)
-        lanes.append(AskedLane([*history, {"role": "user", "content": message}], Answer(kind, at, method=method)))
+        steers = "both" if kind == "baseline" else thinking.steered_part()
+        answer = Answer(kind, at, method=method, steers=steers)
+        lanes.append(AskedLane([*history, {"role": "user", "content": message}], answer))
 
     add("baseline", 0.0)
     add("steered", strength)
@@ -128,6 +134,8 @@ def request(message: str, circuit: Circuit, conversation: Conversation) -> Reque
         "max_new_tokens": longest,
         **asdict(sampling),
         "steer_prompt": steer_prompt,
+        "thinking": thinking.wanted(),
+        "steers": thinking.steered_part(),
     }
     return Request(
         session.model_name(),
@@ -140,6 +148,7 @@ def request(message: str, circuit: Circuit, conversation: Conversation) -> Reque
         longest,
         steer_prompt,
         bool(setting("chat-tokens", False)),
+        thinking.wanted(),
         about,
     )
 

@@ -34,7 +34,9 @@ def go_on(conversation: Conversation, turn: Turn, lane: int, place: int, alterna
         return
     source = turn.answers[lane]
     begun = (*source.token_ids[:place], alternative.token)
-    answers = [Answer(answer.kind, answer.strength, method=answer.method) for answer in turn.answers]
+    answers = [
+        Answer(answer.kind, answer.strength, method=answer.method, steers=answer.steers) for answer in turn.answers
+    ]
     lanes = [AskedLane(asked.messages, answer, begun) for asked, answer in zip(request.lanes, answers, strict=True)]
     branch = Branch(source.kind, place, alternative.token, alternative.text)
     other = Turn(turn.message, answers, turn.settings, branch=branch)

@@ -95,7 +95,7 @@ def _draw_map(circuit: Circuit, turn: Turn, picked: tuple[int, int] | None) -> N
             LaneActivity(
                 f"{name_of(answer)}: before the multiplier" if answer.strength else name_of(answer),
                 colour_of(answer),
-                answer.pieces[: len(rows)],
+                answer.token_texts[: len(rows)],
                 np.array(rows, dtype=np.float32).reshape(len(rows), len(layers)),
                 None if answer.kind == "baseline" else token_text.numbers(answer, "divergence"),
                 parted_at(answer, turn),
@@ -116,12 +116,14 @@ def _table(turn: Turn, layers: list[int]) -> pd.DataFrame:
     """One row a token of an answer."""
     rows = []
     for answer in turn.answers:
+        texts = answer.token_texts
         surprise, divergence = (token_text.numbers(answer, shade) for shade in ("surprise", "divergence"))
         for place, token in enumerate(answer.token_ids):
             activity = answer.layer_activity[place] or ()
             rows.append(
                 {"lane": answer.kind, "strength": answer.strength, "token": place + 1, "token_id": token}
-                | {"text": answer.pieces[place], "surprise_nats": surprise[place], "kl_nats": divergence[place]}
+                | {"text": texts[place], "in_thought": place < answer.thought_tokens}
+                | {"surprise_nats": surprise[place], "kl_nats": divergence[place]}
                 | {f"layer_{layer}": value for layer, value in zip(layers, activity, strict=False)}
             )
     return pd.DataFrame(rows)

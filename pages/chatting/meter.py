@@ -23,7 +23,7 @@ from cna_core.limits import allowed, strength_limit
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
 from cna_core.prompts.chat_format import as_messages
-from pages.chatting import calibration
+from pages.chatting import calibration, thinking
 from pages.chatting.methods import chosen_method, fitted_earlier
 from pages.chatting.prefixes import prefixes_of
 from pages.common import charts, keys, session, style
@@ -108,7 +108,7 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
         gate_meter(strengths, curve, at, height=METER_HEIGHT, dark=style.is_dark()),
         "gate-meter",
         f"The chance that the answer to “{_plain(shown)}”, asked without the conversation, opens as this model's "
-        "refusals do. Nothing is generated.",
+        f"refusals do. Nothing is generated.{thinking.meter_note()}",
         data=pd.DataFrame({"strength": strengths, "refusal_chance": curve}),
     )
 

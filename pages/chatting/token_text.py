@@ -58,6 +58,7 @@ def draw(answer: Answer, turn: Turn, shade: Shade, picked: int | None, on_pick: 
         "picked": picked,
         "parted": parted_at(answer, turn),
         "begun": answer.begun,
+        "thought": answer.thought_tokens,
         "lane": colour_of(answer),
         "label": f"{name_of(answer)}, token by token. Arrow keys move, Enter opens a token's card.",
     }
@@ -76,7 +77,7 @@ def _drawn(answer: Answer, shade: Shade, limit: float) -> list[tuple[str, str, s
     dark = style.is_dark()
     shown, titles = numbers(answer, shade), [numbers(answer, each) for each in SHADES]
     found = []
-    for place, piece in enumerate(answer.pieces[: len(shown)]):
+    for place, piece in enumerate(answer.token_texts[: len(shown)]):
         colour = _colour(float(shown[place]), shade, limit, colour_of(answer), dark)
         activity, surprise, divergence = (float(values[place]) for values in titles)
         words = [f"“{shown_token(piece)}”"]

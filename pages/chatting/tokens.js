@@ -18,6 +18,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (colour) Object.assign(span.style, { backgroundColor: colour, color: ink });
     if (place === data.parted) span.classList.add("parting");
     if (place < data.begun) span.classList.add("begun");
+    if (place < data.thought) span.classList.add("thought");
     if (place === data.picked) {
       span.classList.add("picked");
       span.setAttribute("aria-pressed", "true");

@@ -38,6 +38,7 @@ NO_QUESTIONS, OWN_QUESTIONS, PUBLIC_QUESTIONS = "none", "file or folder", f"{PRE
 QUESTIONS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_QUESTIONS: "MMLU", OWN_QUESTIONS: "MMLU (folder)"}
 PUBLIC_PROBLEMS = f"{PREFIX}{GSM8K}"
 PROBLEMS_FROM = {NO_QUESTIONS: "none", BUILT_IN: "built-in", PUBLIC_PROBLEMS: "GSM8K"}
+THINKING = {"as the model's template decides": None, "on": True, "off": False}
 MOST_QUESTIONS, USUAL_QUESTIONS = 14_042, 120
 _KEEP: dict[str, Any] = {"persist_state": "session"}
 
@@ -191,6 +192,14 @@ def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     tokens = first.number_input(
         "Maximum answer length, tokens", 1, 2048, DEFAULTS["max_new_tokens"].default, 8, key="evaluate-tokens", **_KEEP
     )
+    thinking = first.selectbox(
+        "Thinking",
+        list(THINKING),
+        key="evaluate-thinking",
+        help="For models that think before they answer. Only the answer is judged. The maximum length covers both, so "
+        "raise it.",
+        **_KEEP,
+    )
     seed = second.number_input(
         "Seed of the random twins", 0, 2**31 - 1, DEFAULTS["seed"].default, key="evaluate-seed", **_KEEP
     )
@@ -202,7 +211,8 @@ def _ask_more(ordered: dict[str, Any]) -> dict[str, Any]:
     st.file_uploader(
         "Your own harmful prompts", type=["txt", "csv", "jsonl"], key=keys.OWN_EVALUATION_PROMPTS, help="One per line."
     )
-    return {"max_new_tokens": int(tokens), "seed": int(seed)} | known | taken
+    chosen = {"max_new_tokens": int(tokens), "thinking": THINKING[thinking], "seed": int(seed)}
+    return chosen | known | taken
 
 
 def _ask_questions(place: Any) -> dict[str, Any]:

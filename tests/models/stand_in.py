@@ -115,6 +115,10 @@ class StandInHub:
     repositories: dict[str, Path] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     lying: set[str] = field(default_factory=set)  # repositories that promise other hashes than their bytes have
+    troubled: dict[str, str] = field(
+        default_factory=dict
+    )  # how a file is sent: "hangs", "drips", "breaks off", "fails"
+    given_up: threading.Event = field(default_factory=threading.Event)  # ends what hangs
     requests: list[str] = field(default_factory=list)
 
 
@@ -178,13 +182,31 @@ def stand_in_hub() -> Iterator[StandInHub]:
                 return
             data = file.read_bytes()
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
-            self._send(200, data, with_body, {"ETag": etag, "X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data))})
+            headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data))}
+            trouble = hub.troubled.get(file.name) if with_body else None
+            if trouble is None:
+                self._send(200, data, with_body, headers)
+            else:
+                self._send_troubled(trouble, data, headers)
+
+        def _send_troubled(self, trouble: str, data: bytes, headers: dict[str, str]) -> None:
+            if trouble == "fails":
+                self._send(500, b"", True)
+                return
+            self._send(200, data[:0], False, headers | {"Content-Length": str(len(data))})
+            half = len(data) // 2
+            for start in range(0, len(data), 64) if trouble == "drips" else (0,):
+                self.wfile.write(data[start : start + 64] if trouble == "drips" else data[:half])
+                self.wfile.flush()
+            if trouble == "hangs":
+                hub.given_up.wait(60)
+            if trouble != "drips":
+                self.close_connection = True
 
         def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
-            for name, value in (headers or {}).items():
+            for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if with_body:
                 self.wfile.write(body)
@@ -196,6 +218,7 @@ def stand_in_hub() -> Iterator[StandInHub]:
     try:
         yield hub
     finally:
+        hub.given_up.set()
         server.shutdown()
         server.server_close()
         thread.join()

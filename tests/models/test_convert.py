@@ -60,7 +60,7 @@ def test_input_and_output_matrices_stay_apart_where_the_file_has_both(tiny_gguf:
 
 def test_a_second_conversion_is_found_in_the_cache(tiny_gguf: Path, empty_cache: Path) -> None:
     folder = converted_folder("ab" * 32)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     assert convert(tiny_gguf, "ab" * 32) == folder
 
 
@@ -108,4 +108,7 @@ def test_the_folder_says_what_it_was_made_from(
     monkeypatch.setattr(conversion, "_read_once", lambda: None)
     convert_here(tiny_gguf, tmp_path / "out", "5a" * 32)
     origin = json.loads((tmp_path / "out" / conversion.ORIGIN).read_text())
+    files = origin.pop("files")
     assert origin == {"file": "tiny.gguf", "sha256": "5a" * 32, "conversion": conversion.CONVERSION}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert conversion.is_whole(tmp_path / "out")

@@ -40,7 +40,7 @@ def test_a_catalog_entry_says_its_download_and_its_memory_in_this_machines_forma
 
 
 def test_a_model_on_this_machine_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch.converted_folder(catalog()[SMALL_MODEL].embedded.sha256).mkdir()
+    fetch.converted_folder(catalog()[SMALL_MODEL].embedded.sha256).mkdir(parents=True)
     assert needs_of(catalog()[SMALL_MODEL], "cpu").download_bytes == 0
     assert needs_of(catalog()[DEFAULT_MODEL], "cpu").download_bytes > 0
 

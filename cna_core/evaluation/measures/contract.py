@@ -38,11 +38,16 @@ class Reading:
     Args:
         prompts: n indices into the set, from 0.
         messages: n conversations.
-        texts: n answers; empty if only first tokens were computed.
-        token_ids: n answers as tokens, without the end token.
-        texts_at: length in tokens → the n answers cut at this length; shorter answers are complete.
+        texts: n answers, without their thoughts; empty if only first tokens were computed.
+        token_ids: n answers as tokens, with their thoughts and without the end token.
+        texts_at: length in tokens → the n answers cut at this length; shorter answers are complete. The tokens of
+            thoughts do not count.
         logits: (n, vocabulary) float32, first-token logits; None if answers were generated.
         baseline_logits: (n, vocabulary) float32, the baseline's logits for the same prompts; None in the same case.
+        thinking: whether the model was asked to think before it answered.
+        thoughts: n thoughts; empty if only first tokens were computed.
+        thought_tokens: n numbers of first tokens that belong to the thought or its markers.
+        unfinished: n × whether the thought did not end, so that there is no answer.
     """
 
     prompts: tuple[int, ...]
@@ -52,6 +57,15 @@ class Reading:
     texts_at: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     logits: Tensor | None = None
     baseline_logits: Tensor | None = None
+    thinking: bool = False
+    thoughts: tuple[str, ...] = ()
+    thought_tokens: tuple[int, ...] = ()
+    unfinished: tuple[bool, ...] = ()
+
+    @property
+    def has_answer(self) -> tuple[bool, ...]:
+        """n × whether there is an answer: all but those whose thought did not end."""
+        return tuple(not unfinished for unfinished in self.unfinished) or (True,) * len(self.texts)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ It is off by default. The key is read from the environment and never stored. Pro
 endpoint: every place that offers the judge must say so. This module knows sweeps only through the contract of measures.
 """
 
+import itertools
 import json
 import os
 import urllib.error
@@ -119,10 +120,11 @@ class JudgedRefusalRate(Measure):
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
         requests = [str(messages[-1]["content"]) for messages in reading.messages]
         pairs = list(zip(requests, reading.texts, strict=True))
-        distinct = list(dict.fromkeys(pairs))  # many settings give the same answer, which is judged once
+        # Many settings give the same answer, which is judged once; a thought that did not end has none.
+        distinct = list(dict.fromkeys(itertools.compress(pairs, reading.has_answer)))
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as asking:
             verdicts = dict(zip(distinct, asking.map(lambda pair: self.judge.refuses(*pair), distinct), strict=True))
-        return [{"judged": float(verdicts[pair])} for pair in pairs]
+        return [{"judged": float(verdicts.get(pair, False))} for pair in pairs]
 
     @classmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:

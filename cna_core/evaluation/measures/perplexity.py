@@ -13,7 +13,10 @@ from cna_core.models.loaded import LoadedModel
 
 @register
 class Perplexity(Measure):
-    """exp(mean surprise per token) of all answers together under the unsteered model; long answers count more."""
+    """exp(mean surprise per token) of all answers together under the unsteered model; long answers count more.
+
+    The tokens of a thought do not count; the answer's are judged given the thought.
+    """
 
     key = "perplexity"
     title = "perplexity"
@@ -25,9 +28,10 @@ class Perplexity(Measure):
     reads_answers_again = True
 
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
-        found = likelihoods(model, reading.messages, reading.token_ids)
+        found = likelihoods(model, reading.messages, reading.token_ids, thinking=reading.thinking)
         noted = []
-        for likelihood in found:
+        for whole, thought_tokens in zip(found, reading.thought_tokens or [0] * len(found), strict=True):
+            likelihood = whole.after(thought_tokens)
             parts = {None: likelihood} | {length: likelihood.of_first(length) for length in reading.texts_at}
             noted.append(
                 {at_length("surprise", length): part.surprise for length, part in parts.items()}

@@ -24,20 +24,20 @@ class Quality(Measure):
     axis = Axis(0.5, 1)
 
     def observe(self, model: LoadedModel, reading: Reading) -> list[Observation]:
-        return noted_on_the_way(reading.texts, reading.texts_at, lambda text: {"quality": quality(text)})
+        noted = noted_on_the_way(reading.texts, reading.texts_at, lambda text: {"quality": quality(text)})
+        return [one if answered else {} for one, answered in zip(noted, reading.has_answer, strict=True)]
 
     @classmethod
     def summarise(cls, observations: Sequence[Observation], baseline: Sequence[Observation]) -> Fields:
         fields: Fields = {}
-        for length in (None, *lengths_noted("quality", observations)):
-            fields |= mean_fields(
-                at_length(cls.key, length), [one[at_length("quality", length)] for one in observations]
-            )
+        judged = [one for one in observations if "quality" in one]  # a thought that did not end has no answer
+        for length in (None, *lengths_noted("quality", judged)) if judged else ():
+            fields |= mean_fields(at_length(cls.key, length), [one[at_length("quality", length)] for one in judged])
         return fields
 
     @classmethod
     def of_answer(cls, observation: Observation) -> Fields:
-        return {"quality": observation["quality"]}
+        return {"quality": observation["quality"]} if "quality" in observation else {}
 
 
 @register
