@@ -86,7 +86,7 @@ def acting(panel: str) -> Callable[[Page, str], None]:
             measure = page.get_by_role("button", name="Measure", exact=True)
             if measure.count():
                 measure.first.click()
-            expect(page.get_by_text("A curve that falls further left")).to_be_visible(timeout=60 * MINUTES)
+            expect(page.get_by_text("A curve that falls further left")).to_be_attached(timeout=60 * MINUTES)
         if panel == "why":
             page.get_by_label("Prompt (the model need not refuse it)").fill(WHY)
             page.get_by_role("button", name="Explain").click()

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from cna_core.figures import palette
 from cna_core.figures.percents import percent, share_axis
 
-COLOURS = (palette.STEERED, palette.BASELINE, palette.NEGATIVE, palette.POSITIVE)
-
 
 def circuits_by_depth(
     names: Sequence[str], layer_counts: Sequence[NDArray[np.integer]], dark: bool = False
 ) -> go.Figure:
     """Each circuit's share of neurons by relative depth, so that models with different numbers of layers compare.
+
+    The circuit of a run has the colour that the run's curves have.
 
     The traces' `meta` is "circuit/0", "circuit/1" and so on.
 
@@ -29,7 +29,7 @@ def circuits_by_depth(
     for place, (name, counts) in enumerate(zip(names, layer_counts, strict=True)):
         layers, shares = len(counts), np.asarray(counts) / max(1, np.sum(counts))
         highest = max(highest, float(shares.max(initial=0)))
-        colour = COLOURS[place % len(COLOURS)]
+        colour = palette.RUN_COLOURS[place % len(palette.RUN_COLOURS)]
         figure.add_trace(
             go.Scatter(
                 name=name,
