@@ -17,6 +17,9 @@ QUICK := not slow and not ($(HEAVY))
 # Two processes of one thread each: with models as tiny as most tests', threads mostly wait for each other.
 PYTEST2 := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# Compile each module once. Without this, where the variable is set, every start of Python compiles all of torch's imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: app setup quick test lint format coverage docs notebook bench clean browser
 .DEFAULT_GOAL := app
 
