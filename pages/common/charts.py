@@ -20,6 +20,7 @@ def show(
     file_name: str | None = None,
     data_name: str = "Data (CSV)",
     transfer: str | None = None,
+    always: str = "",
 ) -> None:
     """Draw `figure` with a line that opens and says how to read it, and its downloads.
 
@@ -30,10 +31,11 @@ def show(
         data_name: the label of the CSV download.
         transfer: a sentence if the charted circuit was found on another model; None: as the session's circuit says.
         on_select: called after a click on a mark. Store the selection there: a redrawn chart forgets it.
+        always: a sentence that is shown without opening the line, such as what the chart is about.
     """
     draw(figure, key, on_select=on_select, file_name=file_name)
     with st.container(horizontal=True, vertical_alignment="top", gap="small"):
-        explain([how_to_read], transfer)
+        explain([how_to_read], transfer, always)
         offer_downloads(figure, key, file_name, data, data_name)
 
 
@@ -62,17 +64,17 @@ def draw(
         )
 
 
-def explain(how_to_read: Sequence[str], transfer: str | None = None) -> None:
+def explain(how_to_read: Sequence[str], transfer: str | None = None, always: str = "") -> None:
     """The line "How to read this" that opens. That a circuit was found on another model is always shown.
 
     Args:
         how_to_read: a paragraph for each chart.
-        transfer: as for `show`.
+        transfer, always: as for `show`.
     """
     note = chosen_circuit.transfer_note() if transfer is None else transfer
     with st.container(gap=None):
-        if note:
-            st.caption(f"**{note}**")
+        if note or always:
+            st.caption(" ".join(filter(None, (f"**{note}**" if note else "", always))))
         with st.expander("How to read this", type="compact"):
             for words in how_to_read:
                 st.caption(words)
