@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("empty_cache")
 @pytest.fixture(autouse=True)
 def gate(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(findings, "finding", lambda: findings.Finding(ACTIVATIONS, 1.5))
-    monkeypatch.setattr(host, "_load", lambda *_, **__: object())
+    monkeypatch.setattr(host, "_load", lambda *_, **__: SimpleNamespace(has_chat_template=False))
     jobs.registry.clear()
     why_panel._reasons.clear()
     return monkeypatch
