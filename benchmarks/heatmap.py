@@ -29,7 +29,8 @@ import plotly.graph_objects as go
 import streamlit as st
 from cna_core.circuits.attribution import top_neurons
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.models.layout import ModelIdentity
 
 @st.cache_resource

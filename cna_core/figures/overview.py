@@ -10,8 +10,9 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.measures.registry import measures_of
 from cna_core.evaluation.runs import Run
 from cna_core.figures.dose_response import dose_response
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
 from cna_core.figures.layers import layer_profile
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.sweep_curves import curves_of
 
 

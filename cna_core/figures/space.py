@@ -14,7 +14,8 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.projection import PromptProjection
 from cna_core.figures import palette
-from cna_core.figures.heatmap import NeuronStatistics, robust_limit
+from cna_core.figures.heatmap import robust_limit
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.neurons import wrapped_prompt
 from cna_core.figures.percents import percent
 

@@ -11,9 +11,10 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.evaluation.how_few import HowFew
 from cna_core.evaluation.runs import versions
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
 from cna_core.figures.how_few import how_few_neurons
 from cna_core.figures.layers import layer_profile
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.percents import percent
 from cna_core.prompts.sets import ContrastSet
 from cna_core.reports.page import Report, Section

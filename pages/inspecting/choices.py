@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 import streamlit as st
 
-from cna_core.figures.heatmap import Order, Quantity
+from cna_core.figures.neuron_cells import Order, Quantity
 from cna_core.models.layout import NeuronLayout
 from pages.inspecting import linked
 

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from cna_core.figures.heatmap import NeuronStatistics, blank_map, neuron_heatmap
+from cna_core.figures.heatmap import blank_map, neuron_heatmap
 from cna_core.figures.layers import layer_profile
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.models.catalog import catalog
 from cna_core.models.layout import NeuronLayout
 from pages.common import charts, chosen_circuit, findings, jobs, session, style

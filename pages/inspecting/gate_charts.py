@@ -14,8 +14,9 @@ from cna_core.circuits.effects import Effects
 from cna_core.circuits.evidence import Evidence
 from cna_core.circuits.projection import project_prompts
 from cna_core.errors import CnaError
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
 from cna_core.figures.layers import layer_profile
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.space import neuron_space, prompt_space
 from pages.common import charts, measured_effects, style
 from pages.common.layer_profile import known as known_profile

@@ -16,7 +16,8 @@ from cna_core.circuits.explanation import Explanation
 from cna_core.circuits.neurons import output_tokens
 from cna_core.errors import CircuitError
 from cna_core.evaluation.effects import explain
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.percents import percent
 from cna_core.limits import strength_limit
 from cna_core.models.host import host

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.circuit import Circuit
 from cna_core.figures import palette
-from cna_core.figures.heatmap import NeuronStatistics, blank_map, neuron_heatmap, pool, robust_limit
+from cna_core.figures.heatmap import blank_map, neuron_heatmap, robust_limit
+from cna_core.figures.neuron_cells import NeuronStatistics, pool
 from cna_core.models.layout import NeuronLayout
 from tests.circuits.samples import circuit_of, identity, random_activations
 

@@ -4,8 +4,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from cna_core.figures.heatmap import NeuronStatistics, neuron_heatmap
+from cna_core.figures.heatmap import neuron_heatmap
 from cna_core.figures.layers import layer_profile
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.models.layout import NeuronLayout
 
 COUNTS = np.array([0, 1, 5, 10])

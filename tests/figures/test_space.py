@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.projection import project_prompts
-from cna_core.figures.heatmap import NeuronStatistics
+from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.space import neuron_space, prompt_space
 from tests.circuits.samples import random_activations
 
