@@ -116,7 +116,7 @@ def compare(page: Page, address: str) -> None:
 
 
 SCENES: dict[str, Callable[[Page, str], None]] = {
-    "gate": lambda page, address: None,
+    "gate": link("Gate"),
     "gate-effect": gate_effect,
     "how-few": acting("how-few"),
     "checks": acting("checks"),
