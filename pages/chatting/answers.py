@@ -20,10 +20,8 @@ _BADGES: dict[Outcome, str] = {
     "refused": "refused",
     "answered": "answered",
     "neither": "no access or opinion",
-    "unfinished": "no answer yet",
+    "unfinished": "no answer",
 }
-
-
 NO_ANSWER = "No answer: the thought did not end."
 
 

@@ -107,10 +107,10 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
     charts.show(
         gate_meter(strengths, curve, at, height=METER_HEIGHT, dark=style.is_dark()),
         "gate-meter",
-        f"The chance at each strength that the answer opens as this model's refusals do, from the first token's "
-        f"probabilities. Nothing is generated.{thinking.meter_note()}",
+        "The chance at each strength that the answer opens as this model's refusals do, from the first token's "
+        "probabilities. Nothing is generated.",
         data=pd.DataFrame({"strength": strengths, "refusal_chance": curve}),
-        always=f"For “{_plain(shown)}”, asked without the conversation.",
+        always=f"For “{_plain(shown)}”, asked without the conversation.{thinking.meter_note()}",
     )
 
 

@@ -132,7 +132,7 @@ def test_a_growing_thought_is_open_and_one_that_did_not_end_is_told() -> None:
     )
     answer.finish_reason = "length"
     ended = answer_markup(answer, turn)
-    assert "No answer: the thought did not end." in ended and "no answer yet" in ended
+    assert "No answer: the thought did not end." in ended and "no answer" in ended
     assert "answered" not in ended
 
 
