@@ -86,10 +86,11 @@ def capture(
         )
         if use_cache and processes.writes:
             CACHE.keep(found, *depends_on)
-            CACHE.note(depends_on, *_known_before(model.identity, contrast.sha256))
         processes.gather(None)  # so that the next call finds it stored
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
+    if use_cache and processes.writes:
+        CACHE.note(depends_on, *_known_before(model.identity, contrast.sha256))
     if partial is not None:
         partial(found.delta, len(tokens))
     return found

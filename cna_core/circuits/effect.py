@@ -90,11 +90,11 @@ def effects_of(
         found = Effects(model.identity, positive, negative, contrast.sha256, settings, openings, values, log_odds)
         if use_cache and processes.writes:
             CACHE.keep(found, *depends_on)
-            if known_before:
-                CACHE.note(depends_on, *known_before)
         processes.gather(None)  # the other processes read the file only when it is there
     else:
         tell(progress, Stage.READING_KEPT, len(found.prompts), len(found.prompts), "prompts")
+    if use_cache and processes.writes and known_before:
+        CACHE.note(depends_on, *known_before)
     return found
 
 
