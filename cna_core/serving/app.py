@@ -26,6 +26,7 @@ from cna_core.decoding.sampling import Sampler
 from cna_core.decoding.session import Request, Step
 from cna_core.errors import PromptError
 from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.chat_format import settled_thinking
 from cna_core.serving import shapes
 from cna_core.serving.engine import Answer, Engine, Event
 from cna_core.serving.errors import BusyError, SlowError, error_event, no_such_route, with_errors_told
@@ -95,7 +96,8 @@ class Endpoint:
         body = await _body(request, ChatRequest)
         change = self.models.change(body.model)
         messages = [message.as_message() for message in body.messages]
-        prompt = await asyncio.to_thread(as_prompt, self.model, messages, change)
+        settled_thinking(self.model, body.thinking)
+        prompt = await asyncio.to_thread(as_prompt, self.model, messages, change, thinking=body.thinking)
         longest = body.max_completion_tokens or body.max_tokens
         likeliest = (body.top_logprobs or 0) if body.logprobs else None
         choices = self._choices(body, [prompt], longest, likeliest)

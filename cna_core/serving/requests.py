@@ -65,6 +65,15 @@ class ChatMessage(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
+class TemplateOptions(BaseModel):
+    """The options of the chat template that can be set: its switch for thinking, by either of its names."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
 class ChatRequest(_Asked):
     """The body of `/v1/chat/completions`."""
 
@@ -73,6 +82,13 @@ class ChatRequest(_Asked):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LIKELIEST)
+    chat_template_kwargs: TemplateOptions | None = None
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether the model is asked to think before it answers; None: as its template decides."""
+        asked = self.chat_template_kwargs or TemplateOptions()
+        return asked.thinking if asked.enable_thinking is None else asked.enable_thinking
 
 
 class CompletionRequest(_Asked):

@@ -81,7 +81,7 @@ class Chat(_Shape):
             [
                 {
                     "index": choice.index,
-                    "message": {"role": "assistant", "content": _text(choice.steps)},
+                    "message": {"role": "assistant", "content": _text(choice.steps), **_reasoning(choice.steps)},
                     "logprobs": self._logprobs(choice.steps),
                     "finish_reason": _finish_reason(choice),
                 }
@@ -96,6 +96,7 @@ class Chat(_Shape):
     def piece(self, choice: Choice, step: Step) -> dict[str, Any]:
         """One token."""
         delta = {"content": step.text} if step.text else {}
+        delta |= {"reasoning_content": step.thought} if step.thought else {}
         return self._delta(choice, delta, step.finish_reason, self._logprobs([step]))
 
     def _delta(self, choice: Choice, delta: dict[str, str], reason: str | None, logprobs: Any) -> dict[str, Any]:
@@ -184,12 +185,21 @@ def _text(steps: Sequence[Step]) -> str:
     return "".join(step.text for step in steps)
 
 
+def _reasoning(steps: Sequence[Step]) -> dict[str, str]:
+    """The thought before the answer, under the name that clients of reasoning models know; nothing without one."""
+    thought = "".join(step.thought for step in steps)
+    return {"reasoning_content": thought} if thought else {}
+
+
 def _finish_reason(choice: Choice) -> str:
     return (choice.steps[-1].finish_reason if choice.steps else None) or "length"
 
 
-def _usage(choices: Sequence[Choice]) -> dict[str, int]:
-    """The counts of prompt and answer tokens; a prompt with several answers counts once."""
+def _usage(choices: Sequence[Choice]) -> dict[str, Any]:
+    """The counts of prompt and answer tokens; a prompt with several answers counts once, thoughts are answer tokens."""
     read = sum(len(prompt.tokens) for prompt in {id(c.request.prompt): c.request.prompt for c in choices}.values())
     written = sum(len(choice.steps) for choice in choices)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    counts: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    if thought := sum(choice.steps[-1].thought_tokens for choice in choices if choice.steps):
+        counts["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return counts
