@@ -8,6 +8,7 @@ threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
 from pages.common import sidebar, style  # noqa: E402
+from pages.common.plain import tell_error  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),
@@ -32,5 +33,5 @@ sidebar.draw()
 try:
     page.run()
 except CnaError as error:
-    st.error(str(error), icon=":material/error:")
+    tell_error(error, icon=":material/error:")
 sidebar.catch_up()

@@ -17,6 +17,7 @@ from pages.common import (
     reporting,
     session,
 )
+from pages.common.plain import tell
 from pages.inspecting import (
     acting_panels,
     card,
@@ -44,7 +45,7 @@ def draw() -> None:
         _teach()
         return
     if finding.note:
-        st.info(finding.note, icon=":material/info:")
+        tell(finding.note, icon=":material/info:")
     try:
         circuit = chosen_circuit.current()
         if circuit is None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.errors import PromptError
+from cna_core.outside import shown
 from cna_core.progress import Report
 from cna_core.prompts.builtin import builtin_set
 from cna_core.prompts.public import find_public
@@ -50,6 +51,7 @@ class PromptSet:
     categories: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
         numbered = list(enumerate(map(normalised, self.prompts), start=1))
         _check(numbered, self.name, "prompt")
         if self.categories and len(self.categories) != len(numbered):
@@ -123,6 +125,7 @@ class PromptSet:
     @classmethod
     def from_bytes(cls, data: bytes, *, kind: Kind, name: str) -> "PromptSet":
         """Read an uploaded file's bytes, in UTF-8 with or without a byte order mark. Raises as `from_file` does."""
+        name = shown(name)
         _check_size(len(data), name)
         try:
             text = data.decode("utf-8-sig")
@@ -145,6 +148,7 @@ class PromptSet:
         Raises:
             PromptError: the text is invalid; the message names the line.
         """
+        name = shown(name)
         if kind not in KINDS:
             raise PromptError(f"Prompts of the kind '{kind}' cannot be read: use txt, csv or jsonl.")
         _check_size(len(text.encode("utf-8", "surrogatepass")), name)

@@ -13,6 +13,7 @@ from cna_core.models.precision import as_device, as_dtype
 from cna_core.progress_words import duration_in_words, size_in_words
 from cna_core.prompts.sets import ContrastSet
 from pages.common import keys, session
+from pages.common.plain import plain
 
 SHOWS = {
     "qwen2.5-coder-0.5b-instruct": "**Quick to try.** It is smaller than the paper's models (1B to 72B): it refuses "
@@ -38,11 +39,11 @@ def draw(contrast: ContrastSet) -> None:
             try:
                 needs = needs_of(entry, dtype=session.load_options()["dtype"], released_bytes=host.idle_bytes())
             except CnaError as error:
-                st.caption(str(error))
+                st.caption(plain(error))
                 continue
             st.caption(describe(entry, needs, seconds_of(entry, contrast)))
             if not needs.fits:
-                st.warning(needs.words, icon=":material/memory:")
+                st.warning(plain(needs.words), icon=":material/memory:")
             chosen = entry.id == session.model_name()
             st.button(
                 "Chosen" if chosen else "Choose this model",
