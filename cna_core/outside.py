@@ -11,26 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-LONGEST_LINE = 1_000
-"""Characters of a name. A path of a model's folder is the longest name that this project writes."""
+from cna_core.shown import LONGEST_LINE, is_line, shown
+
 LARGEST_COUNT = 10**9
 LARGEST_FLOAT32 = 3.4028235e38
 DEEPEST = 16
 MOST_VALUES = 10_000
-
-_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line ends, characters that reverse the writing direction, and halves of characters."""
-
-
-def shown(text: object, longest: int = LONGEST_LINE) -> str:
-    """A name from outside as one line that can be shown: shortened, with "�" for what cannot be shown."""
-    line = _UNSHOWN.sub("\N{REPLACEMENT CHARACTER}", str(text)[: longest + 1])
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-def is_line(text: str) -> bool:
-    """Whether a name is one line that can be shown, and not too long."""
-    return len(text) <= LONGEST_LINE and not _UNSHOWN.search(text)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -42,8 +28,8 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _line(text: str) -> str:
-    if _UNSHOWN.search(text):
-        raise ValueError("has control characters, line breaks or characters that change the writing direction")
+    if not is_line(text):
+        raise ValueError(f"has more than {LONGEST_LINE:,} characters, a line break, or characters that cannot be shown")
     return text
 
 
@@ -71,7 +57,7 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-Line = Annotated[str, Field(max_length=LONGEST_LINE), AfterValidator(_line)]
+Line = Annotated[str, AfterValidator(_line)]
 """A name: one line of text that can be shown."""
 Text = Annotated[str, AfterValidator(_text)]
 """A text of any length that can be written to a file; it may have control characters."""

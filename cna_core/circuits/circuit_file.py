@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cna_core.errors import CircuitError
 from cna_core.models.layout import MOST_LAYERS, ModelIdentity
-from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, first_problem, read_json, shown
+from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, first_problem, read_json
+from cna_core.shown import shown
 
 FORMAT = "cna-circuit/1"
 LARGEST_FILE_BYTES = 64 * 1024 * 1024

@@ -9,7 +9,7 @@ from typing import Any
 
 from cna_core.errors import RunError
 from cna_core.interventions.registry import DEFAULT_METHOD, DEFAULT_METHODS, TWIN
-from cna_core.outside import shown
+from cna_core.shown import shown
 
 RUN_1 = "cna-run/1"
 _CONTROLS: dict[str, tuple[str, str | None]] = {

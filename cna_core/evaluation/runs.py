@@ -19,8 +19,9 @@ from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
 from cna_core.limits import FARTHEST
 from cna_core.models.layout import ModelIdentity
-from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, Plain, Share, Text, first_problem, read_json, shown
-from cna_core.paths import written_beside
+from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, Plain, Share, Text, first_problem, read_json
+from cna_core.paths import path_named, written_beside
+from cna_core.shown import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,7 +280,7 @@ class Run(BaseModel):
         Raises:
             RunError: it cannot be written.
         """
-        path = Path(path).expanduser()
+        path = path_named(path)
         try:
             with written_beside(path) as draft:
                 draft.write_text(self.to_json() + "\n", encoding="utf-8")
@@ -309,7 +310,7 @@ class Run(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> "Run":
         """Read a run file; errors as in `from_json`, and when it is missing."""
-        path = Path(path).expanduser()
+        path = path_named(path)
         try:
             content = path.read_bytes()
         except OSError as error:

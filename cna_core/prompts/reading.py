@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 from cna_core.errors import PromptError
-from cna_core.outside import shown
+from cna_core.shown import shown
 
 Kind = Literal["txt", "csv", "jsonl"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.errors import PromptError
-from cna_core.outside import shown
+from cna_core.paths import path_named
 from cna_core.progress import Report
 from cna_core.prompts.builtin import builtin_set
 from cna_core.prompts.public import find_public
 from cna_core.prompts.public_catalog import PREFIX, public_contrast
 from cna_core.prompts.reading import KINDS, Kind, entries_of, normalised
+from cna_core.shown import shown
 
 MAXIMUM_SIZE_BYTES = 2_000_000
 MAXIMUM_PROMPTS = 5_000
@@ -111,7 +112,7 @@ class PromptSet:
         Raises:
             PromptError: the file is missing, too large, of another kind, not UTF-8, or its content is invalid.
         """
-        path = Path(path).expanduser()
+        path = path_named(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind not in KINDS:
             raise PromptError(f"{path.name} is not a prompt file: use .txt, .csv or .jsonl.")

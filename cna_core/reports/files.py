@@ -7,6 +7,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.how_few import cached_how_few
 from cna_core.evaluation.runs import Run
 from cna_core.outside import read_json
+from cna_core.paths import path_named
 from cna_core.reports.circuit_report import circuit_report
 from cna_core.reports.page import Report
 from cna_core.reports.run_report import run_report
@@ -21,7 +22,7 @@ def report_of_file(path: str | Path, *, with_answers: bool = False) -> Report:
     Raises:
         CnaError: it is neither, or cannot be read.
     """
-    path = Path(path).expanduser()
+    path = path_named(path)
     try:
         content = read_json(path.read_bytes())
     except OSError as error:
