@@ -7,7 +7,7 @@ from cna_core import threads
 threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
-from pages.common import sidebar, style  # noqa: E402
+from pages.common import libraries, sidebar, style  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),
@@ -30,7 +30,11 @@ page = st.navigation(
 )
 sidebar.draw()
 try:
+    if page.title != "Gate" and not libraries.are_here():  # the Gate page draws its beginning without them
+        with st.spinner("Loading the libraries …"):
+            libraries.wait()
     page.run()
 except CnaError as error:
     st.error(str(error), icon=":material/error:")
+libraries.start()
 sidebar.catch_up()

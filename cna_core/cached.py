@@ -75,6 +75,10 @@ class ResultCache(Generic[Result]):
         except OSError as error:
             log.warning("The cache folder's '%s' cannot be used (%s).", self.kind, error)
             return None
+        return self.find_file(path)
+
+    def find_file(self, path: Path) -> Result | None:
+        """The result stored in this file, or None; for whoever has noted its `path`. Marks it as used."""
         if not path.exists():
             return None
         try:

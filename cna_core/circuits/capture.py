@@ -11,6 +11,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -226,6 +227,12 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     # Offloaded weights are loaded once for each batch, which takes longer than the batch itself: use few large batches.
     offloaded = any(weight.is_meta for weight in model.network.parameters())
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
+
+
+def file_of(model: LoadedModel, contrast: ContrastSet) -> Path:
+    """The file in the cache folder for the activations of this model on this set; it may not exist."""
+    tokens = [encode(model, prompt) for prompt in contrast.prompts]
+    return CACHE.path(*_depends_on(model, tokens, contrast.sha256))
 
 
 def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:

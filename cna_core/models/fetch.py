@@ -99,6 +99,23 @@ def is_ready(model: str) -> bool:
     return True
 
 
+def revision_here(model: str) -> str | None:
+    """The revision that `locate` would say for a model that is on this machine, without looking at the Hub.
+
+    None if it is not here, or if it comes from the Hub, where a newer revision may be.
+    """
+    entry = catalog_entry(model.strip())
+    if entry is not None and entry.embedded is not None:
+        return entry.embedded.sha256 if is_whole(converted_folder(entry.embedded.sha256)) else None
+    folder = Path(model.strip()).expanduser()
+    if entry is not None or not model.strip() or not folder.is_dir():
+        return None
+    try:
+        return fingerprint(require_model_folder(folder))
+    except (ModelError, OSError):
+        return None
+
+
 def _unknown(name: str) -> str:
     similar = nearest(name)
     if similar:

@@ -5,26 +5,32 @@ Results are never changed, so all sessions of the process share them: the same c
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from cna_core.circuits.activations import Activations
-from cna_core.circuits.capture import capture
-from cna_core.evaluation.triggers import triggered
+from cna_core.errors import CnaError
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.progress import Progress, Stage
 from cna_core.progress_words import duration_in_words
-from pages.common import jobs, session
+from pages.common import jobs, libraries, session
 from pages.common.recent import Recent
 
+if TYPE_CHECKING:  # the first page is drawn before torch is imported
+    from cna_core.circuits.activations import Activations
+
 FINDINGS_KEPT = 6
+NO_TEMPLATE = "This model has no chat template, so it reads prompts as text."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Finding:
         note: a remark that the page shows.
     """
 
-    activations: Activations
+    activations: "Activations"
     seconds: float | None
     note: str | None = None
 
@@ -76,7 +82,7 @@ def finding() -> Finding | None:
     return _findings().get(finding_key())
 
 
-def activations() -> Activations | None:
+def activations() -> "Activations | None":
     """Activations of the chosen model on the chosen contrast set, or None if they are not recorded yet."""
     found = finding()
     return found.activations if found else None
@@ -87,8 +93,32 @@ def start() -> None:
     key, name, options, prompts = finding_key(), session.model_name(), session.load_options(), session.contrast()
     leave_others_out, findings = session.only_triggered(), _findings()
 
+    def check(shown: Path) -> None:
+        """Load the model, which comes next anyway, and record again if what is shown belongs to other weights."""
+        from cna_core.circuits.capture import capture, file_of
+
+        try:
+            with host.acquire(name, **options) as loaded:
+                if file_of(loaded, prompts) != shown:
+                    note = None if loaded.has_chat_template else NO_TEMPLATE
+                    findings.put(key, Finding(capture(loaded, prompts), None, note))
+        except CnaError as error:
+            log.info("%s could not be loaded after its saved activations (%s).", name, error)
+
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
+        libraries.wait(**watching)
+        from cna_core.circuits.capture import capture
+        from cna_core.circuits.kept import kept_activations, remember
+        from cna_core.evaluation.triggers import triggered
+
+        if not leave_others_out and options["quantization"] is None:
+            job.progress(Progress(Stage.READING_KEPT))
+            kept = kept_activations(name, prompts, options["dtype"])
+            if kept is not None:
+                findings.put(key, Finding(kept.activations, None, None if kept.has_chat_template else NO_TEMPLATE))
+                threading.Thread(target=check, args=(kept.file,), name=f"load {name}", daemon=True).start()
+                return
         with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
@@ -106,7 +136,8 @@ def start() -> None:
             if leave_others_out:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at if now.is_set() else None
-            note = None if loaded.has_chat_template else "This model has no chat template, so it reads prompts as text."
+            note = None if loaded.has_chat_template else NO_TEMPLATE
+            remember(loaded, prompts)
         findings.put(key, Finding(recorded, seconds, note))
 
     jobs.start(key, "Finding the gate", work)
