@@ -30,9 +30,8 @@ page = st.navigation(
 )
 sidebar.draw()
 try:
-    if page.title != "Gate" and not libraries.are_here():  # the Gate page draws its beginning without them
-        with st.spinner("Loading the libraries …"):
-            libraries.wait()
+    if page.title != "Gate":  # the Gate page draws its beginning without them
+        libraries.wait_on_page()
     page.run()
 except CnaError as error:
     st.error(str(error), icon=":material/error:")

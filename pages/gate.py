@@ -26,7 +26,7 @@ def draw() -> None:
             first_steps.offer()
             return
         circuit.check_model(finding.activations.model)
-        libraries.wait()
+        libraries.wait_on_page()
         from pages.inspecting import found
 
         found.draw(finding, circuit)

@@ -11,7 +11,6 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_p
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
+from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
@@ -89,9 +89,24 @@ def capture(
         processes.gather(None)  # so that the next call finds it stored
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
+    if use_cache and processes.writes:
+        CACHE.note(depends_on, *_known_before(model.identity, contrast.sha256))
     if partial is not None:
         partial(found.delta, len(tokens))
     return found
+
+
+def kept_activations(name: str, revision: str, dtype: str, contrast: ContrastSet) -> Activations | None:
+    """The activations that an earlier `capture` stored, without the model; None if there are none.
+
+    Args:
+        name, revision, dtype: the model, as in its `ModelIdentity`.
+    """
+    return CACHE.find_noted(FORMAT, name, revision, dtype, contrast.sha256)
+
+
+def _known_before(identity: ModelIdentity, contrast_sha256: str) -> list[object]:
+    return [FORMAT, identity.name, identity.revision, identity.dtype, contrast_sha256]
 
 
 @dataclass
@@ -227,12 +242,6 @@ def _usual_batch_tokens(model: LoadedModel) -> int:
     # Offloaded weights are loaded once for each batch, which takes longer than the batch itself: use few large batches.
     offloaded = any(weight.is_meta for weight in model.network.parameters())
     return BATCH_TOKENS.get("cuda" if offloaded else model.device.type, BATCH_TOKENS["mps"])
-
-
-def file_of(model: LoadedModel, contrast: ContrastSet) -> Path:
-    """The file in the cache folder for the activations of this model on this set; it may not exist."""
-    tokens = [encode(model, prompt) for prompt in contrast.prompts]
-    return CACHE.path(*_depends_on(model, tokens, contrast.sha256))
 
 
 def _depends_on(model: LoadedModel, tokens: Sequence[Sequence[int]], contrast_sha256: str) -> list[object]:

@@ -100,20 +100,20 @@ def is_ready(model: str) -> bool:
 
 
 def revision_here(model: str) -> str | None:
-    """The revision that `locate` would say for a model that is on this machine, without looking at the Hub.
+    """The revision of a catalog or Hub model on this machine, found without loading it; None if it is not here.
 
-    None if it is not here, or if it comes from the Hub, where a newer revision may be.
+    None too for folders and .gguf files, whose tokenizer or template may change without their revision, and for pinned
+    revisions.
     """
-    entry = catalog_entry(model.strip())
+    entry = catalog().get(model)
     if entry is not None and entry.embedded is not None:
-        return entry.embedded.sha256 if is_whole(converted_folder(entry.embedded.sha256)) else None
-    folder = Path(model.strip()).expanduser()
-    if entry is not None or not model.strip() or not folder.is_dir():
+        return entry.embedded.sha256 if converted_folder(entry.embedded.sha256).is_dir() else None
+    hub_id = entry.hub_id if entry is not None else model
+    pinned = (entry is not None and entry.hub_revision is not None) or "@" in hub_id
+    if pinned or Path(hub_id).expanduser().is_dir() or not HUB_ID.fullmatch(hub_id) or not is_ready(model):
         return None
-    try:
-        return fingerprint(require_model_folder(folder))
-    except (ModelError, OSError):
-        return None
+    folder = cached_folder(hub_id)
+    return folder.name if folder is not None else None
 
 
 def _unknown(name: str) -> str:

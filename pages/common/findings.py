@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +16,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cna_core.errors import CnaError
+from cna_core.models.fetch import revision_here
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
 from cna_core.progress import Progress, Stage
 from cna_core.progress_words import duration_in_words
+from cna_core.prompts.sets import ContrastSet
 from pages.common import jobs, libraries, session
 from pages.common.recent import Recent
 
@@ -88,20 +89,53 @@ def activations() -> "Activations | None":
     return found.activations if found else None
 
 
+def known_model(name: str, options: dict[str, Any]) -> tuple[str, str, str] | None:
+    """A model's name, revision and number format, without loading it; None if they cannot be known so.
+
+    Args:
+        name, options: as `session.model_name` and `session.load_options` return them.
+    """
+    revision = revision_here(name)
+    if revision is None or options["quantization"] is not None or options["trust_remote_code"]:
+        return None
+    from cna_core.models.precision import as_dtype, choose_device
+
+    return name, revision, str(as_dtype(options["dtype"], choose_device())).removeprefix("torch.")
+
+
+def restore() -> None:
+    """Show the current choices' finding if an earlier one is on disk. Loads no model and computes nothing."""
+    if finding() is not None or session.only_triggered():
+        return
+    libraries.wait_on_page()
+    kept = _kept(session.model_name(), session.load_options(), session.contrast())
+    if kept is not None:
+        _findings().put(finding_key(), Finding(kept, None))
+
+
+def _kept(name: str, options: dict[str, Any], prompts: ContrastSet) -> "Activations | None":
+    """What an earlier recording stored, without loading the model."""
+    from cna_core.circuits.capture import kept_activations
+
+    known = known_model(name, options)
+    return None if known is None else kept_activations(*known, prompts)
+
+
 def start() -> None:
     """Start recording activations for the current choices in the background, or join it if it is running."""
     key, name, options, prompts = finding_key(), session.model_name(), session.load_options(), session.contrast()
     leave_others_out, findings = session.only_triggered(), _findings()
 
-    def check(shown: Path) -> None:
-        """Load the model, which comes next anyway, and record again if what is shown belongs to other weights."""
-        from cna_core.circuits.capture import capture, file_of
+    def check(shown: "Activations") -> None:
+        """Load the model, which comes next anyway, and compare with what `capture` finds with the model."""
+        from cna_core.circuits.capture import capture
 
         try:
             with host.acquire(name, **options) as loaded:
-                if file_of(loaded, prompts) != shown:
-                    note = None if loaded.has_chat_template else NO_TEMPLATE
-                    findings.put(key, Finding(capture(loaded, prompts), None, note))
+                recorded = capture(loaded, prompts)
+                note = None if loaded.has_chat_template else NO_TEMPLATE
+                if note is not None or not np.array_equal(recorded.delta, shown.delta):
+                    findings.put(key, Finding(recorded, None, note))
         except CnaError as error:
             log.info("%s could not be loaded after its saved activations (%s).", name, error)
 
@@ -109,16 +143,14 @@ def start() -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
         libraries.wait(**watching)
         from cna_core.circuits.capture import capture
-        from cna_core.circuits.kept import kept_activations, remember
         from cna_core.evaluation.triggers import triggered
 
-        if not leave_others_out and options["quantization"] is None:
-            job.progress(Progress(Stage.READING_KEPT))
-            kept = kept_activations(name, prompts, options["dtype"])
-            if kept is not None:
-                findings.put(key, Finding(kept.activations, None, None if kept.has_chat_template else NO_TEMPLATE))
-                threading.Thread(target=check, args=(kept.file,), name=f"load {name}", daemon=True).start()
-                return
+        job.progress(Progress(Stage.READING_KEPT))
+        kept = None if leave_others_out else _kept(name, options, prompts)
+        if kept is not None:
+            findings.put(key, Finding(kept, None))
+            threading.Thread(target=check, args=(kept,), name=f"load {name}", daemon=True).start()
+            return
         with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
@@ -137,7 +169,6 @@ def start() -> None:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at if now.is_set() else None
             note = None if loaded.has_chat_template else NO_TEMPLATE
-            remember(loaded, prompts)
         findings.put(key, Finding(recorded, seconds, note))
 
     jobs.start(key, "Finding the gate", work)

@@ -10,6 +10,8 @@ import logging
 import sys
 import threading
 
+import streamlit as st
+
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 MODULES = (
@@ -59,6 +61,13 @@ def wait(progress: Report | None = None, stop: threading.Event | None = None) ->
         raise_if_stopped(stop)
         tell(progress, Stage.IMPORTING)
         thread.join(LOOKS_SECONDS)
+
+
+def wait_on_page() -> None:
+    """Wait as `wait` does, and say so on the page meanwhile."""
+    if not are_here():
+        with st.spinner("Loading the libraries …"):
+            wait()
 
 
 def _import() -> None:

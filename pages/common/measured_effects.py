@@ -53,6 +53,20 @@ def offer() -> None:
         st.button("Measure effects", key="measure-effects", icon=":material/bolt:", type="primary", on_click=start)
 
 
+def restore() -> None:
+    """Show the current choices' effects if they are on disk. Loads no model and computes nothing."""
+    if known() is not None or session.only_triggered():
+        return
+    libraries.wait_on_page()
+    from cna_core.evaluation.effects import kept_effects
+
+    named = findings.known_model(session.model_name(), session.load_options())
+    if named is not None:
+        kept = kept_effects(*named, session.contrast(), EffectSettings(layers="all"))
+        if kept is not None:
+            _measured().put(_key(), kept)
+
+
 def start() -> None:
     """Start measuring in the background, or join the job if it is running."""
     key, name, options, prompts = _key(), session.model_name(), session.load_options(), session.contrast()

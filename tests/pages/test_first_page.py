@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from cna_core.circuits import kept
-from cna_core.circuits.kept import Kept
 from cna_core.errors import ModelError
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
@@ -65,8 +63,7 @@ def saved(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Iterator[None]:
     def fail(*_: Any, **__: Any) -> None:
         raise ModelError("It cannot be loaded.")
 
-    found = Kept(random_activations(), empty_cache / "some.safetensors", has_chat_template=False)
-    monkeypatch.setattr(kept, "kept_activations", lambda *_: found)
+    monkeypatch.setattr(findings, "_kept", lambda *_: random_activations())
     monkeypatch.setattr(host, "_load", fail)
     host._make_room(0)
     findings._findings.clear()
@@ -82,4 +79,3 @@ def test_saved_activations_are_shown_without_waiting_for_the_model() -> None:
     assert job.wait(WAIT_SECONDS) and job.error is None
     opened = AppTest.from_file(str(APP), default_timeout=WAIT_SECONDS).run()
     assert "Gate found earlier" in [button.label for button in opened.button]
-    assert findings.NO_TEMPLATE in [info.value for info in opened.info]
