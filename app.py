@@ -7,7 +7,7 @@ from cna_core import threads
 threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
-from pages.common import sidebar, style  # noqa: E402
+from pages.common import libraries, sidebar, style  # noqa: E402
 from pages.common.plain import tell_error  # noqa: E402
 
 PAGES = {
@@ -31,7 +31,10 @@ page = st.navigation(
 )
 sidebar.draw()
 try:
+    if page.title != "Gate":  # the Gate page draws its beginning without them
+        libraries.wait_on_page()
     page.run()
 except CnaError as error:
     tell_error(error, icon=":material/error:")
+libraries.start()
 sidebar.catch_up()
