@@ -278,7 +278,7 @@ def require_model_folder(folder: Path) -> Path:
         ggufs = sorted(folder.glob("*.gguf"))
         hint = f"use the GGUF file itself ({ggufs[0]})" if ggufs else "use the folder that a model was saved to"
         raise ModelError(f"The folder '{folder}' has no config.json: {hint}.")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights and any(any(folder.glob(f"*{ending}")) for ending in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelError(
             f"The folder '{folder}' has only pickled weights, which can run code when they are opened: save the model "
