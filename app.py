@@ -28,12 +28,13 @@ page = st.navigation(
     ],
     position="top",
 )
-sidebar.draw()
-try:
-    if page.title != "Gate":  # the Gate page draws its beginning without them
-        libraries.wait_on_page()
-    page.run()
-except CnaError as error:
-    st.error(str(error), icon=":material/error:")
+with libraries.drawing():
+    sidebar.draw()
+    try:
+        if page.title != "Gate":  # the Gate page draws its beginning without them
+            libraries.wait_on_page()
+        page.run()
+    except CnaError as error:
+        st.error(str(error), icon=":material/error:")
 libraries.start()
 sidebar.catch_up()

@@ -56,6 +56,25 @@ def test_whoever_needs_the_libraries_is_told_that_they_are_being_loaded(monkeypa
     assert set(told) == {Stage.IMPORTING}
 
 
+def test_the_import_waits_while_a_page_is_drawn_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    way, past = libraries._MakesWay(), threading.Event()
+
+    def import_one() -> None:
+        way.find_spec("a_module")
+        past.set()
+
+    monkeypatch.setattr(libraries, "LONGEST_WAY_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(libraries, "_hurry", threading.Event())
+    thread = threading.Thread(target=import_one, daemon=True)
+    monkeypatch.setattr(libraries, "_thread", thread)
+    with libraries.drawing():
+        thread.start()
+        with libraries.drawing():  # another session's page
+            pass
+        assert not past.is_set()
+    assert past.wait(WAIT_SECONDS)
+
+
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Iterator[None]:
     """Activations were recorded earlier; the model cannot be loaded."""
