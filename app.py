@@ -8,6 +8,7 @@ threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
 from pages.common import sidebar, style  # noqa: E402
+from pages.touring import tour  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),
@@ -29,8 +30,10 @@ page = st.navigation(
     position="top",
 )
 sidebar.draw()
+tour.draw(page.url_path or "gate")
 try:
     page.run()
 except CnaError as error:
     st.error(str(error), icon=":material/error:")
 sidebar.catch_up()
+tour.catch_up()

@@ -33,6 +33,7 @@ from pages.inspecting import (
     table,
     verdict,
 )
+from pages.touring import tour
 
 
 def draw() -> None:
@@ -68,6 +69,7 @@ def _teach() -> None:
             "answers. Find them, see where they sit, and compare with chance."
         )
         first_steps.offer()
+        tour.offer()
         filling.draw_blank()
         model_choice.draw(session.contrast())
         cards.row(first_steps.steps(session.model_name(), session.contrast()))
