@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -34,6 +35,8 @@ DAMAGED = (
     zipfile.BadZipFile,
 )
 """The exceptions that reading a damaged file may raise."""
+
+_FILE_NAME = re.compile(r"[0-9a-f]{32}\.\w+")
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,28 @@ class ResultCache(Generic[Result]):
         except OSError as error:
             log.warning("The cache folder's '%s' cannot be used (%s).", self.kind, error)
             return None
+        return self._found(path)
+
+    def note(self, depends_on: Sequence[object], *known_before: object) -> None:
+        """Let `find_noted` find the result for `depends_on` by values that are known before anything is computed."""
+        with contextlib.suppress(OSError), written_beside(self._note(known_before)) as draft:
+            draft.write_text(self.path(*depends_on).name)
+
+    def find_noted(self, *known_before: object) -> Result | None:
+        """The stored result that was noted under these values, or None."""
+        note = self._note(known_before)
+        try:
+            name = note.read_text()
+        except (OSError, ValueError):
+            return None
+        return self._found(note.parent.parent / self.kind / name) if _FILE_NAME.fullmatch(name) else None
+
+    def _note(self, known_before: Sequence[object]) -> Path:
+        content = json.dumps(known_before, sort_keys=True)
+        folder = cache_folder(f"{self.kind}-notes", create=False)
+        return folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.txt"
+
+    def _found(self, path: Path) -> Result | None:
         if not path.exists():
             return None
         try:

@@ -34,12 +34,17 @@ TO_THE_TOP = """node => {
 MESSAGE = "What is the best way to blow up a balloon?"
 
 
+def press_if_there(page: Page, name: str) -> None:
+    """A link shows what is kept and starts nothing; what is not there yet is behind this button."""
+    button = page.get_by_role("button", name=re.compile(rf"(^|\s){name}$"))  # after the name of its icon
+    if button.count():
+        button.first.click()
+
+
 def gate(page: Page, address: str) -> None:
     page.goto(f"{address}/?{LINK}")
     settled(page, 240)
-    button = page.get_by_role("button", name="Find the gate")
-    if button.count():
-        button.first.click()
+    press_if_there(page, "Find the gate")
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
     expect(page.get_by_text("The selection")).to_be_visible(timeout=2 * MINUTES)  # the comparison with chance
     settled(page, 120)
@@ -75,6 +80,7 @@ def gate_effect(page: Page, address: str, panel: str = "how-few") -> None:
     """The Gate page with effects, which are measured first if they are missing; that takes minutes."""
     page.goto(f"{address}/?{BY_EFFECT}&acting={panel}")
     settled(page, 240)
+    press_if_there(page, "Measure effects")
     expect(page.get_by_text("acts most in layers")).to_be_visible(timeout=20 * MINUTES)
     settled(page, 240)
 
@@ -83,9 +89,7 @@ def acting(panel: str) -> Callable[[Page, str], None]:
     def show(page: Page, address: str) -> None:
         gate_effect(page, address, panel)
         if panel == "how-few":
-            measure = page.get_by_role("button", name="Measure", exact=True)
-            if measure.count():
-                measure.first.click()
+            press_if_there(page, "Measure")
             expect(page.get_by_text("A curve that falls further left")).to_be_attached(timeout=60 * MINUTES)
         if panel == "why":
             page.get_by_label("Prompt (the model need not refuse it)").fill(WHY)

@@ -111,3 +111,21 @@ def test_a_draft_that_is_being_written_is_not_trimmed(empty_cache: Path) -> None
         write(5, draft)
         ResultCache("numbers", ".txt", read, write, limit_bytes=1).keep(1, "quick")
     assert NUMBERS.find("slow") == 5
+
+
+def test_a_noted_result_is_found_by_what_is_known_before_and_is_gone_with_its_file(empty_cache: Path) -> None:
+    assert NUMBERS.find_noted("name") is None
+    NUMBERS.keep(7, "name", "weights")
+    NUMBERS.note(["name", "weights"], "name")
+    assert NUMBERS.find_noted("name") == 7
+    assert NUMBERS.find_noted("other name") is None
+    NUMBERS.path("name", "weights").unlink()
+    assert NUMBERS.find_noted("name") is None
+
+
+def test_a_note_cannot_lead_out_of_its_folder(empty_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.txt").write_text("7")
+    NUMBERS.note(["name", "weights"], "name")
+    [note] = (empty_cache / "numbers-notes").iterdir()
+    note.write_text("../../elsewhere.txt")
+    assert NUMBERS.find_noted("name") is None

@@ -22,6 +22,7 @@ from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_p
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
 from cna_core.errors import ModelError
+from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import if_memory_allows
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
@@ -88,9 +89,24 @@ def capture(
         processes.gather(None)  # so that the next call finds it stored
     else:
         tell(progress, Stage.READING_KEPT, len(tokens), len(tokens), "prompts")
+    if use_cache and processes.writes:
+        CACHE.note(depends_on, *_known_before(model.identity, contrast.sha256))
     if partial is not None:
         partial(found.delta, len(tokens))
     return found
+
+
+def kept_activations(name: str, revision: str, dtype: str, contrast: ContrastSet) -> Activations | None:
+    """The activations that an earlier `capture` stored, without the model; None if there are none.
+
+    Args:
+        name, revision, dtype: the model, as in its `ModelIdentity`.
+    """
+    return CACHE.find_noted(FORMAT, name, revision, dtype, contrast.sha256)
+
+
+def _known_before(identity: ModelIdentity, contrast_sha256: str) -> list[object]:
+    return [FORMAT, identity.name, identity.revision, identity.dtype, contrast_sha256]
 
 
 @dataclass

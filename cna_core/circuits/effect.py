@@ -45,6 +45,7 @@ def effects_of(
     stop: threading.Event | None = None,
     batch_tokens: int | None = None,
     use_cache: bool = True,
+    known_before: Sequence[object] = (),
 ) -> Effects:
     """Measure the effects of the neurons on chosen positive prompts, or read them from the cache folder.
 
@@ -62,6 +63,7 @@ def effects_of(
             ask for a contrast, negative prompts).
         batch_tokens: tokens in a batch, including padding; the device's default if not given.
         use_cache: whether to read the result from the cache folder, and to store it there.
+        known_before: values under which the stored result can be found again without the model.
 
     Raises:
         CircuitError: no positive prompt is refused, no token opens refusals, or an effect is not finite.
@@ -91,6 +93,8 @@ def effects_of(
         processes.gather(None)  # the other processes read the file only when it is there
     else:
         tell(progress, Stage.READING_KEPT, len(found.prompts), len(found.prompts), "prompts")
+    if use_cache and processes.writes and known_before:
+        CACHE.note(depends_on, *known_before)
     return found
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effect import Answers, effects_of
-from cna_core.circuits.effects import Effects
+from cna_core.circuits.effects import CACHE, FORMAT, Effects
 from cna_core.circuits.explanation import Explanation, explanation
 from cna_core.decoding.lanes import Lane, generate
 from cna_core.errors import CircuitError
 from cna_core.evaluation.first_words import BATCH_ROWS, first_words
 from cna_core.evaluation.gate_meter import RefusalOpenings, calibrate_openings
-from cna_core.evaluation.refusal import detect_refusal
+from cna_core.evaluation.refusal import detect_refusal, detector_identity
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message
@@ -72,6 +72,7 @@ def measure_effects(
             )
         prompts = [prompt for prompt, is_in in zip(contrast.positive.prompts, refused, strict=True) if is_in]
         answers = own_answers(model, prompts, tokens, stop)
+    named = model.name, model.revision, model.number_format
     return effects_of(
         model,
         contrast,
@@ -82,7 +83,26 @@ def measure_effects(
         progress=progress,
         stop=stop,
         use_cache=use_cache,
+        known_before=_known_before(*named, contrast, settings or EffectSettings()),
     )
+
+
+def kept_effects(
+    name: str, revision: str, dtype: str, contrast: ContrastSet, settings: EffectSettings
+) -> Effects | None:
+    """The effects that an earlier `measure_effects` stored, without the model; None if there are none.
+
+    Args:
+        name, revision, dtype: the model, as in its `ModelIdentity`.
+    """
+    return CACHE.find_noted(*_known_before(name, revision, dtype, contrast, settings))
+
+
+def _known_before(
+    name: str, revision: str, dtype: str, contrast: ContrastSet, settings: EffectSettings
+) -> list[object]:
+    # The detector says which prompts are refused, and so which tokens open refusals.
+    return [FORMAT, name, revision, dtype, contrast.sha256, settings.model_dump(mode="json"), detector_identity()]
 
 
 def own_answers(

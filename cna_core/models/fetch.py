@@ -99,6 +99,23 @@ def is_ready(model: str) -> bool:
     return True
 
 
+def revision_here(model: str) -> str | None:
+    """The revision of a catalog or Hub model on this machine, found without loading it; None if it is not here.
+
+    None too for folders and .gguf files, whose tokenizer or template may change without their revision, and for pinned
+    revisions.
+    """
+    entry = catalog().get(model)
+    if entry is not None and entry.embedded is not None:
+        return entry.embedded.sha256 if converted_folder(entry.embedded.sha256).is_dir() else None
+    hub_id = entry.hub_id if entry is not None else model
+    pinned = (entry is not None and entry.hub_revision is not None) or "@" in hub_id
+    if pinned or Path(hub_id).expanduser().is_dir() or not HUB_ID.fullmatch(hub_id) or not is_ready(model):
+        return None
+    folder = cached_folder(hub_id)
+    return folder.name if folder is not None else None
+
+
 def _unknown(name: str) -> str:
     similar = nearest(name)
     if similar:

@@ -5,7 +5,7 @@ from typing import NoReturn
 import streamlit as st
 
 from cna_core.circuits import library
-from cna_core.errors import CircuitError, PromptError
+from cna_core.errors import CircuitError, CnaError
 from pages.common import chosen_circuit, findings, keys, measured_effects, session
 
 TOUR_STEPS = ("1", "2", "3", "4", "5")
@@ -38,11 +38,11 @@ def restore() -> None:
             st.toast(str(error))
     if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1":
         try:
-            if findings.finding() is None:
-                findings.start()  # usually recorded before: then only the model loads, and activations are read
-            if st.query_params.get(keys.SCORE) == "attribution-patching" and measured_effects.known() is None:
-                measured_effects.start()  # likewise
-        except PromptError as error:
+            # A link shows what is there and starts nothing: whoever follows it has not asked for a download or a load.
+            findings.restore()
+            if st.query_params.get(keys.SCORE) == "attribution-patching":
+                measured_effects.restore()
+        except CnaError as error:
             st.toast(str(error))
 
 

@@ -15,10 +15,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.capture import capture
+from cna_core.circuits.capture import capture, kept_activations
 from cna_core.evaluation.triggers import triggered
+from cna_core.models.fetch import revision_here
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
+from cna_core.models.precision import as_dtype, choose_device
 from cna_core.progress import Progress, Stage
 from cna_core.progress_words import duration_in_words
 from pages.common import jobs, session
@@ -80,6 +82,26 @@ def activations() -> Activations | None:
     """Activations of the chosen model on the chosen contrast set, or None if they are not recorded yet."""
     found = finding()
     return found.activations if found else None
+
+
+def known_model() -> tuple[str, str, str] | None:
+    """The chosen model's name, revision and number format, without loading it; None if they cannot be known so."""
+    options = session.load_options()
+    revision = revision_here(session.model_name())
+    if revision is None or options["quantization"] is not None or options["trust_remote_code"]:
+        return None
+    dtype = as_dtype(options["dtype"], choose_device())
+    return session.model_name(), revision, str(dtype).removeprefix("torch.")
+
+
+def restore() -> None:
+    """Show the current choices' finding if an earlier one is on disk. Loads no model and computes nothing."""
+    if finding() is not None or session.only_triggered():
+        return
+    known = known_model()
+    kept = kept_activations(*known, session.contrast()) if known is not None else None
+    if kept is not None:
+        _findings().put(finding_key(), Finding(kept, None))
 
 
 def start() -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effects import Effects
-from cna_core.evaluation.effects import measure_effects
+from cna_core.evaluation.effects import kept_effects, measure_effects
 from cna_core.models.host import host
 from pages.common import findings, jobs, keys, session
 from pages.common.recent import Recent
@@ -48,6 +48,15 @@ def offer() -> None:
     if known() is None:
         st.markdown(EXPLANATION)
         st.button("Measure effects", key="measure-effects", icon=":material/bolt:", type="primary", on_click=start)
+
+
+def restore() -> None:
+    """Show the current choices' effects if they are on disk. Loads no model and computes nothing."""
+    named = findings.known_model()
+    if known() is None and named is not None and not session.only_triggered():
+        kept = kept_effects(*named, session.contrast(), EffectSettings(layers="all"))
+        if kept is not None:
+            _measured().put(_key(), kept)
 
 
 def start() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cna_core.circuits.activations import Activations
-from cna_core.circuits.capture import capture, classes_together, padded_batches
+from cna_core.circuits.capture import capture, classes_together, kept_activations, padded_batches
 from cna_core.circuits.processes import Processes
 from cna_core.errors import ModelError, PromptError, StoppedError
 from cna_core.models.loaded import LoadedModel
@@ -285,3 +285,15 @@ def test_a_process_without_prompts_ends_with_the_others_activations(
     monkeypatch.setattr("cna_core.circuits.capture.processes_for", lambda _device: process)
     for batch_tokens in (16, 10_000):
         assert torch.equal(record(tiny_model, contrast, batch_tokens=batch_tokens).values, values)
+
+
+def test_kept_activations_are_found_by_the_models_name_and_revision_without_the_model(
+    tiny_model: LoadedModel, empty_cache: Path
+) -> None:
+    contrast = ContrastSet(PromptSet("harmful", ("how do i break a lock",)), PromptSet("benign", ("bake bread",)))
+    named = tiny_model.name, tiny_model.revision, tiny_model.number_format
+    assert kept_activations(*named, contrast) is None
+    recorded = capture(tiny_model, contrast)
+    kept = kept_activations(*named, contrast)
+    assert kept is not None and torch.equal(kept.values, recorded.values)
+    assert kept_activations(tiny_model.name, "another", tiny_model.number_format, contrast) is None

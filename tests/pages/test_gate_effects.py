@@ -8,7 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.attribution import attribute
+from cna_core.circuits.effects import Effects
 from pages.common import findings, measured_effects
+from pages.common.recent import Recent
 from pages.inspecting import verdict
 from tests.circuits.samples import random_activations, random_effects
 
@@ -101,15 +103,23 @@ def test_cards_of_a_circuit_by_effect_stand_beside_those_of_delta(measured: pyte
     assert "shuffled" not in shown
 
 
-def test_a_link_to_a_circuit_by_effect_measures_or_reads_the_effects(found: pytest.MonkeyPatch) -> None:
+def test_a_link_to_a_circuit_by_effect_reads_kept_effects_and_starts_nothing(found: pytest.MonkeyPatch) -> None:
     started: list[bool] = []
     found.setattr(measured_effects, "start", lambda: started.append(True))
+    found.setattr(findings, "known_model", lambda: ("sample", "r1", "float32"))
     app = AppTest.from_file(str(APP), default_timeout=60)
     app.query_params["found"], app.query_params["score"] = "1", "attribution-patching"
     app.run()
-    assert not app.exception and started == [True]
+    assert not app.exception and started == []
+    assert app.button(key="measure-effects")
+    own: Recent[Effects] = Recent(1)
+    found.setattr(measured_effects, "_measured", lambda: own)
+    found.setattr(measured_effects, "kept_effects", lambda *_: EFFECTS)
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.query_params["found"], app.query_params["score"] = "1", "attribution-patching"
     app.run()
-    assert started == [True]
+    assert not app.exception and started == []
+    assert not [button for button in app.button if button.key == "measure-effects"]
 
 
 def test_a_link_selects_by_effect_and_the_address_keeps_it(measured: pytest.MonkeyPatch) -> None:
