@@ -7,7 +7,7 @@ from cna_core import threads
 threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
-from pages.common import sidebar, style  # noqa: E402
+from pages.common import libraries, sidebar, style  # noqa: E402
 from pages.touring import tour  # noqa: E402
 
 PAGES = {
@@ -32,8 +32,11 @@ page = st.navigation(
 sidebar.draw()
 tour.draw(page.url_path or "gate")
 try:
+    if page.title != "Gate":  # the Gate page draws its beginning without them
+        libraries.wait_on_page()
     page.run()
 except CnaError as error:
     st.error(str(error), icon=":material/error:")
+libraries.start()
 sidebar.catch_up()
 tour.catch_up()

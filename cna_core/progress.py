@@ -18,6 +18,8 @@ class Stage(StrEnum):
     """A stage of long work. The values are stable, because child processes and files may hold them."""
 
     STARTING = "starting"
+    IMPORTING = "importing-libraries"
+    """The libraries that models need are being imported, once in a process."""
     WAITING_FOR_MODEL = "waiting-for-model"
     """Other requests use the model; `place` is the position in the queue."""
     WAITING_FOR_LOADING = "waiting-for-loading"

@@ -4,6 +4,7 @@ from cna_core.progress import BYTES, Progress, Stage
 
 _DOING = {
     Stage.STARTING: "Starting",
+    Stage.IMPORTING: "Loading the libraries (PyTorch, transformers), once after each start",
     Stage.WAITING_FOR_LOADING: "Waiting: another model is being loaded",
     Stage.WAITING_FOR_FILE: "Waiting: another process is preparing {subject}",
     Stage.FETCHING: "Downloading {subject}",

@@ -1,38 +1,13 @@
-"""Gate, the home page: where refusal sits in the model. A map of all neurons, the null comparison and the circuit."""
+"""Gate, the home page: where refusal sits in the model. A map of all neurons, the null comparison and the circuit.
+
+The first page is drawn before torch is imported. Everything else of this page is in `pages/inspecting/found.py`.
+"""
 
 import streamlit as st
 
-from cna_core.circuits.activations import Activations
-from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.differ_and_act import differ_and_act
-from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from pages.common import (
-    address,
-    cards,
-    chosen_circuit,
-    findings,
-    first_steps,
-    measured_effects,
-    reporting,
-    session,
-)
-from pages.inspecting import (
-    acting_panels,
-    card,
-    checks_panel,
-    choices,
-    evidence,
-    filling,
-    gate_cards,
-    gate_charts,
-    mismatch,
-    model_choice,
-    panes,
-    picking,
-    table,
-    verdict,
-)
+from pages.common import cards, chosen_circuit, findings, first_steps, libraries, session
+from pages.inspecting import choices, filling, mismatch, model_choice, panes
 from pages.touring import tour
 
 
@@ -52,7 +27,10 @@ def draw() -> None:
             first_steps.offer()
             return
         circuit.check_model(finding.activations.model)
-        _explore(finding, circuit)
+        libraries.wait_on_page()
+        from pages.inspecting import found
+
+        found.draw(finding, circuit)
     except CnaError as error:
         mismatch.draw(error)
 
@@ -73,66 +51,6 @@ def _teach() -> None:
         filling.draw_blank()
         model_choice.draw(session.contrast())
         cards.row(first_steps.steps(session.model_name(), session.contrast()))
-
-
-@st.fragment
-def _explore(finding: findings.Finding, circuit: Circuit) -> None:
-    """Draw the map, the evidence and the circuit. A click redraws only this; the evidence follows the map."""
-    activations = finding.activations
-    top = st.empty()
-    shown = choices.draw(activations.model.layout)
-    body = st.empty()
-    known = evidence.known(activations, circuit)
-    if known is None:
-        with top.container():
-            _say(circuit, None)
-        with body.container():
-            gate_charts.draw_first(activations, circuit, shown)
-            gate_cards.draw(finding, circuit, None)
-        known = evidence.compute(activations, circuit)
-    with top.container():
-        _say(circuit, known)
-    with body.container():
-        gate_charts.draw(activations, circuit, known, shown)
-        _compare_with_effects(activations, circuit)
-        gate_cards.draw(finding, circuit, known)
-        _neurons(activations, circuit, known, shown)
-        acting_panels.draw(activations, circuit)
-        reporting.of_circuit("gate-report", circuit, activations, known)
-    address.write()
-
-
-def _say(circuit: Circuit, known: Evidence | None) -> None:
-    """The answer, and under it, smaller, its control."""
-    by_effect = circuit.settings.score == "attribution-patching"
-    with st.container(key="gate-verdict" if known else "gate-verdict-first", gap=None):
-        st.markdown(verdict.answer(circuit))
-        st.markdown(verdict.control(circuit, known, checks_panel.known(circuit).claim if by_effect else None))
-
-
-def _compare_with_effects(activations: Activations, circuit: Circuit) -> None:
-    effects, to_select_from = gate_charts.effects_known(activations), measured_effects.to_select_from()
-    if effects is not None and to_select_from is not None:
-        compared = differ_and_act(activations, to_select_from, len(circuit), layers=effects)
-        st.markdown(verdict.differs_and_acts(compared))
-
-
-def _neurons(activations: Activations, circuit: Circuit, known: Evidence, shown: choices.Shown) -> None:
-    st.subheader("Neurons of the circuit", anchor=False)
-    left, right = panes.side_by_side("neurons", [6, 5], gap="large")
-    with left:
-        what = "a row, or a dot or cell of the map," if shown.view == "map" else "a row"
-        st.caption(f"Click {what} to see a neuron's details.")
-        table.draw(circuit, known, "gate-table", columns=table.BY_SCORE[circuit.settings.score])
-    with right:
-        place = picking.picked_or_first(activations, circuit)
-        card.draw(activations, circuit, known, place)
-        card.draw_keepers(activations, place)
-        st.page_link(
-            "pages/neurons.py",
-            label="The tokens it promotes, and its activation on any text",
-            icon=":material/arrow_forward:",
-        )
 
 
 draw()

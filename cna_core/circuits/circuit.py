@@ -6,10 +6,9 @@ attribution.py selects circuits, circuit_file.py defines their file format, the 
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cna_core.circuits.circuit_file import (
@@ -25,6 +24,9 @@ from cna_core.drawing import plot
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
 from cna_core.paths import written_beside
+
+if TYPE_CHECKING:  # the first page is drawn before pandas is imported
+    import pandas as pd
 
 __all__ = ["Circuit", "CircuitPrompts", "CircuitSettings", "Score"]
 
@@ -115,12 +117,14 @@ class Circuit:
         self,
         auc: NDArray[np.floating] | None = None,
         selection_frequency: NDArray[np.floating] | None = None,
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """The circuit as a table with one row for each neuron, in rank order.
 
         Args:
             auc, selection_frequency: (n,), further columns if given.
         """
+        import pandas as pd
+
         columns: dict[str, NDArray] = {
             "rank": np.arange(1, len(self) + 1),
             "layer": self.layers,

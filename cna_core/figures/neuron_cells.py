@@ -4,13 +4,15 @@ Pure functions of arrays; this module draws nothing.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cna_core.circuits.activations import Activations
 from cna_core.models.layout import NeuronLayout
+
+if TYPE_CHECKING:  # the empty map is drawn before torch is imported
+    from cna_core.circuits.activations import Activations
 
 Quantity = Literal["delta", "magnitude", "effect-size", "effect"]
 Order = Literal["index", "value"]
@@ -39,7 +41,7 @@ class NeuronStatistics:
     effect: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, activations: Activations, effect: NDArray[np.float32] | None = None) -> "NeuronStatistics":
+    def of(cls, activations: "Activations", effect: NDArray[np.float32] | None = None) -> "NeuronStatistics":
         """All statistics of finished activations, and the effects where they were measured."""
         return cls(
             activations.model.layout,

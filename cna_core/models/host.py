@@ -1,27 +1,35 @@
 """The model host: the loaded models of a process, shared by all sessions. It queues requests and frees memory.
 
 A model is used by one request at a time, in the order in which requests came. Hooks exist only while their request
-holds the model. The host does not know sessions, pages or what a request does.
+holds the model. The host does not know sessions, pages or what a request does. It imports torch and transformers only
+when it loads a model, so that a page can be drawn before.
 """
 
 import contextlib
 import gc
-import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from cna_core.models.load import load_model
-from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
+if TYPE_CHECKING:
+    from cna_core.models.loaded import LoadedModel
+
 POLL_SECONDS = 0.1
 """How often a waiting request checks whether it should stop."""
+USUAL_OPTIONS = {
+    "device": "auto",
+    "dtype": "auto",
+    "quantization": None,
+    "trust_remote_code": False,
+    "device_map": None,
+    "max_memory": None,
+}
+"""The defaults of `load_model`: a model that is asked for with them and one asked for without are the same."""
 
 
 @dataclass(eq=False)
@@ -30,7 +38,7 @@ class Slot:
 
     key: tuple[Any, ...]
     name: str
-    model: LoadedModel | None = None
+    model: "LoadedModel | None" = None
     queue: deque[object] = field(default_factory=deque)  # tickets; the first one holds the model
     last_used: int = 0
 
@@ -41,12 +49,12 @@ class ModelHost:
     Args:
         budget: the number of models to keep in memory. Models in use are never removed, so there can be more for a
             while.
-        load: loads a model; `load_model`, except in tests.
+        load: loads a model; `load_model` if None, as everywhere except in tests.
     """
 
-    def __init__(self, budget: int = 1, load: Callable[..., LoadedModel] = load_model) -> None:
+    def __init__(self, budget: int = 1, load: "Callable[..., LoadedModel] | None" = None) -> None:
         self.budget = budget
-        self._load = load
+        self._load = load or _load_model
         self._slots: dict[tuple[Any, ...], Slot] = {}
         self._changed = threading.Condition()
         self._loading = threading.Lock()
@@ -60,7 +68,7 @@ class ModelHost:
         progress: Report | None = None,
         stop: threading.Event | None = None,
         **load_options: Any,
-    ) -> Iterator[LoadedModel]:
+    ) -> "Iterator[LoadedModel]":
         """Hold a model exclusively: `with host.acquire(name) as model: …`. Loads it first if needed.
 
         Args:
@@ -88,7 +96,7 @@ class ModelHost:
             present = [slot for slot in self._slots.values() if slot.model is not None]
             return [slot.name for slot in sorted(present, key=lambda slot: -slot.last_used)]
 
-    def in_memory(self, name: str, **load_options: Any) -> LoadedModel | None:
+    def in_memory(self, name: str, **load_options: Any) -> "LoadedModel | None":
         """The model if it is in memory, or None. It is not held: read only what does not change, such as its tokenizer.
 
         Args:
@@ -129,7 +137,10 @@ class ModelHost:
             if place == 0:
                 return
             # Outside the lock: the report may draw, and may raise if its session has gone.
-            tell(progress, Stage.WAITING_FOR_MODEL, place=place)
+            if place == 1 and slot.model is None:  # whoever holds it is loading it, for both
+                tell(progress, Stage.LOADING, subject=slot.name)
+            else:
+                tell(progress, Stage.WAITING_FOR_MODEL, place=place)
 
     def _leave(self, slot: Slot, ticket: object) -> None:
         with self._changed:
@@ -183,6 +194,12 @@ class ModelHost:
         self._slots.pop(slot.key, None)
 
 
+def _load_model(name: str, **options: Any) -> "LoadedModel":
+    from cna_core.models.load import load_model
+
+    return load_model(name, **options)
+
+
 def _key(name: str, load_options: dict[str, Any]) -> tuple[Any, ...]:
     """What tells models apart."""
     return (name, *sorted((key, repr(value)) for key, value in load_options.items() if not _usual(key, value)))
@@ -190,7 +207,7 @@ def _key(name: str, load_options: dict[str, Any]) -> tuple[Any, ...]:
 
 def _usual(option: str, value: Any) -> bool:
     """Whether the value is the option's default in `load_model`."""
-    return bool(inspect.signature(load_model).parameters[option].default == value)
+    return bool(USUAL_OPTIONS[option] == value)
 
 
 def _settle_memory() -> None:
@@ -207,6 +224,8 @@ def _give_back_memory() -> None:
     """Collect removed models, which are in reference cycles."""
     gc.unfreeze()
     gc.collect()
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -4,11 +4,12 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from cna_core.errors import ModelError
+
+if TYPE_CHECKING:  # the model host does not import torch before a model is wanted
+    import torch
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -22,9 +23,11 @@ class NoRoomError(ModelError):
     code = "no-room"
 
 
-def free_memory_bytes(device: torch.device) -> int | None:
+def free_memory_bytes(device: "torch.device") -> int | None:
     """Free memory of the device; None if the system does not report it."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     free = [room for room in (_system_free(), _control_group_free()) if room is not None]
     return min(free) if free else None
@@ -37,13 +40,15 @@ def if_memory_allows(work: Callable[Given, Result], *given: Given.args, **named:
     except (RuntimeError, MemoryError) as problem:
         if not is_out_of_memory(problem):
             raise
+    import torch
+
     # Outside the handler, because the exception keeps the failed work's memory alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return None
 
 
-def weights_bytes(folder: Path, dtype: torch.dtype) -> int:
+def weights_bytes(folder: Path, dtype: "torch.dtype") -> int:
     """Memory of a safetensors folder's weights, with floating-point weights in `dtype`; read from the headers."""
     total = 0
     for path in folder.glob("*.safetensors"):
@@ -84,6 +89,8 @@ def _control_group_free() -> int | None:
 
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whatever device."""
+    import torch
+
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
     words = str(problem).lower()

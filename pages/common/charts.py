@@ -2,20 +2,22 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from pages.common import chosen_circuit, keys
+
+if TYPE_CHECKING:  # the first page is drawn before pandas is imported
+    import pandas as pd
 
 
 def show(
     figure: go.Figure,
     key: str,
     how_to_read: str,
-    data: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
+    data: "pd.DataFrame | Callable[[], pd.DataFrame] | None" = None,
     on_select: Callable[[], None] | None = None,
     file_name: str | None = None,
     data_name: str = "Data (CSV)",
@@ -84,7 +86,7 @@ def offer_downloads(
     figure: go.Figure,
     key: str,
     file_name: str | None = None,
-    data: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
+    data: "pd.DataFrame | Callable[[], pd.DataFrame] | None" = None,
     data_name: str = "Data (CSV)",
     help: str = "Download this chart",
 ) -> None:
@@ -97,7 +99,7 @@ def _offer_downloads(
     figure: go.Figure,
     key: str,
     name: str,
-    data: pd.DataFrame | Callable[[], pd.DataFrame] | None,
+    data: "pd.DataFrame | Callable[[], pd.DataFrame] | None",
     data_name: str,
 ) -> None:
     before = _camera_format()
@@ -129,5 +131,5 @@ def _camera_format() -> str:
     return str(st.session_state.get(keys.CAMERA_FORMAT, "svg"))
 
 
-def _csv(data: pd.DataFrame | Callable[[], pd.DataFrame]) -> str:
+def _csv(data: "pd.DataFrame | Callable[[], pd.DataFrame]") -> str:
     return (data() if callable(data) else data).to_csv(index=False)

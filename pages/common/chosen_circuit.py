@@ -1,15 +1,16 @@
 """The session's circuit: opened from a file or from the saved circuits, or else selected from the activations."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from cna_core.circuits.activations import Activations
-from cna_core.circuits.attribution import attribute, with_statistics
 from cna_core.circuits.circuit import Circuit, CircuitSettings
-from cna_core.circuits.effects import Effects
-from cna_core.evaluation.dials import circuits_by_fraction
 from pages.common import findings, keys, measured_effects
+
+if TYPE_CHECKING:  # the first page is drawn before torch is imported
+    from cna_core.circuits.activations import Activations
+    from cna_core.circuits.effects import Effects
 
 
 def settings() -> CircuitSettings:
@@ -56,6 +57,8 @@ def from_upload(content: bytes, name: str) -> Circuit:
     uploaded = Circuit.from_json(content, identity, name)
     if recorded is None:
         return uploaded
+    from cna_core.circuits.attribution import with_statistics
+
     uploaded.check_model(recorded.model)
     return with_statistics(uploaded, recorded)
 
@@ -90,12 +93,16 @@ def of_sizes(fractions: Sequence[float]) -> dict[float, Circuit]:
     key = (findings.finding_key(), wanted.model_dump_json(exclude={"fraction"}), tuple(fractions), layers)
     known_key, known = st.session_state.get(keys.CIRCUITS_OF_SIZES, (None, {}))
     if known_key != key:
+        from cna_core.evaluation.dials import circuits_by_fraction
+
         known = circuits_by_fraction(_selected(recorded, effects, max(fractions), wanted), fractions)
         st.session_state[keys.CIRCUITS_OF_SIZES] = key, known
     return known
 
 
-def _selected(recorded: Activations, effects: Effects | None, fraction: float, wanted: CircuitSettings) -> Circuit:
+def _selected(recorded: "Activations", effects: "Effects | None", fraction: float, wanted: CircuitSettings) -> Circuit:
+    from cna_core.circuits.attribution import attribute
+
     return attribute(
         recorded if effects is None else effects,
         fraction=fraction,

@@ -5,28 +5,33 @@ Results are never changed, so all sessions of the process share them: the same c
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from cna_core.circuits.activations import Activations
-from cna_core.circuits.capture import capture, kept_activations
-from cna_core.evaluation.triggers import triggered
+from cna_core.errors import CnaError
 from cna_core.models.fetch import revision_here
 from cna_core.models.host import host
 from cna_core.models.layout import NeuronLayout
-from cna_core.models.precision import as_dtype, choose_device
 from cna_core.progress import Progress, Stage
 from cna_core.progress_words import duration_in_words
-from pages.common import jobs, session
+from cna_core.prompts.sets import ContrastSet
+from pages.common import jobs, libraries, session
 from pages.common.recent import Recent
 
+if TYPE_CHECKING:  # the first page is drawn before torch is imported
+    from cna_core.circuits.activations import Activations
+
 FINDINGS_KEPT = 6
+NO_TEMPLATE = "This model has no chat template, so it reads prompts as text."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Finding:
         note: a remark that the page shows.
     """
 
-    activations: Activations
+    activations: "Activations"
     seconds: float | None
     note: str | None = None
 
@@ -78,30 +83,42 @@ def finding() -> Finding | None:
     return _findings().get(finding_key())
 
 
-def activations() -> Activations | None:
+def activations() -> "Activations | None":
     """Activations of the chosen model on the chosen contrast set, or None if they are not recorded yet."""
     found = finding()
     return found.activations if found else None
 
 
-def known_model() -> tuple[str, str, str] | None:
-    """The chosen model's name, revision and number format, without loading it; None if they cannot be known so."""
-    options = session.load_options()
-    revision = revision_here(session.model_name())
+def known_model(name: str, options: dict[str, Any]) -> tuple[str, str, str] | None:
+    """A model's name, revision and number format, without loading it; None if they cannot be known so.
+
+    Args:
+        name, options: as `session.model_name` and `session.load_options` return them.
+    """
+    revision = revision_here(name)
     if revision is None or options["quantization"] is not None or options["trust_remote_code"]:
         return None
-    dtype = as_dtype(options["dtype"], choose_device())
-    return session.model_name(), revision, str(dtype).removeprefix("torch.")
+    from cna_core.models.precision import as_dtype, choose_device
+
+    return name, revision, str(as_dtype(options["dtype"], choose_device())).removeprefix("torch.")
 
 
 def restore() -> None:
     """Show the current choices' finding if an earlier one is on disk. Loads no model and computes nothing."""
     if finding() is not None or session.only_triggered():
         return
-    known = known_model()
-    kept = kept_activations(*known, session.contrast()) if known is not None else None
+    libraries.wait_on_page()
+    kept = _kept(session.model_name(), session.load_options(), session.contrast())
     if kept is not None:
         _findings().put(finding_key(), Finding(kept, None))
+
+
+def _kept(name: str, options: dict[str, Any], prompts: ContrastSet) -> "Activations | None":
+    """What an earlier recording stored, without loading the model."""
+    from cna_core.circuits.capture import kept_activations
+
+    known = known_model(name, options)
+    return None if known is None else kept_activations(*known, prompts)
 
 
 def start() -> None:
@@ -109,8 +126,31 @@ def start() -> None:
     key, name, options, prompts = finding_key(), session.model_name(), session.load_options(), session.contrast()
     leave_others_out, findings = session.only_triggered(), _findings()
 
+    def check(shown: "Activations") -> None:
+        """Load the model, which comes next anyway, and compare with what `capture` finds with the model."""
+        from cna_core.circuits.capture import capture
+
+        try:
+            with host.acquire(name, **options) as loaded:
+                recorded = capture(loaded, prompts)
+                note = None if loaded.has_chat_template else NO_TEMPLATE
+                if note is not None or not np.array_equal(recorded.delta, shown.delta):
+                    findings.put(key, Finding(recorded, None, note))
+        except CnaError as error:
+            log.info("%s could not be loaded after its saved activations (%s).", name, error)
+
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
+        libraries.wait(**watching)
+        from cna_core.circuits.capture import capture
+        from cna_core.evaluation.triggers import triggered
+
+        job.progress(Progress(Stage.READING_KEPT))
+        kept = None if leave_others_out else _kept(name, options, prompts)
+        if kept is not None:
+            findings.put(key, Finding(kept, None))
+            threading.Thread(target=check, args=(kept,), name=f"load {name}", daemon=True).start()
+            return
         with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 
@@ -128,7 +168,7 @@ def start() -> None:
             if leave_others_out:
                 recorded = recorded.without(np.flatnonzero(~triggered(loaded, prompts, **watching)))
             seconds = time.monotonic() - started_at if now.is_set() else None
-            note = None if loaded.has_chat_template else "This model has no chat template, so it reads prompts as text."
+            note = None if loaded.has_chat_template else NO_TEMPLATE
         findings.put(key, Finding(recorded, seconds, note))
 
     jobs.start(key, "Finding the gate", work)

@@ -4,14 +4,17 @@ All layers are measured at once; a circuit by effect is selected from the first 
 says otherwise.
 """
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from cna_core.circuits.circuit_file import EffectSettings
-from cna_core.circuits.effects import Effects
-from cna_core.evaluation.effects import kept_effects, measure_effects
 from cna_core.models.host import host
-from pages.common import findings, jobs, keys, session
+from pages.common import findings, jobs, keys, libraries, session
 from pages.common.recent import Recent
+
+if TYPE_CHECKING:  # the first page is drawn before torch is imported
+    from cna_core.circuits.effects import Effects
 
 KEPT = 6
 EXPLANATION = (
@@ -21,16 +24,16 @@ EXPLANATION = (
 
 
 @st.cache_resource(show_spinner=False)
-def _measured() -> Recent[Effects]:
+def _measured() -> "Recent[Effects]":
     return Recent(KEPT)
 
 
-def known() -> Effects | None:
+def known() -> "Effects | None":
     """The effects in all layers, or None if they are not measured yet."""
     return _measured().get(_key())
 
 
-def to_select_from() -> Effects | None:
+def to_select_from() -> "Effects | None":
     """The effects that a circuit is selected from, or None if they are not measured yet."""
     effects = known()
     if effects is None or st.session_state.get(keys.EFFECT_IN_ALL_LAYERS):
@@ -52,8 +55,13 @@ def offer() -> None:
 
 def restore() -> None:
     """Show the current choices' effects if they are on disk. Loads no model and computes nothing."""
-    named = findings.known_model()
-    if known() is None and named is not None and not session.only_triggered():
+    if known() is not None or session.only_triggered():
+        return
+    libraries.wait_on_page()
+    from cna_core.evaluation.effects import kept_effects
+
+    named = findings.known_model(session.model_name(), session.load_options())
+    if named is not None:
         kept = kept_effects(*named, session.contrast(), EffectSettings(layers="all"))
         if kept is not None:
             _measured().put(_key(), kept)
@@ -65,6 +73,9 @@ def start() -> None:
     measured = _measured()
 
     def work(job: jobs.Job) -> None:
+        libraries.wait(job.progress, job.stop)
+        from cna_core.evaluation.effects import measure_effects
+
         with host.acquire(name, **options, progress=job.progress, stop=job.stop) as model:
             settings = EffectSettings(layers="all")
             measured.put(key, measure_effects(model, prompts, settings=settings, progress=job.progress, stop=job.stop))

@@ -1,18 +1,19 @@
 """The embedded models on the first page, in plain words: what each shows, needs, and takes on this machine."""
 
 import time
+from typing import TYPE_CHECKING
 
 import streamlit as st
-import torch
 
 from cna_core.errors import CnaError
 from cna_core.models.catalog import CatalogEntry, catalog
 from cna_core.models.host import host
-from cna_core.models.needs import ModelNeeds, needs_of
-from cna_core.models.precision import as_device, as_dtype
 from cna_core.progress_words import duration_in_words, size_in_words
 from cna_core.prompts.sets import ContrastSet
-from pages.common import keys, session
+from pages.common import keys, libraries, session
+
+if TYPE_CHECKING:  # the first page is drawn before torch is imported
+    from cna_core.models.needs import ModelNeeds
 
 SHOWS = {
     "qwen2.5-coder-0.5b-instruct": "**Quick to try.** It is smaller than the paper's models (1B to 72B): it refuses "
@@ -35,14 +36,7 @@ def draw(contrast: ContrastSet) -> None:
     for column, entry in zip(st.columns(len(entries)), entries, strict=True):
         with column.container(border=True, gap="small"):
             st.markdown(f"**{entry.title}**  \n{SHOWS[entry.id]}")
-            try:
-                needs = needs_of(entry, dtype=session.load_options()["dtype"], released_bytes=host.idle_bytes())
-            except CnaError as error:
-                st.caption(str(error))
-                continue
-            st.caption(describe(entry, needs, seconds_of(entry, contrast)))
-            if not needs.fits:
-                st.warning(needs.words, icon=":material/memory:")
+            _facts(entry, contrast)
             chosen = entry.id == session.model_name()
             st.button(
                 "Chosen" if chosen else "Choose this model",
@@ -53,7 +47,31 @@ def draw(contrast: ContrastSet) -> None:
             )
 
 
-def describe(entry: CatalogEntry, needs: ModelNeeds, seconds: float) -> str:
+def _facts(entry: CatalogEntry, contrast: ContrastSet) -> None:
+    """What the model needs and takes on this machine; torch says that, so it comes a little after the first page."""
+    if not libraries.are_here():
+        _until_known(entry)
+        return
+    from cna_core.models.needs import needs_of
+
+    try:
+        needs = needs_of(entry, dtype=session.load_options()["dtype"], released_bytes=host.idle_bytes())
+    except CnaError as error:
+        st.caption(str(error))
+        return
+    st.caption(describe(entry, needs, seconds_of(entry, contrast)))
+    if not needs.fits:
+        st.warning(needs.words, icon=":material/memory:")
+
+
+@st.fragment(run_every=1.0)
+def _until_known(entry: CatalogEntry) -> None:
+    if libraries.are_here():
+        st.rerun()
+    st.caption(f"{entry.layers} layers, {entry.neurons:,} neurons · looking at this machine …")
+
+
+def describe(entry: CatalogEntry, needs: "ModelNeeds", seconds: float) -> str:
     """Download, memory and time in one line."""
     download = f"download {size_in_words(needs.download_bytes)}, once" if needs.download_bytes else "on this machine"
     free = f" of {size_in_words(needs.free_bytes)} free" if needs.free_bytes is not None else ""
@@ -72,6 +90,10 @@ def seconds_of(entry: CatalogEntry, contrast: ContrastSet) -> float:
 @st.cache_resource(show_spinner=False)
 def _operations_a_second(dtype: str) -> float:
     """Of a matrix product in the number format that models will be loaded in; the best of three."""
+    import torch
+
+    from cna_core.models.precision import as_device, as_dtype
+
     device = as_device("auto")
     matrix = torch.ones(_PROBE, _PROBE, dtype=as_dtype(dtype, device), device=device)
     best = float("inf")

@@ -1,8 +1,7 @@
-"""The five steps of the tour: the page of each, what it says, and what it sets when somebody goes there."""
+"""The five steps of the tour: what each says, and what it sets and asks when somebody goes there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import streamlit as st
 
@@ -11,6 +10,7 @@ from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
 from pages.chatting import examples, first_setting, meter
 from pages.chatting.answers import outcome_of
 from pages.common import address, keys
+from pages.touring.route import answer_seen
 
 
 def _nothing(_circuit: Circuit) -> None:
@@ -22,8 +22,6 @@ class Step:
     """One step.
 
     Args:
-        page: the name of its page.
-        title: its title.
         words: what its card says of a circuit, as Markdown: at most two short sentences.
         enter: sets what the step shows; runs nothing.
         ask: has Chat answer, after a person's click on `ask_label`.
@@ -31,8 +29,6 @@ class Step:
         asked: whether `ask` has been done.
     """
 
-    page: str
-    title: str
     words: Callable[[Circuit], str]
     enter: Callable[[Circuit], None] = _nothing
     ask: Callable[[Circuit], None] = _nothing
@@ -97,24 +93,6 @@ def _last_turn() -> Turn | None:
     return conversation.turns[-1] if conversation is not None and conversation.turns else None
 
 
-class AnswerSeen(NamedTuple):
-    """The answer that Chat writes or wrote last.
-
-    Args:
-        key: its job's key; "" if nothing was asked.
-        ended: whether it has ended.
-    """
-
-    key: str
-    ended: bool
-
-
-def answer_seen() -> AnswerSeen:
-    """The answer that Chat writes or wrote last, as it is now."""
-    job = st.session_state.get("chat-stream")
-    return AnswerSeen("", True) if job is None else AnswerSeen(job.key, job.finished)
-
-
 def _answer(kind: LaneKind) -> Answer | None:
     """The last turn's answer in this lane, once all its answers are written."""
     turn = _last_turn()
@@ -177,9 +155,10 @@ def _twin_asked(_circuit: Circuit) -> bool:
 
 
 STEPS = (
-    Step("gate", "The map", _map),
-    Step("neurons", "One neuron", _neuron, _pick_first),
-    Step("chat", "The slider", _slider, _set_strength),
-    Step("chat", "Two answers", _two_answers, ask=_ask_both, ask_label="Ask both models", asked=_two_asked),
-    Step("chat", "The control", _control, ask=_ask_twin, ask_label="Ask a random twin", asked=_twin_asked),
+    Step(_map),
+    Step(_neuron, _pick_first),
+    Step(_slider, _set_strength),
+    Step(_two_answers, ask=_ask_both, ask_label="Ask both models", asked=_two_asked),
+    Step(_control, ask=_ask_twin, ask_label="Ask a random twin", asked=_twin_asked),
 )
+"""In the order of `route.STOPS`."""

@@ -4,12 +4,17 @@
 gate and asking the models wait for a click.
 """
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
-from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
-from pages.common import address, chosen_circuit, findings, first_steps, keys
-from pages.touring.steps import STEPS, Step, answer_seen
+from pages.common import address, chosen_circuit, findings, first_steps, keys, libraries
+from pages.touring.route import STOPS, Stop, answer_seen
+
+if TYPE_CHECKING:
+    from cna_core.circuits.circuit import Circuit
+    from pages.touring.steps import Step
 
 FIND = "Find the gate, then go on"
 
@@ -36,21 +41,21 @@ def draw(page: str) -> None:
     number = _number()
     if number is None:
         return
-    step = STEPS[number - 1]
-    if st.session_state.pop(keys.TOUR_GOES, False) and page != step.page:
-        address.open_page(step.page)
+    stop = STOPS[number - 1]
+    if st.session_state.pop(keys.TOUR_GOES, False) and page != stop.page:
+        address.open_page(stop.page)
     st.session_state[keys.TOUR_SAW] = answer_seen()
     with st.container(border=True, key="tour", gap="xsmall"):
-        st.markdown(f":small[Tour, {number} of {len(STEPS)}]  **{step.title}**")
-        if page != step.page:
-            _elsewhere(number, step)
+        st.markdown(f":small[Tour, {number} of {len(STOPS)}]  **{stop.title}**")
+        if page != stop.page:
+            _elsewhere(number, stop)
             return
         circuit = _circuit()
         if circuit is None:
             _without_circuit(number)
         else:
-            st.markdown(step.words(circuit))
-            _buttons(number, step, circuit)
+            st.markdown(_step(number).words(circuit))
+            _buttons(number, circuit)
 
 
 def catch_up() -> None:
@@ -60,10 +65,10 @@ def catch_up() -> None:
         st.rerun()
 
 
-def _elsewhere(number: int, step: Step) -> None:
-    st.markdown(f"The tour goes on at the page {step.page.title()}.")
+def _elsewhere(number: int, stop: Stop) -> None:
+    st.markdown(f"The tour goes on at the page {stop.page.title()}.")
     with st.container(horizontal=True, gap="small"):
-        _button(f"Go to {step.page.title()}", "tour-next", _go, number, primary=True)
+        _button(f"Go to {stop.page.title()}", "tour-next", _go, number, primary=True)
         _button("End the tour", "tour-skip", _leave)
 
 
@@ -84,17 +89,18 @@ def _without_circuit(number: int) -> None:
         _button("Skip the tour", "tour-skip", _leave)
 
 
-def _buttons(number: int, step: Step, circuit: Circuit) -> None:
+def _buttons(number: int, circuit: "Circuit") -> None:
+    step = _step(number)
     with st.container(horizontal=True, gap="small"):
         if number > 1:
             _button("Back", "tour-back", _go, number - 1)
         if not step.asked(circuit):
             _button(step.ask_label, "tour-next", _ask, number, primary=True)
-        elif number < len(STEPS):
-            _button(STEPS[number].ask_label or "Next", "tour-next", _ask, number + 1, primary=True)
+        elif number < len(STOPS):
+            _button(_step(number + 1).ask_label or "Next", "tour-next", _ask, number + 1, primary=True)
         else:
             _button("Finish", "tour-next", _leave, primary=True)
-        if number < len(STEPS):
+        if number < len(STOPS):
             _button("Skip the tour", "tour-skip", _leave)
 
 
@@ -107,12 +113,19 @@ def _number() -> int | None:
     return st.session_state.get(keys.TOUR)
 
 
+def _step(number: int) -> "Step":
+    libraries.wait()  # a circuit is there, so they are
+    from pages.touring.steps import STEPS
+
+    return STEPS[number - 1]
+
+
 def _go(number: int) -> None:
     """Go to a step; the page is changed when the card is drawn."""
     st.session_state[keys.TOUR], st.session_state[keys.TOUR_GOES] = number, True
     circuit = _circuit()
     if circuit is not None:
-        STEPS[number - 1].enter(circuit)
+        _step(number).enter(circuit)
 
 
 def _ask(number: int) -> None:
@@ -120,7 +133,7 @@ def _ask(number: int) -> None:
     _go(number)
     circuit = _circuit()
     if circuit is not None:
-        STEPS[number - 1].ask(circuit)
+        _step(number).ask(circuit)
 
 
 def _find() -> None:
@@ -132,7 +145,7 @@ def _leave() -> None:
     st.session_state.pop(keys.TOUR, None)
 
 
-def _circuit() -> Circuit | None:
+def _circuit() -> "Circuit | None":
     try:
         return chosen_circuit.current()
     except CnaError:

@@ -1,6 +1,7 @@
 """Threads meet at events and queues here, never at sleeps."""
 
 import gc
+import inspect
 import queue
 import threading
 import weakref
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from cna_core.errors import ModelError, StoppedError
-from cna_core.models.host import ModelHost
+from cna_core.models.host import USUAL_OPTIONS, ModelHost
+from cna_core.models.load import load_model
 from cna_core.models.memory import NoRoomError
 from cna_core.progress import Progress, Report, Stage
 
@@ -321,3 +323,33 @@ def test_the_memory_of_models_that_nobody_uses_is_said(host: ModelHost) -> None:
     with host.acquire("b"):
         assert host.idle_bytes() == 100
     assert host.idle_bytes() == 200
+
+
+def test_usual_options_are_the_defaults_of_load_model() -> None:
+    parameters = inspect.signature(load_model).parameters.values()
+    assert {each.name: each.default for each in parameters if each.default not in (each.empty, None)} == {
+        name: value for name, value in USUAL_OPTIONS.items() if value is not None
+    }
+    assert {each.name for each in parameters} == {*USUAL_OPTIONS, "name", "progress", "stop"}
+
+
+def test_who_waits_for_a_load_that_another_has_begun_is_told_of_the_load(threads: ThreadPoolExecutor) -> None:
+    loading, told = threading.Event(), queue.Queue[Stage]()
+
+    def load(name: str, **_: Any) -> Any:
+        assert loading.wait(PATIENCE)
+        return FakeModel(name)
+
+    host = ModelHost(load=load)
+
+    def use(report: Report | None) -> None:
+        with host.acquire("a", progress=report):
+            pass
+
+    first = threads.submit(use, None)
+    while not host._slots:
+        pass
+    second = threads.submit(use, lambda progress: told.put(progress.stage))
+    assert told.get(timeout=PATIENCE) is Stage.LOADING
+    loading.set()
+    first.result(PATIENCE), second.result(PATIENCE)

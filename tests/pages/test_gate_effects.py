@@ -106,7 +106,7 @@ def test_cards_of_a_circuit_by_effect_stand_beside_those_of_delta(measured: pyte
 def test_a_link_to_a_circuit_by_effect_reads_kept_effects_and_starts_nothing(found: pytest.MonkeyPatch) -> None:
     started: list[bool] = []
     found.setattr(measured_effects, "start", lambda: started.append(True))
-    found.setattr(findings, "known_model", lambda: ("sample", "r1", "float32"))
+    found.setattr(findings, "known_model", lambda *_: ("sample", "r1", "float32"))
     app = AppTest.from_file(str(APP), default_timeout=60)
     app.query_params["found"], app.query_params["score"] = "1", "attribution-patching"
     app.run()
@@ -114,7 +114,7 @@ def test_a_link_to_a_circuit_by_effect_reads_kept_effects_and_starts_nothing(fou
     assert app.button(key="measure-effects")
     own: Recent[Effects] = Recent(1)
     found.setattr(measured_effects, "_measured", lambda: own)
-    found.setattr(measured_effects, "kept_effects", lambda *_: EFFECTS)
+    found.setattr("cna_core.evaluation.effects.kept_effects", lambda *_: EFFECTS)
     app = AppTest.from_file(str(APP), default_timeout=60)
     app.query_params["found"], app.query_params["score"] = "1", "attribution-patching"
     app.run()

@@ -18,7 +18,7 @@ from cna_core.models.loaded import LoadedModel
 from pages.chatting import examples, first_setting, meter
 from pages.common import chosen_circuit, findings, jobs, keys
 from pages.touring import tour
-from pages.touring.steps import AnswerSeen
+from pages.touring.route import AnswerSeen
 from tests.circuits.samples import random_activations
 from tests.decoding.models import loud_model
 
