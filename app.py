@@ -8,6 +8,7 @@ threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
 from pages.common import libraries, sidebar, style  # noqa: E402
+from pages.touring import tour  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),
@@ -30,6 +31,7 @@ page = st.navigation(
 )
 with libraries.drawing():
     sidebar.draw()
+    tour.draw(page.url_path or "gate")
     try:
         if page.title != "Gate":  # the Gate page draws its beginning without them
             libraries.wait_on_page()
@@ -38,3 +40,4 @@ with libraries.drawing():
         st.error(str(error), icon=":material/error:")
 libraries.start()
 sidebar.catch_up()
+tour.catch_up()

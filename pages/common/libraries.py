@@ -12,20 +12,16 @@ import importlib.abc
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import streamlit as st
 
 from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
-MODULES = (
-    "torch",
-    "pages.inspecting.found",
-    "cna_core.models.load",
-    "cna_core.evaluation.triggers",
-    "cna_core.evaluation.effects",
-)
-"""In the order in which they are needed: to show what was found before, to load a model, to work with it."""
+SHOWING = ("torch", "cna_core.circuits.capture", "pages.inspecting.found")
+"""What it takes to show what was found before."""
+MODULES = (*SHOWING, "cna_core.models.load", "cna_core.evaluation.triggers", "cna_core.evaluation.effects")
+"""What it takes to load a model and to work with it. They are imported in this order."""
 LOOKS_SECONDS = 0.05
 LONGEST_WAY_SECONDS = 0.5
 """The import waits for a page at most so long before each module."""
@@ -33,14 +29,15 @@ LONGEST_WAY_SECONDS = 0.5
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
+_imported: set[str] = set()
 _pages_drawn = 0
-_nothing_drawn, _hurry = threading.Event(), threading.Event()
+_nothing_drawn = threading.Event()
 _nothing_drawn.set()
 
 
-def are_here() -> bool:
-    """Whether they have been imported."""
-    return all(name in sys.modules for name in MODULES) and not (_thread is not None and _thread.is_alive())
+def are_here(modules: Sequence[str] = MODULES) -> bool:
+    """Whether these modules have been imported."""
+    return all(name in (sys.modules if _thread is None else _imported) for name in modules)
 
 
 def start() -> threading.Thread:
@@ -56,21 +53,25 @@ def start() -> threading.Thread:
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Let the import wait while the block draws a page."""
-    global _pages_drawn
-    with _lock:
-        _pages_drawn += 1
-        _nothing_drawn.clear()
+    _count_drawn(1)
     try:
         yield
     finally:
-        with _lock:
-            _pages_drawn -= 1
-            if not _pages_drawn:
-                _nothing_drawn.set()
+        _count_drawn(-1)
 
 
-def wait(progress: Report | None = None, stop: threading.Event | None = None) -> None:
-    """Wait until they have been imported.
+def _count_drawn(more: int) -> None:
+    global _pages_drawn
+    with _lock:
+        _pages_drawn += more
+        if _pages_drawn > 0:
+            _nothing_drawn.clear()
+        else:
+            _nothing_drawn.set()
+
+
+def wait(progress: Report | None = None, stop: threading.Event | None = None, modules: Sequence[str] = MODULES) -> None:
+    """Wait until these modules have been imported.
 
     Args:
         progress: told that libraries are being imported, if they are not here yet.
@@ -79,28 +80,31 @@ def wait(progress: Report | None = None, stop: threading.Event | None = None) ->
     Raises:
         StoppedError: `stop` was set. The libraries are imported all the same.
     """
-    if are_here():
+    if are_here(modules):
         return
     thread = start()
-    while thread.is_alive():
+    while thread.is_alive() and not are_here(modules):
         raise_if_stopped(stop)
         tell(progress, Stage.IMPORTING)
         thread.join(LOOKS_SECONDS)
 
 
-def wait_on_page() -> None:
+def wait_on_page(modules: Sequence[str] = MODULES) -> None:
     """Wait as `wait` does, and say so on the page meanwhile."""
-    if not are_here():
-        _hurry.set()  # this page is being drawn, and waits for the import
-        with st.spinner("Loading the libraries …"):
-            wait()
+    if not are_here(modules):
+        _count_drawn(-1)  # this page waits for the import, so the import need not wait for it
+        try:
+            with st.spinner("Loading the libraries …"):
+                wait(modules=modules)
+        finally:
+            _count_drawn(1)
 
 
 class _MakesWay(importlib.abc.MetaPathFinder):
     """Finds no module. Before each module that the libraries' thread imports, it waits while a page is being drawn."""
 
     def find_spec(self, *_: object) -> None:
-        if threading.current_thread() is _thread and not _hurry.is_set():
+        if threading.current_thread() is _thread:
             _nothing_drawn.wait(LONGEST_WAY_SECONDS)
 
 
@@ -117,6 +121,7 @@ def _import_all() -> None:
     for name in MODULES:
         try:
             importlib.import_module(name)
-            gc.freeze()  # Streamlit collects all garbage after every run of a page; modules are none
         except Exception:
             log.exception("%s could not be imported.", name)  # whoever needs it imports it again, and shows why
+        gc.freeze()  # Streamlit collects all garbage after every run of a page; modules are none
+        _imported.add(name)

@@ -64,7 +64,6 @@ def test_the_import_waits_while_a_page_is_drawn_and_goes_on_afterwards(monkeypat
         past.set()
 
     monkeypatch.setattr(libraries, "LONGEST_WAY_SECONDS", WAIT_SECONDS)
-    monkeypatch.setattr(libraries, "_hurry", threading.Event())
     thread = threading.Thread(target=import_one, daemon=True)
     monkeypatch.setattr(libraries, "_thread", thread)
     with libraries.drawing():
