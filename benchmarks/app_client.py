@@ -39,6 +39,8 @@ class AppClient:
         self._changed = asyncio.Event()
         self.exceptions: list[str] = []
         """What the page showed of exceptions, and of errors in the protocol."""
+        self.is_running = False
+        """Whether the page's whole script is running, so that what it shows is not all new."""
 
     async def __aenter__(self) -> Self:
         self._socket = await connect(self._address, subprotocols=["streamlit"], max_size=LARGEST_MESSAGE)  # type: ignore[list-item]
@@ -157,7 +159,7 @@ class AppClient:
             self._run += 1
             self._fragments_of_run = frozenset(message.metadata.run.fragment_ids)
             if not self._fragments_of_run:
-                self._page = message.new_session.page_script_hash
+                self._page, self.is_running = message.new_session.page_script_hash, True
                 self._stop_timers()
         elif kind == "navigation":
             self._pages = {page.page_name: page.page_script_hash for page in message.navigation.app_pages}
@@ -186,7 +188,7 @@ class AppClient:
 
     def _end(self, status: int) -> None:
         if status == ForwardMsg.FINISHED_SUCCESSFULLY:
-            self._whole_runs += 1
+            self._whole_runs, self.is_running = self._whole_runs + 1, False
             self._keep(lambda run, _fragment: run == self._run)
         elif status == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
             self._keep(lambda run, fragment: run == self._run or fragment not in self._fragments_of_run)

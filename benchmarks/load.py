@@ -100,7 +100,8 @@ async def measured(address: str, query: str, sessions: int, minutes: float, toke
         "slider moved: median, longest s": of(many.slide_seconds, np.median, np.max),
         "page without model: median, 95 % s": of(many.look_seconds, np.median, lambda all_: np.percentile(all_, 95)),
         "baselines that differ": sum(answer != alone.answers[0] for answer in baselines),
-        "of these": sorted({answer[:80] for answer in baselines if answer != alone.answers[0]})[:3],
+        "alone": alone.answers[0][:80],
+        "not so": sorted({answer[:80] for answer in baselines if answer != alone.answers[0]})[:3],
         "problems shown": len(alone.problems + few.problems + many.problems),
         "problems": sorted(set(few.problems + many.problems))[:5],
         "memory at the end : after a minute": memory,
@@ -192,7 +193,7 @@ async def ask(visitor: AppClient, seen: Seen) -> None:
     await visitor.say(MESSAGE)
     await visitor.until(lambda: visitor.button("Stop") is not None)
     seen.silent_seconds.append(time.perf_counter() - started)
-    await visitor.until(lambda: visitor.button("Stop") is None and visitor.button("Regenerate") is not None)
+    await visitor.until(lambda: visitor.button("Regenerate") is not None and not visitor.is_running)
     seen.answer_seconds.append(time.perf_counter() - started)
     texts = _ANSWER.findall(visitor.markup)
     seen.answers.append(html.unescape(re.sub(r"<[^>]+>", "", texts[0])).strip() if texts else "(no answer)")
