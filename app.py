@@ -9,6 +9,7 @@ threads.share_cores()  # before anything imports torch
 from cna_core.errors import CnaError  # noqa: E402
 from pages.common import libraries, sidebar, style  # noqa: E402
 from pages.common.plain import tell_error  # noqa: E402
+from pages.touring import tour  # noqa: E402
 
 PAGES = {
     "gate": ("Gate", ":material/door_front:"),
@@ -29,12 +30,15 @@ page = st.navigation(
     ],
     position="top",
 )
-sidebar.draw()
-try:
-    if page.title != "Gate":  # the Gate page draws its beginning without them
-        libraries.wait_on_page()
-    page.run()
-except CnaError as error:
-    tell_error(error, icon=":material/error:")
+with libraries.drawing():
+    sidebar.draw()
+    tour.draw(page.url_path or "gate")
+    try:
+        if page.title != "Gate":  # the Gate page draws its beginning without them
+            libraries.wait_on_page()
+        page.run()
+    except CnaError as error:
+        tell_error(error, icon=":material/error:")
 libraries.start()
 sidebar.catch_up()
+tour.catch_up()

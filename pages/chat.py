@@ -26,8 +26,7 @@ def draw() -> None:
     if circuit is None:
         _teach()
         return
-    if asked := st.session_state.pop(keys.CHAT_MESSAGE, None):
-        _send(asked, circuit)
+    _send_asked(circuit)
     conversation, running = _conversation(), _stream()
     setting = first_setting.known(circuit)
     first_setting.open_there(setting, asked=bool(conversation.turns))
@@ -86,6 +85,17 @@ def _sent() -> int:
 
 
 # --- sending ---
+
+
+def _send_asked(circuit: Circuit) -> None:
+    """Send what another page or the tour has asked for, once no answer is being written."""
+    running = _stream()
+    if running is not None and not running.finished:
+        return
+    if st.session_state.pop(keys.CHAT_AGAIN, False):
+        _again(circuit)
+    if asked := st.session_state.pop(keys.CHAT_MESSAGE, None):
+        _send(asked, circuit)
 
 
 def _send_typed(circuit: Circuit) -> None:

@@ -9,6 +9,7 @@ from cna_core.errors import CnaError
 from pages.common import cards, chosen_circuit, findings, first_steps, libraries, session
 from pages.common.plain import tell
 from pages.inspecting import choices, filling, mismatch, model_choice, panes
+from pages.touring import tour
 
 
 def draw() -> None:
@@ -27,7 +28,7 @@ def draw() -> None:
             first_steps.offer()
             return
         circuit.check_model(finding.activations.model)
-        libraries.wait_on_page()
+        libraries.wait_on_page(libraries.SHOWING)
         from pages.inspecting import found
 
         found.draw(finding, circuit)
@@ -47,6 +48,7 @@ def _teach() -> None:
             "answers. Find them, see where they sit, and compare with chance."
         )
         first_steps.offer()
+        tour.offer()
         filling.draw_blank()
         model_choice.draw(session.contrast())
         cards.row(first_steps.steps(session.model_name(), session.contrast()))

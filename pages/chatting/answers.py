@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cna_core.decoding.conversation import Answer, LaneKind, Turn
 from cna_core.evaluation.quality import quality
-from cna_core.evaluation.refusal import UNFINISHED, Outcome, detect_refusal
+from cna_core.evaluation.refusal import UNFINISHED, Outcome, Verdict, detect_refusal
 from cna_core.figures import palette
 from cna_core.interventions.registry import label_of, method
 from pages.chatting.prose import escaped, prose_markup
@@ -92,11 +92,23 @@ def _how(answer: Answer) -> str:
 
 
 def _badge(answer: Answer) -> str:
-    if not answer.text.strip() and not answer.in_thought:
+    verdict = _verdict(answer)
+    if verdict is None:
         return ""
-    verdict = UNFINISHED if answer.in_thought else detect_refusal(answer.text)
     name = _BADGES[verdict.outcome]
     return f'<span class="badge {verdict.outcome}" data-testid="badge" title="{escaped(verdict.reason)}">{name}</span>'
+
+
+def outcome_of(answer: Answer) -> str:
+    """What its badge says of an ended answer, such as "refused"; "" for an empty one."""
+    verdict = _verdict(answer)
+    return "" if verdict is None else _BADGES[verdict.outcome]
+
+
+def _verdict(answer: Answer) -> Verdict | None:
+    if not answer.text.strip() and not answer.in_thought:
+        return None
+    return UNFINISHED if answer.in_thought else detect_refusal(answer.text)
 
 
 def thought_markup(answer: Answer, parted: int | None, ended: bool) -> str:

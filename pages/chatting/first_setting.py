@@ -44,7 +44,7 @@ def open_there(setting: FirstSetting | None, asked: bool) -> None:
     opened_at.add(_key())
     at_first = (_size(PAPER[0]), PAPER[1]) == (st.session_state.get(keys.SIZE), _strength())
     if setting.fraction is not None and setting.strength is not None and at_first and not asked:
-        _go(setting.fraction, setting.strength)
+        go_to(setting.fraction, setting.strength)
         st.rerun()
 
 
@@ -127,12 +127,12 @@ def _offer(label: str, fraction: float | None, strength: float) -> None:
         key=f"first-setting-{fraction}-{strength}",
         type="tertiary",
         disabled=there,
-        on_click=_go,
+        on_click=go_to,
         args=(fraction, strength),
     )
 
 
-def _go(fraction: float | None, strength: float) -> None:
+def go_to(fraction: float | None, strength: float) -> None:
     """Set size and strength; the sidebar does it before its widgets are drawn again."""
     st.session_state[keys.OPEN_AT] = (None if fraction is None else _size(fraction), strength)
 

@@ -1,11 +1,15 @@
 """The page's address: reads and writes the choices that no widget is bound to, and holds the selected neuron."""
 
+from typing import NoReturn
+
 import streamlit as st
 
 from cna_core.circuits import library
 from cna_core.errors import CircuitError, CnaError
 from pages.common import chosen_circuit, findings, keys, measured_effects, session
 from pages.common.plain import toast
+
+TOUR_STEPS = ("1", "2", "3", "4", "5")
 
 
 def selected_neuron() -> tuple[int, int] | None:
@@ -26,6 +30,8 @@ def restore() -> None:
     layer, _, neuron = st.query_params.get(keys.IN_ADDRESS_NEURON, "").partition(".")
     if layer.isdecimal() and neuron.isdecimal():
         select_neuron(int(layer), int(neuron))
+    if (step := st.query_params.get(keys.TOUR, "")) in TOUR_STEPS:
+        st.session_state[keys.TOUR] = int(step)
     if name := st.query_params.get(keys.IN_ADDRESS_CIRCUIT):
         try:
             chosen_circuit.open_circuit(library.load_circuit(name), name)
@@ -41,6 +47,14 @@ def restore() -> None:
             toast(error)
 
 
+def open_page(name: str, **query: str) -> NoReturn:
+    """Switch to another page, with these values in its address.
+
+    Use it in place of `st.switch_page`, which without values fails while a widget's value is in the address.
+    """
+    st.switch_page(f"pages/{name}.py", query_params={keys.MODEL: session.model_name(), **query})
+
+
 def write() -> None:
     """Write the address, so that opening it elsewhere restores this view."""
     selected, prompts = selected_neuron(), st.session_state.get(keys.PROMPTS)
@@ -52,6 +66,7 @@ def write() -> None:
         keys.IN_ADDRESS_NEURON: f"{selected[0]}.{selected[1]}" if selected else None,
         keys.IN_ADDRESS_CIRCUIT: st.session_state.get(keys.OPENED_CIRCUIT_NAME),
         keys.IN_ADDRESS_FOUND: "1" if findings.finding() else None,
+        keys.TOUR: str(st.session_state[keys.TOUR]) if keys.TOUR in st.session_state else None,
     }.items():
         if value is None:
             st.query_params.pop(name, None)

@@ -39,6 +39,16 @@ PROMPTS_REFUSED = "_prompts_refused"
 CIRCUIT_REFUSED = "_circuit_refused"
 FILES_SAY = "_files_say"
 
+# --- the tour ---
+
+TOUR = "tour"
+"""The number of the tour's step, from 1, while the tour is on; in the address too."""
+TOUR_GOES = "_tour_goes"
+"""Whether the tour changes to its step's page when it is drawn next."""
+
+TOUR_SAW = "_tour_saw"
+"""The answer of Chat, and whether it had ended, when the tour's card was drawn."""
+
 # --- only in the address ---
 
 IN_ADDRESS_NEURON = "neuron"
@@ -65,6 +75,8 @@ METHOD = "method"
 """The steered answer's method; in the address too."""
 CHAT_MESSAGE = "_chat_message"
 """A message that another page asks Chat to send, once."""
+CHAT_AGAIN = "_chat_again"
+"""Whether Chat answers its last message again, once, in place of the answers that are there."""
 METER_CURVES = "meter_curves"
 TOKEN_PICKED = "_token_picked"
 """(Turn.sent_at, lane, token) of the token whose card is open."""

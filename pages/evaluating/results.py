@@ -23,7 +23,7 @@ from cna_core.figures.dose_response import dose_response
 from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
-from pages.common import charts, chosen_circuit, findings, keys, reporting, session, style
+from pages.common import address, charts, chosen_circuit, findings, keys, reporting, style
 from pages.common.plain import plain, tell_error
 from pages.evaluating import blind_review, flips, summary, work
 
@@ -113,9 +113,7 @@ def use_in_chat(circuit: Circuit, setting: Setting) -> None:
     chosen = circuits_by_fraction(circuit, [size] if size else None, findings.activations())
     chosen_circuit.open_circuit(next(iter(chosen.values())))
     st.session_state[keys.STRENGTH] = setting.strength
-    st.switch_page(
-        "pages/chat.py", query_params={keys.STRENGTH: f"{setting.strength:g}", keys.MODEL: session.model_name()}
-    )
+    address.open_page("chat", **{keys.STRENGTH: f"{setting.strength:g}"})
 
 
 def _size(run: Run) -> float | None:

@@ -8,7 +8,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
-from pages.common import keys
+from pages.common import address, keys
 from pages.common.plain import plain, tell_error, toast
 from pages.evaluating import work
 
@@ -106,7 +106,7 @@ def _compare(identity: str) -> None:
     """Open the Compare page with this run and the one that is shown."""
     picked = dict.fromkeys([*st.session_state.get(keys.RUNS_COMPARED, []), chosen(), identity])
     st.session_state[keys.RUNS_COMPARED] = [run for run in picked if run][-RUNS_COMPARED:]
-    st.switch_page("pages/compare.py")
+    address.open_page("compare")
 
 
 def _rename(identity: str, name: str) -> None:

@@ -22,7 +22,7 @@ from cna_core.figures.percents import percent
 from cna_core.limits import strength_limit
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
-from pages.common import charts, chosen_circuit, jobs, keys, session, style
+from pages.common import address, charts, chosen_circuit, jobs, keys, session, style
 from pages.common.plain import plain
 from pages.common.recent import Recent
 
@@ -200,5 +200,5 @@ def _offer_chat(why: Explanation) -> None:
         chosen_circuit.open_circuit(why.circuit(int(count)))
         st.session_state[keys.STRENGTH] = min(1.0, strength_limit())
         st.session_state[keys.CHAT_MESSAGE] = why.prompt
-        st.switch_page("pages/chat.py")
+        address.open_page("chat")
     row.caption("Opens Chat with this prompt, and these neurons as the circuit, at strength 1.")

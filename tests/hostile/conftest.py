@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def _watch(event: str, given: tuple[Any, ...]) -> None:
     if _seen is None:
         return
     if event == "open" and isinstance(given[0], str | bytes) and isinstance(given[2], int) and given[2] & _WRITES:
-        if given[2] & os.O_TMPFILE != os.O_TMPFILE:  # what a child process said is kept in a file without a name
+        if given[0] != tempfile.gettempdir():  # what a child process said is kept in a file without a name
             _seen.append(os.fsdecode(given[0]))
     elif event in ("os.remove", "os.rmdir") and given[1] != -1:
         return  # inside a folder that shutil.rmtree was asked to remove, which is an event of its own
