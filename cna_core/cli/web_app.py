@@ -13,9 +13,10 @@ import typer
 from cna_core.errors import CnaError
 
 LOOPBACK = "127.0.0.1"
-LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 """The names under which a browser on this machine reaches the app."""
 ADDRESS_VARIABLE = "STREAMLIT_SERVER_ADDRESS"
+NAMES_VARIABLE = "STREAMLIT_SERVER_ALLOWED_HOSTS"
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -56,7 +57,9 @@ def app(
     elif os.environ.get(ADDRESS_VARIABLE, host) != host:
         sys.stderr.write(f"{ADDRESS_VARIABLE} is not used: the app listens on {host}. Use --host.\n")
     sys.argv = ["streamlit", "run", str(APP / "app.py"), "--server.address", host]
-    if is_loopback(host):  # otherwise a web page could reach the app under a name of its own (DNS rebinding)
+    if (
+        is_loopback(host) and NAMES_VARIABLE not in os.environ
+    ):  # otherwise a web page could reach the app under a name of its own (DNS rebinding)
         for name in dict.fromkeys((*LOCAL_NAMES, host)):
             sys.argv += ["--server.allowedHosts", name]
     if host in WILDCARDS:  # otherwise Streamlit asks a server on the internet for this machine's public address
