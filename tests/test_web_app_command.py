@@ -37,7 +37,7 @@ def test_it_says_what_listening_elsewhere_means(started: list[list[str]], capsys
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
 def test_it_refuses_to_listen_elsewhere_until_that_is_confirmed(started: list[list[str]], host: str) -> None:
-    with pytest.raises(CnaError, match="without a password.*--everyone"):
+    with pytest.raises(CnaError, match=r"without a password.*--everyone"):
         app(host=host)
     assert started == []
 
