@@ -20,7 +20,10 @@ from cna_core.progress import Report, Stage, raise_if_stopped, tell
 
 SHOWING = ("torch", "cna_core.circuits.capture", "pages.inspecting.found")
 """What it takes to show what was found before."""
-MODULES = (*SHOWING, "cna_core.models.load", "cna_core.evaluation.triggers", "cna_core.evaluation.effects")
+PEEKED_AT = "pandas"
+"""Plotly looks whether this module is in `sys.modules`, and then uses it, also while it is half made. So it is imported
+first, and while it is, no page is drawn."""
+MODULES = (PEEKED_AT, *SHOWING, "cna_core.models.load", "cna_core.evaluation.triggers", "cna_core.evaluation.effects")
 """What it takes to load a model and to work with it. They are imported in this order."""
 LOOKS_SECONDS = 0.05
 LONGEST_WAY_SECONDS = 0.5
@@ -30,9 +33,9 @@ log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
 _imported: set[str] = set()
+_drawn = threading.Condition()
 _pages_drawn = 0
-_nothing_drawn = threading.Event()
-_nothing_drawn.set()
+_half_made = False
 
 
 def are_here(modules: Sequence[str] = MODULES) -> bool:
@@ -53,6 +56,8 @@ def start() -> threading.Thread:
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Let the import wait while the block draws a page."""
+    with _drawn:
+        _drawn.wait_for(lambda: not _half_made)
     _count_drawn(1)
     try:
         yield
@@ -62,12 +67,29 @@ def drawing() -> Iterator[None]:
 
 def _count_drawn(more: int) -> None:
     global _pages_drawn
-    with _lock:
+    with _drawn:
         _pages_drawn += more
-        if _pages_drawn > 0:
-            _nothing_drawn.clear()
-        else:
-            _nothing_drawn.set()
+        _drawn.notify_all()
+
+
+def _wait_until_nothing_is_drawn(seconds: float | None = None) -> None:
+    with _drawn:
+        _drawn.wait_for(lambda: _pages_drawn == 0, seconds)
+
+
+@contextlib.contextmanager
+def _no_page() -> Iterator[None]:
+    """Begin when no page is being drawn, and let none begin until the block ends."""
+    global _half_made
+    with _drawn:
+        _half_made = True
+        _drawn.wait_for(lambda: _pages_drawn == 0)
+    try:
+        yield
+    finally:
+        with _drawn:
+            _half_made = False
+            _drawn.notify_all()
 
 
 def wait(progress: Report | None = None, stop: threading.Event | None = None, modules: Sequence[str] = MODULES) -> None:
@@ -105,7 +127,7 @@ class _MakesWay(importlib.abc.MetaPathFinder):
 
     def find_spec(self, *_: object) -> None:
         if threading.current_thread() is _thread:
-            _nothing_drawn.wait(LONGEST_WAY_SECONDS)
+            _wait_until_nothing_is_drawn(LONGEST_WAY_SECONDS)
 
 
 def _import() -> None:
@@ -120,7 +142,8 @@ def _import() -> None:
 def _import_all() -> None:
     for name in MODULES:
         try:
-            importlib.import_module(name)
+            with _no_page() if name == PEEKED_AT else contextlib.nullcontext():
+                importlib.import_module(name)
         except Exception:
             log.exception("%s could not be imported.", name)  # whoever needs it imports it again, and shows why
         gc.freeze()  # Streamlit collects all garbage after every run of a page; modules are none

@@ -9,6 +9,7 @@ from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
 from pages.common import address, keys
+from pages.common.plain import plain, tell_error, toast
 from pages.evaluating import work
 
 SHOWN_AT_FIRST = 8
@@ -50,22 +51,22 @@ def draw() -> None:
                     _entry(run)
     st.file_uploader("Upload a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
     if refused := st.session_state.pop(keys.RUN_REFUSED, None):
-        st.error(refused)
+        tell_error(refused)
 
 
 def _entry(run: StoredRun) -> None:
     with st.container(border=True, gap=None):
         st.button(
-            _title(run),
+            plain(_title(run)),
             key=f"run-{run.identity}",
             type="primary" if chosen() == run.identity else "tertiary",
             width="stretch",
             on_click=choose,
             args=(run.identity,),
-            help=run.name,
+            help=plain(run.name),
         )
         words, menu = st.columns([5, 1], vertical_alignment="top", gap="small")
-        words.caption("  \n".join(_facts(run)))
+        words.caption("  \n".join([*map(plain, _facts(run)), f"**{_state(run)}**"]))
         with menu.popover("", icon=":material/more_vert:", help="Rename, compare, delete", type="tertiary"):
             name = st.text_input("Name", run.name, key=f"name-{run.identity}")
             st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, name))
@@ -81,16 +82,16 @@ def _title(run: StoredRun) -> str:
 
 
 def _facts(run: StoredRun) -> list[str]:
-    """Short lines: the model and circuit size, the number of prompts and strengths, the methods, and the state."""
+    """Short lines: the model and circuit size, the number of prompts and strengths, the methods."""
     settings = run.about.settings
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
     curves = [label_of(key) for key in settings.methods] + ["twins"] * bool(settings.controls)
     lines = [f"{Path(run.about.model.name).name} · {sizes} %"]
-    lines.append(f"{settings.prompts['harmful'].count} prompts × {len(settings.strengths)} strengths")
+    lines.append(f"{settings.count_of('harmful')} prompts × {len(settings.strengths)} strengths")
     lines.append(", ".join(curves))
     if run.about.name:
         lines.append(run.about.created[:10])
-    return [*lines, f"**{_state(run)}**"]
+    return lines
 
 
 def _state(run: StoredRun) -> str:
@@ -112,7 +113,7 @@ def _rename(identity: str, name: str) -> None:
     try:
         rename_run(identity, name)
     except CnaError as error:
-        st.toast(str(error))
+        toast(error)
 
 
 def _delete(run: StoredRun) -> None:

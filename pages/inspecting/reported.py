@@ -16,6 +16,7 @@ from cna_core.evaluation.runs import Point, Run
 from cna_core.evaluation.setting import DEFAULT_TREATMENT
 from cna_core.figures.percents import percent
 from pages.common import chosen_circuit, findings
+from pages.common.plain import plain
 from pages.inspecting import evidence
 
 NOTHING = "–"
@@ -45,7 +46,7 @@ def draw_measured(name: str) -> None:
         "directions, not exact numbers. To fill the column “here”, find the gate and evaluate this model."
     )
     if refusal.source:
-        st.caption(refusal.source)
+        st.caption(plain(refusal.source))
 
 
 def draw_tables() -> None:

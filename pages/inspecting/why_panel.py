@@ -23,6 +23,7 @@ from cna_core.limits import strength_limit
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
 from pages.common import address, charts, chosen_circuit, jobs, keys, session, style
+from pages.common.plain import plain
 from pages.common.recent import Recent
 
 KEPT = 32
@@ -159,18 +160,17 @@ def _in_words(why: Explanation, circuit: Circuit) -> str:
     share = percent(why.share_of(circuit))
     strongest = why.strongest(STRONGEST)
     there = sum(circuit.position_of(int(row.layer), int(row.neuron)) is not None for row in strongest.itertuples())
+    odds = f"{why.log_odds:+.1f}".replace("-", "−")
     return (
         f"**{sides}**. Tokens that open refusals have {percent(float(refuses))} of the first token's probability "
-        f"(log-odds {why.log_odds:+.1f}). The circuit of {len(circuit):,} neurons has {share} of the effect "
+        f"(log-odds {odds}). The circuit of {len(circuit):,} neurons has {share} of the effect "
         f"towards refusal, and contains {there} of the {len(strongest)} strongest neurons."
     )
 
 
 def _shortened(prompt: str) -> str:
     text = " ".join(prompt.split())
-    for mark in "\\*_[]$~`":
-        text = text.replace(mark, f"\\{mark}")
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return plain(text if len(text) <= 100 else f"{text[:100]}…")
 
 
 _COLUMNS = {

@@ -1,5 +1,6 @@
 """Search the circuit by a word: which of its neurons write it."""
 
+import html
 from collections.abc import Callable
 
 import streamlit as st
@@ -12,6 +13,7 @@ from cna_core.models.host import host
 from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
 from pages.common import keys, session
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 from pages.inspecting import picking
 
@@ -32,7 +34,7 @@ def draw(circuit: Circuit) -> None:
     try:
         found = _found(circuit, word, said.caption)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
         return
     said.empty()
     st.dataframe(
@@ -42,9 +44,10 @@ def draw(circuit: Circuit) -> None:
         on_select=lambda: _pick(found, circuit),
         selection_mode="single-row",
     )
+    token = plain(html.unescape(shown_token(found.token)))
     st.caption(
         "**How to read this.** What one unit of a neuron's activation adds directly to the logit of "
-        f"“{shown_token(found.token)}”, the word's first token; the same in standard deviations over the vocabulary; "
+        f"“{token}”, the word's first token; the same in standard deviations over the vocabulary; "
         "and the token's place among all tokens that the neuron promotes. Click a row to see the neuron above."
     )
 
@@ -63,7 +66,7 @@ def _found(circuit: Circuit, word: str, say: Callable[[str], object]) -> Writers
     if found is None:
 
         def progress(told: Progress) -> None:
-            say(progress_in_words(told))
+            say(plain(progress_in_words(told)))
 
         say("Reading what the circuit's neurons write …")
         with host.acquire(session.model_name(), **session.load_options(), progress=progress) as model:
