@@ -60,7 +60,8 @@ def cache_folder(*parts: str, create: bool = True) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home folder, as in ~nobody
         said = error if isinstance(error, OSError) else OSError(errno.ENOENT, str(error))
         raise StorageError(
-            f"The cache folder {shown(home, 300)} cannot be used ({_reason(said)}): set CNA_HOME to a folder that can be written.",
+            f"The cache folder {shown(home, 300)} cannot be used ({_reason(said)}): set CNA_HOME to a folder that can "
+            "be written.",
             said,
         ) from error
     return folder
