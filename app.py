@@ -29,14 +29,15 @@ page = st.navigation(
     ],
     position="top",
 )
-sidebar.draw()
-tour.draw(page.url_path or "gate")
-try:
-    if page.title != "Gate":  # the Gate page draws its beginning without them
-        libraries.wait_on_page()
-    page.run()
-except CnaError as error:
-    st.error(str(error), icon=":material/error:")
+with libraries.drawing():
+    sidebar.draw()
+    tour.draw(page.url_path or "gate")
+    try:
+        if page.title != "Gate":  # the Gate page draws its beginning without them
+            libraries.wait_on_page()
+        page.run()
+    except CnaError as error:
+        st.error(str(error), icon=":material/error:")
 libraries.start()
 sidebar.catch_up()
 tour.catch_up()

@@ -11,10 +11,10 @@ notes for itself when something is on screen, in the frame after it came into th
   model's file only, which is converted first (downloading is not measured: there may be no network);
 - first message: from Enter on the Chat page until the first token of an answer.
 
-The model is taken from the cache folder, which is only read. `--against` names another checkout of the project, which
-is measured alternately, for the ratios. Targets on two CPU cores: first page 2 s, saved activations 1.5 s, a named
-stage 0.3 s after every click, the default model loaded in 4 s. The browser runs on the same cores as the server. Needs
-Chromium and the packages of tests/requirements.txt. Prints text; the last line is JSON.
+The model is taken from the cache folder, where it is put if it is missing. `--against` names another checkout of the
+project, which is measured alternately, for the ratios. Targets on two CPU cores: first page 2 s, saved activations
+1.5 s, a named stage 0.3 s after every click, the default model loaded in 4 s. The browser runs on the same cores as the
+server. Needs Chromium and the packages of tests/requirements.txt. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any
 
 from cna_core.models.catalog import DEFAULT_MODEL, Embedded, catalog
 from cna_core.models.convert import converted_folder
+from cna_core.models.fetch import locate
 from cna_core.paths import cache_folder
 from tests.browser.server import chromium, settled
 
@@ -93,9 +94,9 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout of the project, measured alternately")
     options = parser.parse_args()
     entry = catalog().get(options.model)
-    if entry is None or entry.embedded is None or not converted_folder(entry.embedded.sha256).is_dir():
-        print(f"{options.model} is not in the cache folder as a converted model: load it once, then measure.")
-        raise SystemExit(2)
+    if entry is None or entry.embedded is None:
+        parser.error(f"{options.model} is not one of the embedded models")
+    locate(options.model)
     trees = [Tree("here", ROOT)]
     if options.against is not None:
         trees.insert(0, Tree("there", options.against.resolve()))

@@ -27,7 +27,7 @@ def draw() -> None:
             first_steps.offer()
             return
         circuit.check_model(finding.activations.model)
-        libraries.wait_on_page()
+        libraries.wait_on_page(libraries.SHOWING)
         from pages.inspecting import found
 
         found.draw(finding, circuit)

@@ -38,6 +38,7 @@ SLOW = (
     "tests/serving/",
     "tests/test_own_method.py",
     "tests/test_own_measure.py",
+    "tests/test_gpu_benchmark.py::test_the_tiny_shape_runs_through_all_the_work",
     "tests/test_threads.py",
 )
 """Files or tests that start programs, run whole pages, or take more than about a second: `make quick` skips them."""

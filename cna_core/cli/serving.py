@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cna_core.cli.loading import load
-from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Quantization, TrustRemoteCode
+from cna_core.cli.options import Device, DeviceMap, Dtype, Model, Quantization, Transfer, TrustRemoteCode
 from cna_core.cli.terminal import working
 from cna_core.errors import CnaError
 
@@ -22,6 +22,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    transfer: Transfer = False,
     method: Annotated[str, typer.Option(help="How it is steered: scale, or any other registered method.")] = "scale",
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -60,6 +61,8 @@ def serve(
     listening = listen(host, port)
     with working() as watching:
         loaded = load(model, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer:
+            circuits = {name: chosen.transferred_to(loaded.identity) for name, chosen in circuits.items()}
         for chosen in circuits.values():
             chosen.check_model(loaded.identity)
         fitted = {name: fit(loaded, method, chosen, **watching) for name, chosen in circuits.items()}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cna_core.cli.loading import contrast_set, load, prompt_set
-from cna_core.cli.options import Device, DeviceMap, Dtype, Out, PromptSource, Quantization, TrustRemoteCode
+from cna_core.cli.options import Device, DeviceMap, Dtype, Out, PromptSource, Quantization, Transfer, TrustRemoteCode
 from cna_core.cli.terminal import working, write
 
 
@@ -18,6 +18,7 @@ def verify(
     model: Annotated[
         str | None, typer.Option(help="The model, if the name in the circuit file is not enough.", show_default=False)
     ] = None,
+    transfer: Transfer = False,
     checks: Annotated[str | None, typer.Option(help="Checks to run, separated by commas.", show_default="all")] = None,
     positive: PromptSource = None,
     negative: PromptSource = None,
@@ -55,6 +56,8 @@ def verify(
     with working() as watching:
         name = model or chosen.model.name
         loaded = load(name, device, dtype, quantization, device_map, trust_remote_code, **watching)
+        if transfer:
+            chosen = chosen.transferred_to(loaded.identity)
         found = verified(
             loaded,
             chosen,

@@ -4,10 +4,12 @@ This module knows a tokenizer and no models.
 """
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from cna_core.prompts.thinking import Part, Parts, Thinking, ThoughtMarkers, ThoughtReader, begun_length
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
@@ -23,7 +25,7 @@ class TextStream:
         shown: special tokens whose text is kept; the text of all others is left out.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, shown: frozenset[int] = frozenset()) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", shown: frozenset[int] = frozenset()) -> None:
         self.tokenizer = tokenizer
         self._left_out = _special_tokens(tokenizer) - shown if shown else frozenset()
         self.tokens: list[int] = []
@@ -63,7 +65,7 @@ class AnswerStream:
         thinking: how the text is split; None: all of it is the answer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking | None = None) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", thinking: Thinking | None = None) -> None:
         self._reader = None if thinking is None else ThoughtReader(thinking)
         shown = frozenset[int]() if thinking is None else _special_markers(tokenizer, thinking.markers)
         self._text = TextStream(tokenizer, shown)
@@ -94,11 +96,11 @@ class AnswerStream:
         return Parts("", text) if self._reader is None else self._reader.finish(text)
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     return frozenset(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _special_markers(tokenizer: PreTrainedTokenizerBase, markers: ThoughtMarkers) -> frozenset[int]:
+def _special_markers(tokenizer: "PreTrainedTokenizerBase", markers: ThoughtMarkers) -> frozenset[int]:
     """The special tokens of which the markers are made."""
     texts = "\n".join((*markers.opens, markers.closes, *markers.within))
     added = tokenizer.added_tokens_decoder

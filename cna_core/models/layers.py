@@ -7,13 +7,16 @@ Attention is excluded by name, because its projections can have the same shapes.
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from cna_core.errors import ModelError
 from cna_core.models.experts import MixtureLayer, RoutedExperts
 from cna_core.models.neurons import DenseLayer, DenseView, NeuronLayer, NeuronView, Removable, Visit
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedModel
 
 __all__ = [
     "DenseLayer",
@@ -34,13 +37,13 @@ _NO_MLP = ("attn", "attention", "router", "gate")
 """Words in the names of modules that do not belong to an MLP: attention, routing, gates."""
 
 
-def text_decoder(network: PreTrainedModel) -> nn.Module:
+def text_decoder(network: "PreTrainedModel") -> nn.Module:
     """The module from token ids to final hidden states, without LM head and without vision or audio towers."""
     decoder = network.get_decoder()
     return decoder if isinstance(decoder, nn.Module) else network.base_model
 
 
-def decoder_layers(network: PreTrainedModel) -> tuple[nn.Module, ...]:
+def decoder_layers(network: "PreTrainedModel") -> tuple[nn.Module, ...]:
     """The text decoder's layers, first layer first.
 
     Raises:
@@ -56,7 +59,7 @@ def decoder_layers(network: PreTrainedModel) -> tuple[nn.Module, ...]:
     raise ModelError(f"No decoder layers were found in this {_family(network)} model: choose a decoder model.")
 
 
-def find_neuron_layers(network: PreTrainedModel) -> tuple[NeuronLayer, ...]:
+def find_neuron_layers(network: "PreTrainedModel") -> tuple[NeuronLayer, ...]:
     """Every layer's neurons, first layer first. Weights are not read, so they may be quantised or offloaded.
 
     Routed experts are set to the implementation in which their neurons can be read (the default, "grouped_mm").
@@ -71,7 +74,7 @@ def find_neuron_layers(network: PreTrainedModel) -> tuple[NeuronLayer, ...]:
     return tuple(found)
 
 
-def _neurons_of(layer: nn.Module, index: int, hidden: int, network: PreTrainedModel) -> NeuronLayer:
+def _neurons_of(layer: nn.Module, index: int, hidden: int, network: "PreTrainedModel") -> NeuronLayer:
     # Take the widest, and the last of equally wide ones: small per-layer adapters (Gemma 3n) have the same structure.
     found = list(_down_projections(layer, hidden))
     dense = max(reversed(found), key=lambda projection: projection[0], default=None)
@@ -134,12 +137,12 @@ def _routed(experts: nn.Module) -> RoutedExperts | None:
     return RoutedExperts(experts, int(down.shape[0]), int(width))
 
 
-def _make_experts_visible(network: PreTrainedModel) -> None:
+def _make_experts_visible(network: "PreTrainedModel") -> None:
     try:
         network.set_experts_implementation("grouped_mm")
     except (ImportError, ValueError):  # not available on this device; the slower one always is
         network.set_experts_implementation("batched_mm")
 
 
-def _family(network: PreTrainedModel) -> str:
+def _family(network: "PreTrainedModel") -> str:
     return str(network.config.model_type)

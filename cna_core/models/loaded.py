@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cna_core.models.layers import NeuronLayer, find_neuron_layers
 from cna_core.models.layout import ModelIdentity, NeuronLayout
 from cna_core.models.prepacked import packed_bytes
 from cna_core.models.residual_stream import ResidualWrites, find_residual_writes
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class LoadedModel:
 
     name: str
     revision: str
-    network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    network: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     device: torch.device
     neuron_layers: tuple[NeuronLayer, ...] = field(default=(), compare=False)
 

@@ -10,16 +10,19 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from cna_core.errors import ModelError
 from cna_core.models.experts import MixtureLayer
 from cna_core.models.layers import decoder_layers
 from cna_core.models.neurons import DenseLayer, NeuronLayer
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 6
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -52,7 +55,7 @@ class ResidualWrites:
             yield
 
 
-def find_residual_writes(network: PreTrainedModel, device: torch.device) -> ResidualWrites:
+def find_residual_writes(network: "PreTrainedModel", device: torch.device) -> ResidualWrites:
     """Find the writing modules by one forward pass over a few tokens.
 
     Raises:

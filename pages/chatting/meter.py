@@ -7,6 +7,7 @@ reads that message without the conversation before it, so it stays fast in a lon
 
 import html
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from pages.common.recent import Recent
 
 CURVES_KEPT = 64
 METER_HEIGHT = 118
+PATIENCE_SECONDS = 1.0
+"""How long the meter waits for a model in use; this person's own last request may just be letting go of it."""
 
 _draft = st.components.v2.component(
     "refusal_gate_draft", js=Path(__file__).with_name("draft.js").read_text(encoding="utf-8")
@@ -121,10 +124,10 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
     if name not in host.loaded():
         _say("The model is not in memory. Your next message loads it; then the meter appears.")
         return None
-    stop = threading.Event()
+    stop, patience_ends = threading.Event(), time.monotonic() + PATIENCE_SECONDS
 
     def leave_the_queue(progress: Progress) -> None:
-        if progress.stage is Stage.WAITING_FOR_MODEL:
+        if progress.stage is Stage.WAITING_FOR_MODEL and time.monotonic() > patience_ends:
             stop.set()
 
     try:
@@ -143,7 +146,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
                 model, circuit, messages, strengths, openings, method=method, prefixes=prefixes, stop=stop
             )
     except StoppedError:
-        _say("Another session is using the model. The meter updates with your next change.")
+        _say("The model is in use. The meter updates with your next change.")
         return None
     except PromptError as error:
         _say(str(error))

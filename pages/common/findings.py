@@ -107,7 +107,7 @@ def restore() -> None:
     """Show the current choices' finding if an earlier one is on disk. Loads no model and computes nothing."""
     if finding() is not None or session.only_triggered():
         return
-    libraries.wait_on_page()
+    libraries.wait_on_page(libraries.SHOWING)
     kept = _kept(session.model_name(), session.load_options(), session.contrast())
     if kept is not None:
         _findings().put(finding_key(), Finding(kept, None))
@@ -128,6 +128,7 @@ def start() -> None:
 
     def check(shown: "Activations") -> None:
         """Load the model, which comes next anyway, and compare with what `capture` finds with the model."""
+        libraries.wait()
         from cna_core.circuits.capture import capture
 
         try:
@@ -141,16 +142,17 @@ def start() -> None:
 
     def work(job: jobs.Job) -> None:
         watching: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
-        libraries.wait(**watching)
-        from cna_core.circuits.capture import capture
-        from cna_core.evaluation.triggers import triggered
-
+        libraries.wait(**watching, modules=libraries.SHOWING)
         job.progress(Progress(Stage.READING_KEPT))
         kept = None if leave_others_out else _kept(name, options, prompts)
         if kept is not None:
             findings.put(key, Finding(kept, None))
             threading.Thread(target=check, args=(kept,), name=f"load {name}", daemon=True).start()
             return
+        libraries.wait(**watching)
+        from cna_core.circuits.capture import capture
+        from cna_core.evaluation.triggers import triggered
+
         with host.acquire(name, **options, **watching) as loaded:
             job.preview = Preview(loaded.layout, None, 0)
 

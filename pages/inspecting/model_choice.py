@@ -49,7 +49,7 @@ def draw(contrast: ContrastSet) -> None:
 
 def _facts(entry: CatalogEntry, contrast: ContrastSet) -> None:
     """What the model needs and takes on this machine; torch says that, so it comes a little after the first page."""
-    if not libraries.are_here():
+    if not libraries.are_here(libraries.SHOWING):
         _until_known(entry)
         return
     from cna_core.models.needs import needs_of
@@ -66,7 +66,7 @@ def _facts(entry: CatalogEntry, contrast: ContrastSet) -> None:
 
 @st.fragment(run_every=1.0)
 def _until_known(entry: CatalogEntry) -> None:
-    if libraries.are_here():
+    if libraries.are_here(libraries.SHOWING):
         st.rerun()
     st.caption(f"{entry.layers} layers, {entry.neurons:,} neurons · looking at this machine …")
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cna_core.circuits.circuit import Circuit
+from cna_core.cli import command_line
 from cna_core.errors import CircuitError
 from cna_core.evaluation.dials import circuits_by_fraction
 from cna_core.evaluation.runs import Run
@@ -56,6 +58,36 @@ def test_other_layers_and_sizes_that_the_source_alone_knows_are_refused(base: Lo
         circuit.transferred_to(identity(5, layers=2))
     with pytest.raises(CircuitError, match="50 % is 48 neurons"):
         circuits_by_fraction(circuit.transferred_to(base.identity), (0.5,), random_activations(model=base.identity))
+
+
+@pytest.mark.parametrize(("command", "module"), [("serve", "serving"), ("verify", "verifying")])
+def test_a_command_transfers_a_circuit_only_when_asked(
+    base: LoadedModel, command: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(small_circuit(small_model()).save(tmp_path / "circuit.json"))
+    words = {
+        "serve": ["serve", base.name, "--circuit", file, "--port", "0"],
+        "verify": ["verify", file, "--model", base.name, "--checks", "stability"],
+    }[command]
+    used: list[Circuit] = []
+
+    def fitted(_model: LoadedModel, _method: str, circuit: Circuit, **_settings: object) -> None:
+        circuit.check_model(base.identity)
+        used.append(circuit)
+        raise CircuitError("seen")
+
+    def checked(_model: LoadedModel, circuit: Circuit, **_settings: object) -> None:
+        circuit.check_model(base.identity)
+        used.append(circuit)
+        raise CircuitError("seen")
+
+    monkeypatch.setattr(f"cna_core.cli.{module}.load", lambda *_, **__: base)
+    monkeypatch.setattr("cna_core.evaluation.fitting.fit", fitted)
+    monkeypatch.setattr("cna_core.evaluation.verify.verify", checked)
+    refused = CliRunner().invoke(command_line, words)
+    assert isinstance(refused.exception, CircuitError) and "belongs to tiny" in str(refused.exception)
+    CliRunner().invoke(command_line, [*words, "--transfer"])
+    assert [circuit.settings.transferred_from for circuit in used] == ["tiny"]
 
 
 def test_chance_overlap_worked_by_hand() -> None:

@@ -56,6 +56,52 @@ def test_whoever_needs_the_libraries_is_told_that_they_are_being_loaded(monkeypa
     assert set(told) == {Stage.IMPORTING}
 
 
+def test_the_import_waits_while_a_page_is_drawn_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    way, past = libraries._MakesWay(), threading.Event()
+
+    def import_one() -> None:
+        way.find_spec("a_module")
+        past.set()
+
+    monkeypatch.setattr(libraries, "LONGEST_WAY_SECONDS", WAIT_SECONDS)
+    thread = threading.Thread(target=import_one, daemon=True)
+    monkeypatch.setattr(libraries, "_thread", thread)
+    with libraries.drawing():
+        thread.start()
+        with libraries.drawing():  # another session's page
+            pass
+        assert not past.is_set()
+    assert past.wait(WAIT_SECONDS)
+
+
+def test_no_page_is_drawn_while_a_module_that_charts_look_at_is_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plotly found pandas in `sys.modules` before pandas had its names: the first map was an error box."""
+    importing, may_end, drawn = threading.Event(), threading.Event(), threading.Event()
+
+    def import_slowly(_name: str) -> None:
+        importing.set()
+        assert may_end.wait(WAIT_SECONDS)
+
+    def draw() -> None:
+        with libraries.drawing():
+            drawn.set()
+
+    monkeypatch.setattr(libraries, "MODULES", (libraries.PEEKED_AT,))
+    monkeypatch.setattr("pages.common.libraries.importlib.import_module", import_slowly)
+    monkeypatch.setattr(libraries.gc, "freeze", lambda: None)
+    importer, page = threading.Thread(target=libraries._import_all), threading.Thread(target=draw)
+    with libraries.drawing():  # a page that began before
+        importer.start()
+        assert not importing.wait(0.05)
+    assert importing.wait(WAIT_SECONDS)
+    page.start()
+    assert not drawn.wait(0.05)
+    may_end.set()
+    assert drawn.wait(WAIT_SECONDS)
+    importer.join()
+    page.join()
+
+
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Iterator[None]:
     """Activations were recorded earlier; the model cannot be loaded."""
