@@ -8,6 +8,7 @@ threads.share_cores()  # before anything imports torch
 
 from cna_core.errors import CnaError  # noqa: E402
 from pages.common import libraries, sidebar, style  # noqa: E402
+from pages.common.plain import tell_error  # noqa: E402
 from pages.touring import tour  # noqa: E402
 
 PAGES = {
@@ -37,7 +38,7 @@ with libraries.drawing():
             libraries.wait_on_page()
         page.run()
     except CnaError as error:
-        st.error(str(error), icon=":material/error:")
+        tell_error(error, icon=":material/error:")
 libraries.start()
 sidebar.catch_up()
 tour.catch_up()

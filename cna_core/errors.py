@@ -5,6 +5,11 @@ a page shows it in place. Programs check the class or `code`, never the message.
 is a bug in this project.
 """
 
+from cna_core.shown import shown
+
+LONGEST_MESSAGE = 1_500
+"""A message may quote a name from outside, which may be long."""
+
 
 class CnaError(Exception):
     """Base of every error this library raises on purpose.
@@ -18,7 +23,7 @@ class CnaError(Exception):
     code = "failed"
 
     def __init__(self, message: str = "", *, code: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(shown(message, LONGEST_MESSAGE))
         if code is not None:
             self.code = code
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from cna_core.errors import StorageError
+from cna_core.shown import shown
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -21,6 +22,23 @@ APP = _PACKAGE / "_app" if (_PACKAGE / "_app").is_dir() else _PACKAGE.parent
 
 ASSETS = APP / "assets"
 """The project's own data files: catalog, prompts, patterns, questions."""
+
+
+def path_named(name: str | Path) -> Path:
+    """The path that a user names; `~` is the home folder. Whether something is there is for the caller to find out.
+
+    Raises:
+        StorageError: it cannot be a path: too long, with a NUL, or in the home of nobody.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (ValueError, RuntimeError) as error:
+        raise StorageError(f"'{shown(name, 200)}' is no path of this machine ({error}): check it.") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise StorageError(f"'{shown(name, 200)}' is no path of this machine ({_reason(error)}).", error) from error
+    return path
 
 
 def cache_folder(*parts: str, create: bool = True) -> Path:
@@ -191,7 +209,7 @@ def _measure(kind: str, path: Path) -> CacheEntry | None:
     try:
         used_at = path.stat().st_mtime
         inside = [file.stat() for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path.stat()]
-    except FileNotFoundError:  # removed meanwhile by another process
+    except OSError:  # removed meanwhile by another process, or a link that leads nowhere
         return None
     newest = max((facts.st_mtime for facts in inside), default=used_at)
     return CacheEntry(kind, path, sum(facts.st_size for facts in inside), max(used_at, newest))

@@ -14,6 +14,7 @@ from cna_core.paths import ASSETS
 from pages.chatting import asking, branching, calibration, examples, first_setting, inspector, meter, thinking
 from pages.chatting.answers import answer_markup, message_markup
 from pages.common import chosen_circuit, first_steps, jobs, keys, reporting
+from pages.common.plain import tell_error, toast
 
 DRAW_SECONDS = 0.25
 
@@ -114,7 +115,7 @@ def _send(message: str, circuit: Circuit) -> None:
     try:
         asked = asking.request(message, circuit, conversation)
     except CnaError as error:
-        st.toast(str(error))
+        toast(error)
         return
     turn = Turn(message, [lane.answer for lane in asked.lanes], asked.settings)
     conversation.turns.append(turn)
@@ -298,7 +299,7 @@ def _earlier_turns(conversation: Conversation) -> None:
 def _draw_answers(turn: Turn) -> None:
     """One column for each lane."""
     if turn.error is not None:
-        st.error(turn.error, icon=":material/error:")
+        tell_error(turn.error, icon=":material/error:")
         if not any(answer.token_ids for answer in turn.answers):
             return
     for column, answer in zip(st.columns(len(turn.answers), gap="medium"), turn.answers, strict=True):
@@ -308,4 +309,4 @@ def _draw_answers(turn: Turn) -> None:
 try:
     draw()
 except CircuitError as problem:
-    st.error(str(problem))
+    tell_error(problem)

@@ -18,6 +18,7 @@ from cna_core.figures.dose_response import dose_response
 from cna_core.figures.sweep_curves import Curve, curves_of
 from cna_core.progress_words import counted
 from pages.common import charts, chosen_circuit, keys, style
+from pages.common.plain import plain, tell_error
 from pages.comparing import categories
 
 RUNS_AT_MOST = 4
@@ -56,7 +57,7 @@ def _runs() -> None:
             on_change=_open_uploads,
         )
         if refused := st.session_state.pop(keys.COMPARE_REFUSED, None):
-            st.error(refused)
+            tell_error(refused)
     if len(picked) < 2:
         st.markdown(
             "Compare two models in one chart, for example a base model and its instruct version, or two circuits. "
@@ -66,11 +67,13 @@ def _runs() -> None:
     try:
         runs = [run_so_far(identity) for identity in picked]
     except CnaError as error:
-        st.error(str(error))
+        tell_error(error)
         return
     names = _names([known[identity].name for identity in picked], runs)
     if notes := [
-        f"**{name}**: {run.transfer_note}" for name, run in zip(names, runs, strict=True) if run.transfer_note
+        f"**{plain(name)}**: {plain(run.transfer_note)}"
+        for name, run in zip(names, runs, strict=True)
+        if run.transfer_note
     ]:
         st.info("  \n".join(notes), icon=":material/move_down:")
     _draw_runs(runs, names)
@@ -85,7 +88,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
         default=list(every)[:1],
         selection_mode="multi",
         key=f"compare-curves-{'-'.join(every)}",
-        format_func=lambda key: every[key].label,
+        format_func=lambda key: plain(every[key].label),
         persist_state="session",
     )
 
@@ -113,7 +116,7 @@ def _draw_runs(runs: list[Run], names: list[str]) -> None:
     st.subheader("At equal settings")
     other = names[1]
     if len(names) > 2:
-        other = st.selectbox(f"Compare {names[0]} with", names[1:], key="compare-against")
+        other = st.selectbox(f"Compare {plain(names[0])} with", names[1:], key="compare-against")
     _at_equal_settings(runs[0], runs[names.index(other)], names[0], other)
 
 
@@ -129,8 +132,8 @@ def _at_equal_settings(first: Run, second: Run, name: str, other: str) -> None:
         styled = styled.format(say, subset=[column], na_rep="")
     st.dataframe(styled, hide_index=True, key="compare-table", placeholder="")
     st.caption(
-        f"First: {name}. Second: {other}. Changes of the refusal rate are in percentage points, paired prompt by "
-        "prompt, with 95 % intervals. They are empty if the runs used different prompts."
+        f"First: {plain(name)}. Second: {plain(other)}. Changes of the refusal rate are in percentage points, paired "
+        "prompt by prompt, with 95 % intervals. They are empty if the runs used different prompts."
     )
 
 

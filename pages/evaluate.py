@@ -12,6 +12,7 @@ from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.figures.causal_profile import causal_profile
 from cna_core.progress_words import counted, duration_in_words
 from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, layer_profile, style
+from pages.common.plain import plain, tell_error
 from pages.common.watching import this_session
 from pages.evaluating import order, results, shelf, summary, work
 from pages.inspecting import panes
@@ -46,7 +47,7 @@ def _set_up() -> None:
         return
     st.markdown(
         "If the circuit is the cause, ablating it lowers the refusal rate, leaves quality and knowledge as they are, "
-        f"and its random twin changes nothing. Measure this for **{circuit.model.name}** and its circuit of "
+        f"and its random twin changes nothing. Measure this for **{plain(circuit.model.name)}** and its circuit of "
         f"**{counted(len(circuit), 'neuron')}**."
     )
     with st.container(border=True):
@@ -104,11 +105,12 @@ def _look_at(identity: str) -> None:
     try:
         run = run_so_far(identity)
     except CnaError as error:
-        st.error(str(error))
+        tell_error(error)
         return
     row = st.container(horizontal=True, vertical_alignment="center")
-    named = f"**{run.name}** · {run.layers_and_size}" if run.name else f"**{run.layers_and_size}**"
-    row.markdown(f"{named} · {run.created[:16].replace('T', ' ')}")
+    about = plain(run.layers_and_size)
+    named = f"**{plain(run.name)}** · {about}" if run.name else f"**{about}**"
+    row.markdown(f"{named} · {plain(run.created[:16].replace('T', ' '))}")
     if not run.finished:
         row.button(
             "Resume",

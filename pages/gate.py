@@ -7,6 +7,7 @@ import streamlit as st
 
 from cna_core.errors import CnaError
 from pages.common import cards, chosen_circuit, findings, first_steps, libraries, session
+from pages.common.plain import tell
 from pages.inspecting import choices, filling, mismatch, model_choice, panes
 from pages.touring import tour
 
@@ -20,7 +21,7 @@ def draw() -> None:
         _teach()
         return
     if finding.note:
-        st.info(finding.note, icon=":material/info:")
+        tell(finding.note, icon=":material/info:")
     try:
         circuit = chosen_circuit.current()
         if circuit is None:

@@ -23,6 +23,7 @@ SLOW = (
     "tests/evaluation/test_word_problems.py::test_a_stored_run_with_problems_goes_on",
     "tests/evaluation/test_working_point.py::test_the_search_finds_what_a_whole_sweep_would_choose",
     "tests/faults/",
+    "tests/hostile/",
     "tests/models/test_architectures.py",
     "tests/models/test_child.py",
     "tests/models/test_convert.py",

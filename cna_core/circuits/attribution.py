@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from cna_core.circuits.activations import Activations, largest
 from cna_core.circuits.circuit import Circuit, CircuitPrompts, CircuitSettings, Score
-from cna_core.circuits.circuit_file import first_problem
 from cna_core.circuits.effect_circuit import circuit_by_effect
 from cna_core.circuits.effects import Effects
 from cna_core.errors import CircuitError
 from cna_core.models.layout import NeuronLayout
+from cna_core.outside import first_problem
 
 
 def attribute(

@@ -23,7 +23,7 @@ from cna_core.circuits.circuit_file import (
 from cna_core.drawing import plot
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import written_beside
+from cna_core.paths import path_named, written_beside
 
 if TYPE_CHECKING:  # the first page is drawn before pandas is imported
     import pandas as pd
@@ -260,7 +260,7 @@ class Circuit:
     @classmethod
     def load(cls, path: str | Path, model: ModelIdentity | None = None) -> "Circuit":
         """Read a circuit file; arguments and errors as for `from_json`."""
-        path = Path(path)
+        path = path_named(path)
         return cls.from_json(read_text(path), model, path.name)
 
 

@@ -3,7 +3,6 @@
 This module turns text into validated values and back.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cna_core.errors import CircuitError
-from cna_core.models.layout import ModelIdentity
+from cna_core.models.layout import MOST_LAYERS, ModelIdentity
+from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, first_problem, read_json
+from cna_core.shown import shown
 
 FORMAT = "cna-circuit/1"
 LARGEST_FILE_BYTES = 64 * 1024 * 1024
@@ -60,8 +61,10 @@ class CircuitSettings(BaseModel):
     fraction: float | None = Field(
         default=0.001, gt=0, le=1, description="share of all neurons; ignored if top_k is given"
     )
-    top_k: int | None = Field(default=None, ge=1, description="number of neurons")
-    skip_layers: int = Field(default=0, ge=0, description="number of first layers left out of the ranking")
+    top_k: int | None = Field(default=None, ge=1, le=LARGEST_COUNT, description="number of neurons")
+    skip_layers: int = Field(
+        default=0, ge=0, le=MOST_LAYERS, description="number of first layers left out of the ranking"
+    )
     universal_threshold: float | None = Field(
         default=0.8, gt=0, le=1, description="share of prompts; None includes universal neurons"
     )
@@ -71,7 +74,7 @@ class CircuitSettings(BaseModel):
     effect: EffectSettings | None = Field(
         default=None, description="how effects were measured, if the score is attribution-patching"
     )
-    transferred_from: str | None = Field(
+    transferred_from: Line | None = Field(
         default=None, description="the model on which the circuit was found, if it was transferred to another one"
     )
 
@@ -81,21 +84,21 @@ class CircuitPrompts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    positive: int = Field(ge=0)
-    negative: int = Field(ge=0)
-    sha256: str
+    positive: Count
+    negative: Count
+    sha256: Line
 
 
 class NeuronEntry(BaseModel):
     """A neuron of a saved circuit; None for unknown values (random circuits, files of other tools)."""
 
-    layer: int = Field(ge=0)
-    neuron: int = Field(ge=0)
-    delta: float | None = Field(allow_inf_nan=False)
-    positive_mean: float | None = Field(default=None, allow_inf_nan=False)
-    negative_mean: float | None = Field(default=None, allow_inf_nan=False)
-    effect_size: float | None = Field(default=None, allow_inf_nan=False)
-    effect: float | None = Field(default=None, allow_inf_nan=False)
+    layer: Count
+    neuron: Count
+    delta: Finite | None
+    positive_mean: Finite | None = None
+    negative_mean: Finite | None = None
+    effect_size: Finite | None = None
+    effect: Finite | None = None
 
 
 class CircuitFile(BaseModel):
@@ -154,11 +157,12 @@ def parse(text: str | bytes, model: ModelIdentity | None = None, name: str = "Th
     Raises:
         CircuitError: the file is too large, not JSON, of an unknown format or version, or has invalid values.
     """
+    name = shown(name)
     if len(text) > LARGEST_FILE_BYTES:
         raise CircuitError(_too_large(name))
     try:
-        content = json.loads(text)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = read_json(text)
+    except ValueError as error:
         raise CircuitError(f"{name} is damaged or not JSON; choose a circuit file.") from error
     if isinstance(content, dict) and "format" not in content and isinstance(content.get("neurons"), dict):
         return _from_neural_steering(content["neurons"], model, name)
@@ -182,14 +186,6 @@ def _unknown_format(version: Any, name: str) -> str:
     if isinstance(version, str) and version.startswith("cna-"):
         return f"{name} contains {version[:40]}, not a circuit; choose a file of format {FORMAT}."
     return f"{name} is not a circuit, because it has no format; choose a file of format {FORMAT}."
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first validation problem and its place, in a few words."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    words = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {words}" if place else words
 
 
 def _from_neural_steering(neurons: dict[str, Any], model: ModelIdentity | None, name: str) -> CircuitFile:

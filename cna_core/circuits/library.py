@@ -76,7 +76,7 @@ def saved_circuits(model: ModelIdentity | None = None) -> list[SavedCircuit]:
     for path in cache_folder("circuits", create=False).glob("*.json"):
         try:
             saved = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        except FileNotFoundError:  # deleted meanwhile by another session
+        except OSError:  # deleted meanwhile by another session, or a link that leads nowhere
             continue
         entries.append(_entry(path, saved))
     if model is not None:

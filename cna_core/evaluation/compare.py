@@ -3,7 +3,6 @@
 Reads files and returns text; this module knows nothing about loaded models or charts.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cna_core.errors import CircuitError, CnaError
 from cna_core.evaluation.measures.numbers import percent
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.tables import beside_formats, runs_beside
+from cna_core.outside import read_json
 
 Rows = Sequence[Sequence[str]]
 
@@ -87,10 +87,10 @@ def compare_runs(first: Run, second: Run) -> str:
 
 def _is_run(path: Path) -> bool:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path.read_bytes())
     except OSError as error:
         raise CircuitError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError):
+    except ValueError:
         return False  # Circuit.load reports what is wrong with the file
     return isinstance(content, dict) and str(content.get("format", "")).startswith("cna-run/")
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cna_core.outside import Count, Seed
+
 HumanVerdict = Literal["refused", "answered", "unsure"]
 
 
@@ -12,7 +14,7 @@ class Judgement(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    answer: int
+    answer: Count
     verdict: HumanVerdict
 
 
@@ -21,7 +23,7 @@ class Review(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    seed: int = 0
+    seed: Seed = 0
     judgements: tuple[Judgement, ...] = ()
 
     def judged(self, answer: int, verdict: HumanVerdict) -> "Review":

@@ -5,7 +5,6 @@ applies steering and counts over settings.
 """
 
 import csv
-import json
 import re
 import threading
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ from torch import Tensor
 from cna_core.errors import ModelError, RunError
 from cna_core.evaluation.runs import Point
 from cna_core.models.loaded import LoadedModel
-from cna_core.paths import ASSETS
+from cna_core.outside import Text, read_json
+from cna_core.paths import ASSETS, path_named
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.public import find_public
@@ -40,9 +40,9 @@ class Question(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    subject: str
-    question: str
-    choices: tuple[str, ...]
+    subject: Text
+    question: Text
+    choices: tuple[Text, ...]
     answer: int
 
     @field_validator("answer", mode="before")
@@ -74,7 +74,7 @@ def read_questions(path: str | Path) -> tuple[Question, ...]:
     Raises:
         RunError: the file is missing or contains no such questions.
     """
-    path = Path(path).expanduser()
+    path = path_named(path)
     if path.is_dir():
         files = sorted(path.rglob("*_test.csv"))
         if not files:
@@ -214,8 +214,8 @@ def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
         if not line.strip():
             continue
         try:
-            questions.append(Question.model_validate(json.loads(line)))
-        except (ValueError, RecursionError, ValidationError) as error:
+            questions.append(Question.model_validate(read_json(line)))
+        except ValueError as error:
             raise RunError(
                 f"{path.name}, line {number}, is not a question: it needs subject, question, choices and answer."
             ) from error
@@ -224,7 +224,10 @@ def _of_jsonl(text: str, path: Path) -> tuple[Question, ...]:
 
 def _of_mmlu(text: str, path: Path) -> tuple[Question, ...]:
     subject = path.stem.removesuffix("_test")
-    rows = list(csv.reader(text.splitlines(keepends=True)))
+    try:
+        rows = list(csv.reader(text.splitlines(keepends=True)))
+    except csv.Error as error:
+        raise RunError(f"{path.name} cannot be read as CSV: {error}.") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if {"subject", "question", "choice0", "answer"} <= set(header):
         table = enumerate((dict(zip(header, row, strict=False)) for row in rows[1:] if row), start=1)

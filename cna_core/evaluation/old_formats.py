@@ -9,6 +9,7 @@ from typing import Any
 
 from cna_core.errors import RunError
 from cna_core.interventions.registry import DEFAULT_METHOD, DEFAULT_METHODS, TWIN
+from cna_core.shown import shown
 
 RUN_1 = "cna-run/1"
 _CONTROLS: dict[str, tuple[str, str | None]] = {
@@ -86,5 +87,5 @@ def _with_method(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _treatment(control: object) -> tuple[str, str | None]:
     if not isinstance(control, str) or control not in _CONTROLS:
-        raise ValueError(f"its control {control!r} is not one of {', '.join(_CONTROLS)}")
+        raise ValueError(f"its control {shown(repr(control), 60)} is not one of {', '.join(_CONTROLS)}")
     return _CONTROLS[control]

@@ -4,12 +4,11 @@ Files of version 1 can also be read (old_formats.py). This module knows nothing 
 """
 
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cna_core.drawing import plot
 from cna_core.errors import RunError
@@ -18,8 +17,11 @@ from cna_core.evaluation.judgements import Review
 from cna_core.evaluation.old_formats import RUN_1, run_of_version_1
 from cna_core.evaluation.setting import BASELINE, Setting, Treatment
 from cna_core.interventions.registry import DEFAULT_METHOD, TWIN
+from cna_core.limits import FARTHEST
 from cna_core.models.layout import ModelIdentity
-from cna_core.paths import written_beside
+from cna_core.outside import LARGEST_COUNT, Count, Finite, Line, Plain, Share, Text, first_problem, read_json
+from cna_core.paths import path_named, written_beside
+from cna_core.shown import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +30,7 @@ FORMAT: Literal["cna-run/2"] = "cna-run/2"
 LARGEST_FILE_BYTES = 200_000_000
 
 SetName = Literal["harmful", "benign", "borderline", "knowledge", "problems"]
+Strength = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST, allow_inf_nan=False)]
 
 
 class PromptsUsed(BaseModel):
@@ -35,11 +38,11 @@ class PromptsUsed(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    count: int
-    sha256: str
-    texts: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    name: Line
+    count: Count
+    sha256: Line
+    texts: tuple[Text, ...] = ()
+    categories: tuple[Line, ...] = ()
 
 
 class RunSettings(BaseModel):
@@ -52,21 +55,38 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    strengths: tuple[float, ...]
-    fractions: tuple[float, ...]
-    methods: tuple[str, ...] = (DEFAULT_METHOD,)
-    controls: tuple[str, ...] = ()
-    measures: tuple[str, ...] = ()
-    measure_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    strengths: tuple[Strength, ...] = Field(min_length=1)
+    fractions: tuple[Share, ...]
+    methods: tuple[Line, ...] = (DEFAULT_METHOD,)
+    controls: tuple[Line, ...] = ()
+    measures: tuple[Line, ...] = ()
+    measure_settings: dict[Line, Plain] = Field(default_factory=dict)
     prompts: dict[SetName, PromptsUsed]
-    max_new_tokens: int = 64
+    max_new_tokens: int = Field(64, ge=0, le=LARGEST_COUNT)
     thinking: bool = False
-    temperature: float = 0.0
-    seed: int = 0
-    rows_per_batch: int = 64
-    circuit: dict[str, Any] = Field(default_factory=dict)
-    others: dict[str, str] = Field(default_factory=dict)
-    contrast_sha256: str | None = None
+    temperature: Finite = 0.0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    rows_per_batch: int = Field(64, ge=0, le=LARGEST_COUNT)
+    circuit: Plain = Field(default_factory=dict)
+    others: dict[Line, Line] = Field(default_factory=dict)
+    contrast_sha256: Line | None = None
+
+    @model_validator(mode="after")
+    def _circuit_is_described(self) -> "RunSettings":
+        size, source = self.circuit.get("top_k"), self.circuit.get("transferred_from")
+        if not (size is None or (isinstance(size, int) and 0 <= size <= LARGEST_COUNT)):
+            raise ValueError("the circuit's top_k is not a number of neurons")
+        if source is not None:
+            TypeAdapter(Line).validate_python(source, strict=True)
+        return self
+
+    def count_of(self, kind: SetName) -> int:
+        """The number of prompts of a set; 0 if the run has none."""
+        return self.prompts[kind].count if kind in self.prompts else 0
+
+    def texts_of(self, kind: SetName) -> tuple[str, ...]:
+        """The texts of a set's prompts; empty if the run has none."""
+        return self.prompts[kind].texts if kind in self.prompts else ()
 
 
 class _AtSetting(BaseModel):
@@ -74,11 +94,11 @@ class _AtSetting(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
-    method: str = DEFAULT_METHOD
-    twin_of: str | None = None
-    strength: float
-    fraction: float | None = None
-    circuit: str | None = None
+    method: Line = DEFAULT_METHOD
+    twin_of: Line | None = None
+    strength: Strength
+    fraction: Share | None = None
+    circuit: Line | None = None
 
     @model_validator(mode="after")
     def _twins_have_owners(self) -> "_AtSetting":
@@ -107,9 +127,16 @@ class Point(_AtSetting):
     intervals for rates, bootstrap intervals over prompts for means, and paired intervals for changes.
     """
 
-    __pydantic_extra__: dict[str, float | tuple[float, float] | None] = Field(init=False)
+    __pydantic_extra__: dict[str, Finite | tuple[Finite, Finite] | None] = Field(init=False)
 
-    prompts: int = 0
+    prompts: Count = 0
+
+    @model_validator(mode="after")
+    def _rates_are_shares(self) -> "Point":
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if name.endswith("_rate") and isinstance(value, float) and not 0 <= value <= 1:
+                raise ValueError(f"{name[:80]} is not between 0 and 1")
+        return self
 
     @property
     def fields(self) -> dict[str, float | tuple[float, float]]:
@@ -135,13 +162,13 @@ class RunAnswer(_AtSetting):
     fields.
     """
 
-    prompt: int
+    prompt: Count
     prompt_set: SetName = Field(alias="set")
-    text: str
+    text: Text
     refused: bool | None = None
     late: bool | None = None
     neither: bool | None = None
-    thought: str | None = None
+    thought: Text | None = None
     unfinished: bool | None = None
 
 
@@ -159,13 +186,13 @@ class Run(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: Literal["cna-run/2"] = FORMAT
-    name: str = ""
-    created: str = ""
+    name: Line = ""
+    created: Line = ""
     model: ModelIdentity
-    circuit_sha256: str
+    circuit_sha256: Line
     settings: RunSettings
-    versions: dict[str, str] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    versions: dict[Line, Line] = Field(default_factory=dict)
+    notes: tuple[Text, ...] = ()
     finished: bool = True
     points: tuple[Point, ...] = ()
     answers: tuple[RunAnswer, ...] = ()
@@ -178,8 +205,15 @@ class Run(BaseModel):
         if given == RUN_1:
             return run_of_version_1(content) | {"format": FORMAT}
         if given != FORMAT:
-            raise ValueError(f"its format is {given!r}, and {FORMAT} and {RUN_1} are what can be read")
+            raise ValueError(f"its format is {shown(repr(given), 60)}, and {FORMAT} and {RUN_1} are what can be read")
         return content
+
+    @model_validator(mode="after")
+    def _circuits_are_named(self) -> "Run":
+        named = {one.circuit for one in (*self.points, *self.answers)} - {None, *self.settings.others}
+        if named:
+            raise ValueError(f"the settings do not name the circuit {min(filter(None, named))[:80]!r}")
+        return self
 
     def __repr__(self) -> str:
         name = repr(self.name) if self.name else "unnamed"
@@ -246,7 +280,7 @@ class Run(BaseModel):
         Raises:
             RunError: it cannot be written.
         """
-        path = Path(path).expanduser()
+        path = path_named(path)
         try:
             with written_beside(path) as draft:
                 draft.write_text(self.to_json() + "\n", encoding="utf-8")
@@ -261,24 +295,22 @@ class Run(BaseModel):
         Raises:
             RunError: it is not JSON, not a run, of an unknown version, or too large; one sentence says which.
         """
+        name = shown(name)
         if len(text) > LARGEST_FILE_BYTES:
             raise RunError(f"{name} is larger than {LARGEST_FILE_BYTES // 1_000_000} MB; choose a run file.")
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            content = read_json(text)
+        except ValueError as error:
             raise RunError(f"{name} is not JSON; choose a run file.") from error
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            said = first["msg"].removeprefix("Value error, ")
-            raise RunError(f"{name} is not a run of format {FORMAT}: {f'{place}: ' if place else ''}{said}.") from error
+            raise RunError(f"{name} is not a run of format {FORMAT}: {first_problem(error)}.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
         """Read a run file; errors as in `from_json`, and when it is missing."""
-        path = Path(path).expanduser()
+        path = path_named(path)
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cna_core.circuits.circuit_file import first_problem
 from cna_core.errors import RunError
 from cna_core.evaluation.intervals import Estimate, mean_with_interval, resampled_counts
 from cna_core.models.layout import ModelIdentity
+from cna_core.outside import first_problem
 from cna_core.paths import written_beside
 
 FORMAT = "cna-how-few/1"

@@ -17,6 +17,7 @@ from cna_core.evaluation.runs import SetName
 from cna_core.evaluation.setting import Setting, settings_of
 from cna_core.evaluation.word_problems import WordProblem
 from cna_core.interventions.registry import DEFAULT_METHODS, method
+from cna_core.outside import Line, Seed
 from cna_core.prompts.sets import ContrastSet, PromptSet
 
 FINE_STRENGTHS = tuple(round(-1 + 0.25 * step, 2) for step in range(13))
@@ -79,17 +80,17 @@ class SweepSettings(BaseModel):
         default=None,
         description="whether a model that thinks does so before it answers; None: as its chat template decides",
     )
-    seed: int = Field(default=0, description="seed for drawing the random twins")
+    seed: Seed = Field(default=0, description="seed for drawing the random twins")
     rows_per_batch: int = Field(default=ROWS_PER_BATCH, description="rows of a batch")
     contrast: ContrastSet | None = Field(
         default=None,
         description="prompts that methods are fitted with; None: those the circuit was selected from, else the "
         "built-in ones",
     )
-    others: dict[str, Circuit] = Field(
+    others: dict[Line, Circuit] = Field(
         default_factory=dict, description="further circuits for the same methods, by their names in charts"
     )
-    name: str = Field(default="", description="name of the run in lists")
+    name: Line = Field(default="", description="name of the run in lists")
 
     @model_validator(mode="wrap")
     @classmethod

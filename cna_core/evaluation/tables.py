@@ -90,7 +90,7 @@ def answers_beside(
         direction: only flips to "answered now", or only flips to "refused now".
         only_flipped: False includes prompts with the same verdict.
     """
-    texts = run.settings.prompts[prompt_set].texts if prompt_set in run.settings.prompts else ()
+    texts = run.settings.texts_of(prompt_set)
     mine = [answer for answer in run.answers if answer.prompt_set == prompt_set]
     before = {answer.prompt: answer for answer in mine if answer.setting == BASELINE}
     after = {answer.prompt: answer for answer in mine if answer.setting == setting}

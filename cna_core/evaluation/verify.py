@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cna_core.cached import ResultCache
 from cna_core.circuits.circuit import Circuit
-from cna_core.circuits.circuit_file import first_problem
 from cna_core.errors import CircuitError, RunError
 from cna_core.evaluation.checks.bench import Bench
 from cna_core.evaluation.checks.contract import CheckSettings, Row
@@ -20,6 +19,7 @@ from cna_core.evaluation.refusal import detector_identity
 from cna_core.evaluation.runs import SetName
 from cna_core.models.layout import ModelIdentity
 from cna_core.models.loaded import LoadedModel
+from cna_core.outside import first_problem
 from cna_core.paths import written_beside
 from cna_core.progress import Report
 from cna_core.prompts.sets import ContrastSet, PromptSet

@@ -4,7 +4,6 @@ Unlike in multiple-choice questions, the model must reason in text: guessing doe
 every step. This module knows nothing about sweeps.
 """
 
-import json
 import re
 import threading
 from fractions import Fraction
@@ -15,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from cna_core.errors import RunError
 from cna_core.evaluation.final_number import final_number
 from cna_core.evaluation.knowledge import BUILT_IN, spread
-from cna_core.paths import ASSETS
+from cna_core.outside import Text, read_json
+from cna_core.paths import ASSETS, path_named
 from cna_core.progress import Report
 from cna_core.prompts.chat_format import Message, as_messages
 from cna_core.prompts.public import find_public
@@ -54,10 +54,10 @@ class WordProblem(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
-    question: str
+    id: Text
+    question: Text
     answer: str
-    topic: str = ""
+    topic: Text = ""
     steps: int | None = None
 
     @field_validator("answer", mode="before")
@@ -85,7 +85,7 @@ def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
     Raises:
         RunError: the file cannot be read or contains no such problems.
     """
-    path = Path(path).expanduser()
+    path = path_named(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,8 +95,8 @@ def read_problems(path: str | Path) -> tuple[WordProblem, ...]:
         if not line.strip():
             continue
         try:
-            problems.append(WordProblem.model_validate({"id": f"line-{number}", **json.loads(line)}))
-        except (ValueError, TypeError, RecursionError, ValidationError) as error:
+            problems.append(WordProblem.model_validate({"id": f"line-{number}", **read_json(line)}))
+        except (ValueError, TypeError) as error:
             raise RunError(
                 f"{path.name}, line {number}, is not a word problem: it needs a question and one number as answer."
             ) from error

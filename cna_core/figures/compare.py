@@ -32,7 +32,7 @@ def circuits_by_depth(
         colour = palette.RUN_COLOURS[place % len(palette.RUN_COLOURS)]
         figure.add_trace(
             go.Scatter(
-                name=name,
+                name=palette.plain(name),
                 meta=f"circuit/{place}",
                 x=(np.arange(layers) + 0.5) / layers,
                 y=shares,
@@ -40,7 +40,7 @@ def circuits_by_depth(
                 line={"color": colour, "width": 2, "shape": "hvh"},
                 marker={"color": colour, "size": 6},
                 hovertext=[
-                    f"{name}, layer {layer}: {count} neurons ({percent(share)})"
+                    f"{palette.plain(name)}, layer {layer}: {count} neurons ({percent(share)})"
                     for layer, (count, share) in enumerate(zip(counts, shares, strict=True))
                 ],
                 hoverinfo="text",

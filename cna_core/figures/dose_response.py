@@ -107,7 +107,7 @@ def _add_curve(figure: go.Figure, measure: type[Measure], curve: Curve, row: int
     size = (7 if marks else 4) if look.strong else (5 if marks else 3)
     figure.add_trace(
         go.Scatter(
-            name=curve.name,
+            name=palette.plain(curve.name),
             meta=meta,
             x=curve.strengths,
             y=curve.values,

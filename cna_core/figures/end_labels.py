@@ -51,7 +51,7 @@ def label_ends(
     )
     for label, place in zip(ends, places, strict=True):
         figure.add_annotation(
-            text="<br>".join(name_lines(label.name)),
+            text="<br>".join(map(palette.plain, name_lines(label.name))),
             align="left",
             xref="paper",  # an annotation beyond the end of its axis would not be drawn
             yref="y",

@@ -3,6 +3,7 @@
 The categorical colours are by Okabe and Ito, and colour-blind people can distinguish them (jfly.uni-koeln.de/color).
 """
 
+import html
 from typing import Any
 
 import plotly.graph_objects as go
@@ -32,6 +33,11 @@ READABLE = 4.5
 """The minimum contrast of text with its background (WCAG 2, level AA)."""
 
 Colorscale = list[tuple[float, str]]
+
+
+def plain(name: str) -> str:
+    """A name for a chart's text: Plotly would read links and bold letters in it."""
+    return html.escape(name, quote=False)
 
 
 def background(dark: bool = False) -> str:

@@ -41,7 +41,7 @@ def refusal_against_quality(
         look = refusal.look
         figure.add_trace(
             go.Scatter(
-                name=refusal.name,
+                name=palette.plain(refusal.name),
                 meta=f"pareto/{refusal.key}",
                 x=good.values[theirs],
                 y=refusal.values[mine],
@@ -53,7 +53,7 @@ def refusal_against_quality(
                 marker={"color": look.colour, "size": 8, "symbol": look.symbol},
                 customdata=shared,
                 hovertext=[
-                    f"{refusal.name} at strength {strength:g}: {RefusalRate.say(refused)} refused, "
+                    f"{palette.plain(refusal.name)} at strength {strength:g}: {RefusalRate.say(refused)} refused, "
                     f"{quality.panel_title()} {quality.say(value)}"
                     for strength, refused, value in zip(shared, refusal.values[mine], good.values[theirs], strict=True)
                 ],

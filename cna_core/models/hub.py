@@ -27,8 +27,8 @@ ABSENCE_SECONDS = 60.0
 """How long a hub that did not answer counts as unreachable. A hub that answered counts as reachable."""
 
 WHOLE_MODEL = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-SMALL_FILES = re.compile(r"[^/]*\.(json|txt|model|jinja|tiktoken)|chat_templates?/.*\.jinja")
-CODE_FILES = re.compile(r".*\.py")
+SMALL_FILES = re.compile(r"[^/]*\.(json|txt|model|jinja|tiktoken)|chat_templates?/[^/]*\.jinja")
+CODE_FILES = re.compile(r"(?!.*\.\.).*\.py")
 
 
 class NoHubError(ModelError):

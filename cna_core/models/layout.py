@@ -5,10 +5,19 @@ Layers may differ in width. This is arithmetic on widths, without torch, shared 
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cna_core.outside import Line
+
+MOST_LAYERS = 5_000
+MOST_NEURONS = 200_000_000
+"""More than any model has; the largest with routed experts have about 50 million."""
+
+Width = Annotated[int, Field(ge=0, le=MOST_NEURONS)]
 
 
 class ModelIdentity(BaseModel):
@@ -16,11 +25,18 @@ class ModelIdentity(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    revision: str
-    layers: int
-    neurons_per_layer: int | tuple[int, ...]
-    dtype: str
+    name: Line
+    revision: Line
+    layers: int = Field(ge=0, le=MOST_LAYERS)
+    neurons_per_layer: Width | Annotated[tuple[Width, ...], Field(max_length=MOST_LAYERS)]
+    dtype: Line
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "ModelIdentity":
+        widths = self.neurons_per_layer
+        if (widths * self.layers if isinstance(widths, int) else sum(widths)) > MOST_NEURONS:
+            raise ValueError(f"no model has more than {MOST_NEURONS:,} neurons")
+        return self
 
     def describe(self) -> str:
         """The model in a few words: "qwen2.5-coder-0.5b-instruct: 24 layers, 116,736 neurons, bfloat16"."""

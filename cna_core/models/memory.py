@@ -1,12 +1,12 @@
 """Memory: how much a device has free, how much a model in a folder will take, and work that may run out of it."""
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from cna_core.errors import ModelError
+from cna_core.outside import read_json
 
 if TYPE_CHECKING:  # the model host does not import torch before a model is wanted
     import torch
@@ -49,21 +49,33 @@ def if_memory_allows(work: Callable[Given, Result], *given: Given.args, **named:
 
 
 def weights_bytes(folder: Path, dtype: "torch.dtype") -> int:
-    """Memory of a safetensors folder's weights, with floating-point weights in `dtype`; read from the headers."""
+    """Memory of a safetensors folder's weights, with floating-point weights in `dtype`; read from the headers.
+
+    Raises:
+        OSError, ValueError, KeyError, struct.error: a header is damaged.
+    """
     total = 0
     for path in folder.glob("*.safetensors"):
+        size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        for name, tensor in header.items():
-            if name == "__metadata__":
-                continue
-            begin, end = tensor["data_offsets"]
-            width = FLOAT_BYTES.get(tensor["dtype"])
-            total += end - begin if width is None else (end - begin) // width * dtype.itemsize
+            if length > min(size, LARGEST_HEADER_BYTES):
+                raise ValueError(f"the header of {path.name} says that it is longer than the file")
+            header = read_json(file.read(length))
+        try:
+            for name, tensor in header.items():
+                if name == "__metadata__":
+                    continue
+                begin, end = tensor["data_offsets"]
+                width = FLOAT_BYTES.get(tensor["dtype"])
+                total += end - begin if width is None else (end - begin) // width * dtype.itemsize
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"the header of {path.name} is damaged") from error
     return total
 
 
+LARGEST_HEADER_BYTES = 100_000_000
+"""What safetensors itself reads at most."""
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 

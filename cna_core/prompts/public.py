@@ -20,7 +20,7 @@ from cna_core.cached import DAMAGED
 from cna_core.errors import ModelError, PromptError
 from cna_core.models.disk import hash_file, one_at_a_time
 from cna_core.models.hub import NoHubError, download_data_file, endpoint
-from cna_core.paths import cache_folder, mark_used, written_beside
+from cna_core.paths import cache_folder, mark_used, path_named, written_beside
 from cna_core.progress import Report
 from cna_core.prompts.public_catalog import PublicFile, PublicSet, public_set
 
@@ -93,7 +93,7 @@ def find_public(
     """
     known = public_set(name)
     if folder is not None:
-        found = _in_folder(known, Path(folder).expanduser())
+        found = _in_folder(known, path_named(folder))
         if found is None:
             names = " or ".join(dict.fromkeys(Path(file.name).name for file in known.files))
             raise PromptError(f"The folder '{folder}' has no file of {known.title}: name the file {names}.")
@@ -112,7 +112,7 @@ def is_public_here(name: str) -> bool:
 
 def _in_variable_folder(known: PublicSet) -> PublicCopy | None:
     folder = os.environ.get(FOLDER_VARIABLE)
-    return _in_folder(known, Path(folder).expanduser()) if folder else None
+    return _in_folder(known, path_named(folder)) if folder else None
 
 
 def _in_folder(known: PublicSet, folder: Path) -> PublicCopy | None:

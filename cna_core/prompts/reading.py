@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 from cna_core.errors import PromptError
+from cna_core.shown import shown
 
 Kind = Literal["txt", "csv", "jsonl"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -39,7 +40,7 @@ def entries_of(text: str, kind: str, name: str) -> Iterator[Entry]:
     """
     reader = {"txt": _read_txt, "csv": _read_csv, "jsonl": _read_jsonl}[kind]
     for entry in reader(text.removeprefix("\ufeff"), name):
-        yield Entry(entry.line, normalised(entry.prompt), entry.category.strip())
+        yield Entry(entry.line, normalised(entry.prompt), shown(entry.category.strip()))
 
 
 def normalised(prompt: str) -> str:

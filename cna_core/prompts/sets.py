@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cna_core.errors import PromptError
+from cna_core.paths import path_named
 from cna_core.progress import Report
 from cna_core.prompts.builtin import builtin_set
 from cna_core.prompts.public import find_public
 from cna_core.prompts.public_catalog import PREFIX, public_contrast
 from cna_core.prompts.reading import KINDS, Kind, entries_of, normalised
+from cna_core.shown import shown
 
 MAXIMUM_SIZE_BYTES = 2_000_000
 MAXIMUM_PROMPTS = 5_000
@@ -50,6 +52,7 @@ class PromptSet:
     categories: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
         numbered = list(enumerate(map(normalised, self.prompts), start=1))
         _check(numbered, self.name, "prompt")
         if self.categories and len(self.categories) != len(numbered):
@@ -109,7 +112,7 @@ class PromptSet:
         Raises:
             PromptError: the file is missing, too large, of another kind, not UTF-8, or its content is invalid.
         """
-        path = Path(path).expanduser()
+        path = path_named(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind not in KINDS:
             raise PromptError(f"{path.name} is not a prompt file: use .txt, .csv or .jsonl.")
@@ -123,6 +126,7 @@ class PromptSet:
     @classmethod
     def from_bytes(cls, data: bytes, *, kind: Kind, name: str) -> "PromptSet":
         """Read an uploaded file's bytes, in UTF-8 with or without a byte order mark. Raises as `from_file` does."""
+        name = shown(name)
         _check_size(len(data), name)
         try:
             text = data.decode("utf-8-sig")
@@ -145,6 +149,7 @@ class PromptSet:
         Raises:
             PromptError: the text is invalid; the message names the line.
         """
+        name = shown(name)
         if kind not in KINDS:
             raise PromptError(f"Prompts of the kind '{kind}' cannot be read: use txt, csv or jsonl.")
         _check_size(len(text.encode("utf-8", "surrogatepass")), name)

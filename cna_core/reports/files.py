@@ -1,12 +1,13 @@
 """The report of a circuit file or a run file, whichever it is."""
 
-import json
 from pathlib import Path
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.errors import CnaError
 from cna_core.evaluation.how_few import cached_how_few
 from cna_core.evaluation.runs import Run
+from cna_core.outside import read_json
+from cna_core.paths import path_named
 from cna_core.reports.circuit_report import circuit_report
 from cna_core.reports.page import Report
 from cna_core.reports.run_report import run_report
@@ -21,12 +22,12 @@ def report_of_file(path: str | Path, *, with_answers: bool = False) -> Report:
     Raises:
         CnaError: it is neither, or cannot be read.
     """
-    path = Path(path).expanduser()
+    path = path_named(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_bytes())
     except OSError as error:
         raise CnaError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CnaError(f"{path.name} is not JSON; choose a file that attribute or evaluate wrote.") from error
     if isinstance(content, dict) and str(content.get("format", "")).startswith("cna-run/"):
         return run_report(Run.load(path), with_answers=with_answers)

@@ -21,6 +21,7 @@ from cna_core.prompts.chat_format import encode
 from pages.chatting import branching, token_card, token_text
 from pages.chatting.answers import colour_of, name_of, parted_at
 from pages.common import charts, keys, style
+from pages.common.plain import plain
 from pages.common.recent import Recent
 
 MAP = "chat-token-map"
@@ -151,7 +152,7 @@ def _draw_prompt(circuit: Circuit, turn: Turn) -> None:
         said = st.empty()
 
         def progress(told: Progress) -> None:
-            said.caption(progress_in_words(told))
+            said.caption(plain(progress_in_words(told)))
 
         said.caption("Reading the prompt again …")
         found = []

@@ -29,6 +29,7 @@ from pages.chatting import calibration, thinking
 from pages.chatting.methods import chosen_method, fitted_earlier
 from pages.chatting.prefixes import prefixes_of
 from pages.common import charts, keys, session, style
+from pages.common.plain import plain, tell_error
 from pages.common.recent import Recent
 
 CURVES_KEPT = 64
@@ -114,7 +115,7 @@ def _meter(circuit: Circuit, message: str, system: str, at: float, busy: bool) -
         "The chance at each strength that the answer opens as this model's refusals do, from the first token's "
         "probabilities. Nothing is generated.",
         data=pd.DataFrame({"strength": strengths, "refusal_chance": curve}),
-        always=f"For “{_plain(shown)}”, asked without the conversation.{thinking.meter_note()}",
+        always=f"For “{plain(shown)}”, asked without the conversation.{thinking.meter_note()}",
     )
 
 
@@ -152,7 +153,7 @@ def _asked(circuit: Circuit, message: str, system: str) -> NDArray[np.float64] |
         _say(str(error))
         return None
     except CnaError as error:
-        st.error(str(error))
+        tell_error(error)
         return None
     _curves().put(_curve_key(circuit, message, system), curve)
     return curve
@@ -183,11 +184,6 @@ def _marks_markup() -> str:
 
 def _say(words: str) -> None:
     st.html(place_markup(words))
-
-
-def _plain(text: str) -> str:
-    """Text escaped for a Markdown caption."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>$~:" else letter for letter in " ".join(text.split()))
 
 
 def _nothing() -> None:

@@ -21,6 +21,7 @@ from cna_core.progress_words import progress_in_words
 from pages.chatting import branching
 from pages.chatting.answers import colour_of, name_of
 from pages.common import keys, style
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 
 CARDS_KEPT = 64
@@ -36,7 +37,7 @@ def draw(conversation: Conversation, turn: Turn, lane: int, place: int, on_close
     try:
         card = _card(turn, lane, place, said)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
         return
     if card is None:
         said.caption("The settings of this answer are no longer known. Press *Regenerate*, then open the token again.")
@@ -135,7 +136,7 @@ def _draw_going_on(conversation: Conversation, turn: Turn, lane: int, card: Toke
 def _label(alternative: Alternative) -> str:
     text = shown_token(alternative.text)
     text = html.unescape(text).strip() or "␣"
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>$~:" else letter for letter in text)
+    return plain(text)
 
 
 def _card(turn: Turn, lane: int, place: int, said: DeltaGenerator) -> TokenCard | None:
@@ -147,7 +148,7 @@ def _card(turn: Turn, lane: int, place: int, said: DeltaGenerator) -> TokenCard 
         return card
 
     def progress(told: Progress) -> None:
-        said.caption(progress_in_words(told))
+        said.caption(plain(progress_in_words(told)))
 
     said.caption("Reading the answer up to this token …")
     with host.acquire(request.model_name, **request.load_options, progress=progress) as model:

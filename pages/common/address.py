@@ -7,6 +7,7 @@ import streamlit as st
 from cna_core.circuits import library
 from cna_core.errors import CircuitError, CnaError
 from pages.common import chosen_circuit, findings, keys, measured_effects, session
+from pages.common.plain import toast
 
 TOUR_STEPS = ("1", "2", "3", "4", "5")
 
@@ -35,7 +36,7 @@ def restore() -> None:
         try:
             chosen_circuit.open_circuit(library.load_circuit(name), name)
         except CircuitError as error:
-            st.toast(str(error))
+            toast(error)
     if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1":
         try:
             # A link shows what is there and starts nothing: whoever follows it has not asked for a download or a load.
@@ -43,7 +44,7 @@ def restore() -> None:
             if st.query_params.get(keys.SCORE) == "attribution-patching":
                 measured_effects.restore()
         except CnaError as error:
-            st.toast(str(error))
+            toast(error)
 
 
 def open_page(name: str, **query: str) -> NoReturn:

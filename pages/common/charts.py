@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.common import chosen_circuit, keys
+from pages.common.plain import plain
 
 if TYPE_CHECKING:  # the first page is drawn before pandas is imported
     import pandas as pd
@@ -76,7 +77,7 @@ def explain(how_to_read: Sequence[str], transfer: str | None = None, always: str
     note = chosen_circuit.transfer_note() if transfer is None else transfer
     with st.container(gap=None):
         if note or always:
-            st.caption(" ".join(filter(None, (f"**{note}**" if note else "", always))))
+            st.caption(" ".join(filter(None, (f"**{plain(note)}**" if note else "", always))))
         with st.expander("How to read this", type="compact"):
             for words in how_to_read:
                 st.caption(words)

@@ -14,6 +14,7 @@ import streamlit as st
 from cna_core.errors import CnaError, StoppedError
 from cna_core.progress import Progress, Report, Stage, with_seconds_left
 from cna_core.progress_words import progress_in_words
+from pages.common.plain import plain, tell_error
 from pages.common.watching import Watched, this_session
 
 PATIENCE_SECONDS = 60.0
@@ -180,7 +181,7 @@ def watch(key: str, draw: Callable[[Job], None] | None = None, every_seconds: fl
             st.rerun()
         job.stop.look(here)
         line, button = st.columns([6, 1], vertical_alignment="center")
-        line.progress(job.latest.share, text=job.line)
+        line.progress(job.latest.share, text=plain(job.line))
         left = job.stop.has_left(here)
         button.button(
             "Stop",
@@ -202,6 +203,6 @@ def tell_outcome(job: Job | None) -> None:
     if job is None or not job.finished or not job.stop.knows(this_session()):
         return
     if job.error:
-        st.error(job.error, icon=":material/error:")
+        tell_error(job.error, icon=":material/error:")
     elif job.stopped:
         st.info(f"{job.title}: stopped. Finished work is saved. Start it again to resume.", icon=":material/pause:")

@@ -29,7 +29,7 @@ def names() -> list[str]:
     """Names of the users' contrast sets on this machine, newest first."""
     ages: list[tuple[float, str]] = []
     for file in cache_folder("prompts", create=False).glob(f"{PREFIX}-*.json"):
-        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile by another session
+        with contextlib.suppress(OSError):  # deleted meanwhile by another session, or a link that leads nowhere
             ages.append((-file.stat().st_mtime, file.stem))
     return [name for _, name in sorted(ages)]
 

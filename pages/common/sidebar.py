@@ -17,6 +17,7 @@ from cna_core.progress_words import counted
 from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import PromptSet
 from pages.common import address, chosen_circuit, findings, jobs, keys, own_prompts, public_sets, session
+from pages.common.plain import plain, tell_error, toast
 
 SIZES = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0]
 """Circuit sizes that the slider offers, in percent of all neurons."""
@@ -30,7 +31,7 @@ def draw() -> None:
         _model()
         problem = _prompts()
     if problem is not None:
-        st.error(problem, icon=":material/error:")
+        tell_error(problem, icon=":material/error:")
         st.stop()  # without prompts there is nothing to show
     with st.sidebar:
         address.restore()
@@ -131,7 +132,7 @@ def _own_prompts() -> None:
         sides[side] = (text, upload)
     st.button("Use these prompts", width="stretch", on_click=_use_own_prompts, args=(sides,))
     if refused := st.session_state.pop(keys.PROMPTS_REFUSED, None):
-        st.error(refused)
+        tell_error(refused)
 
 
 def _use_own_prompts(sides: dict[str, tuple[str, Any]]) -> None:
@@ -180,7 +181,7 @@ def _circuit() -> None:
     opened = chosen_circuit.opened()
     if opened is not None:
         st.info(
-            f"Showing the opened circuit: {counted(len(opened), 'neuron')} of {opened.model.name}.",
+            f"Showing the opened circuit: {counted(len(opened), 'neuron')} of {plain(opened.model.name)}.",
             icon=":material/folder_open:",
         )
         st.button("Back to the selected circuit", on_click=chosen_circuit.open_circuit, args=(None,), width="stretch")
@@ -243,7 +244,7 @@ def _files() -> None:
         circuit = None  # these settings select no circuit; the page says why
     with st.popover("Save, open or download a circuit", icon=":material/save:", width="stretch"):
         if refused := st.session_state.pop(keys.CIRCUIT_REFUSED, None):
-            st.error(refused)
+            tell_error(refused)
         if circuit is not None:
             name = st.text_input("Save this circuit as", placeholder="refusal 0.1 %", key="save_name")
             save, download = st.columns(2)
@@ -258,7 +259,7 @@ def _files() -> None:
             )
         _open()
     if words := st.session_state.pop(keys.FILES_SAY, None):
-        st.toast(words)
+        toast(words)
 
 
 def _save(circuit: Circuit, name: str) -> None:
@@ -280,7 +281,7 @@ def _delete(name: str) -> None:
 def _open() -> None:
     for saved in library.saved_circuits():
         title, use, delete = st.columns([5, 2, 1], vertical_alignment="center")
-        title.markdown(f"{saved.name}  \n:gray[{_what(saved)}]")
+        title.markdown(f"{plain(saved.name)}  \n:gray[{plain(_what(saved))}]")
         use.button(
             "Open", key=f"open-{saved.name}", on_click=_open_saved, args=(saved.name,), disabled=not saved.circuit
         )

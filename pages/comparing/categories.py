@@ -9,6 +9,7 @@ import streamlit as st
 from cna_core.circuits.categories import CategoryOverlaps, category_overlaps
 from cna_core.evaluation.measures.numbers import percent
 from pages.common import charts, chosen_circuit, findings, jobs, session
+from pages.common.plain import plain
 
 
 def draw() -> None:
@@ -56,7 +57,7 @@ def _start(key: str, work: Callable[[jobs.Job], CategoryOverlaps]) -> None:
 def _show(found: CategoryOverlaps) -> None:
     table = pd.DataFrame(found.jaccard, index=list(found.names), columns=list(found.names))
     st.dataframe(table.style.format(percent), key="compare-category-matrix")
-    left_out = f" Left out, with too few prompts: {', '.join(found.left_out)}." if found.left_out else ""
+    left_out = f" Left out, with too few prompts: {plain(', '.join(found.left_out))}." if found.left_out else ""
     charts.explain(
         [
             f"The share of neurons (Jaccard) that two circuits by δ have in common, each from "

@@ -8,6 +8,7 @@ from cna_core.evaluation.judgements import HumanVerdict, Review
 from cna_core.evaluation.measures.numbers import percent
 from cna_core.evaluation.review import answers_to_review, corrected_table, detector_on_review
 from cna_core.evaluation.runs import Run
+from pages.common.plain import toast
 
 KEYS: dict[HumanVerdict, str] = {"refused": "y", "answered": "n", "unsure": "u"}
 """Keyboard keys; Streamlit keeps "r" and "c" for itself."""
@@ -44,7 +45,7 @@ def _ask(run: Run, identity: str, review: Review, places: tuple[int, ...]) -> No
     done = len(review.judgements)
     st.progress(done / len(places), text=f"{done} of {len(places)}")
     answer = run.answers[places[done]]
-    texts = run.settings.prompts["harmful"].texts
+    texts = run.settings.texts_of("harmful")
     st.text(texts[answer.prompt] if answer.prompt < len(texts) else f"prompt {answer.prompt + 1}")
     st.code(answer.text, language=None, wrap_lines=True)
     with st.container(horizontal=True):
@@ -87,4 +88,4 @@ def _save(identity: str, review: Review) -> None:
     try:
         Journal(identity).keep_review(review)
     except CnaError as error:
-        st.toast(str(error))
+        toast(error)

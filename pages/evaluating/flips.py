@@ -38,7 +38,7 @@ def draw(run: Run, fraction: float | None) -> None:
     if words:
         text = table[["request", "baseline", "steered"]].agg(" ".join, axis=1) if len(table) else table["request"]
         table = table[text.str.contains(words, case=False, regex=False)]
-    st.caption(f"{len(table)} of {run.settings.prompts[kind].count} prompts. Select a row to read the full answers.")
+    st.caption(f"{len(table)} of {run.settings.count_of(kind)} prompts. Select a row to read the full answers.")
     medium, small = st.column_config.TextColumn(width="medium"), st.column_config.TextColumn(width="small")
     picked = st.dataframe(
         table,

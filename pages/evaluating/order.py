@@ -24,6 +24,7 @@ from cna_core.limits import allowed, require_allowed
 from cna_core.prompts.public_catalog import PREFIX, public_set
 from cna_core.prompts.sets import PromptSet
 from pages.common import keys, public_sets
+from pages.common.plain import plain, tell_error
 from pages.inspecting import panes
 
 DEFAULTS = SweepSettings.model_fields
@@ -56,7 +57,7 @@ def ask(circuit: Circuit, activations: Activations | None) -> SweepSettings | No
             ordered |= _ask_more(ordered)
         return SweepSettings(**ordered)
     except CnaError as error:
-        st.error(str(error))
+        tell_error(error)
         return None
 
 
@@ -182,7 +183,7 @@ def _ask_prompts(circuit: Circuit, activations: Activations | None) -> dict[str,
         chosen = public_sets.choose(right, "Over-refusal on", "borderline", "borderline", "evaluate-borderline")
         sets["borderline"] = chosen.spread(few or len(chosen))
     for note in held_out(sets, discovery_prompts(circuit, activations, None))[1]:
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {plain(note)}")
     parts = {"prompts": sets["harmful"], "benign": sets.get("benign"), "borderline": sets.get("borderline")}
     return parts | {"name": name.strip()}
 

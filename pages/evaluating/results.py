@@ -24,6 +24,7 @@ from cna_core.figures.pareto import refusal_against_quality
 from cna_core.figures.sweep_curves import curves_of, published_marks
 from cna_core.figures.sweep_grid import grid_heatmap
 from pages.common import address, charts, chosen_circuit, findings, keys, reporting, style
+from pages.common.plain import plain, tell_error
 from pages.evaluating import blind_review, flips, summary, work
 
 
@@ -38,7 +39,7 @@ def draw(run: Run, identity: str | None) -> None:
     if not run.finished and (words := summary.rests_on(run)):
         st.caption(f":material/info: {words}")
     for note in (*run.notes, *filter(None, [agreement_in_words(run)])):
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {plain(note)}")
     draw_dose_response(run, fraction, point)
     views = ["Refusal against quality", "Answers that flipped", "All figures"]
     views = ["Grid", *views] if len(run.settings.fractions) > 1 else views
@@ -85,7 +86,7 @@ def draw_dose_response(run: Run, fraction: float | None = None, point: WorkingPo
         panels,
         published=marks,
         working_strength=point.setting.strength if point and here else None,
-        prompts=answered or settings.prompts["harmful"].count,
+        prompts=answered or settings.count_of("harmful"),
         strengths=(min(strengths), max(strengths)),
         dark=style.is_dark(),
     )
@@ -190,14 +191,15 @@ def _grid(run: Run, point: WorkingPoint | None) -> None:
             default=next(iter(sized)),
             required=True,
             key=f"evaluate-grid-{'-'.join(sized)}",
-            format_func=lambda one: sized[one].label,
+            format_func=lambda one: plain(sized[one].label),
         )
     ]
     strengths, fractions = run.settings.strengths, run.settings.fractions
     values = np.full((len(fractions), len(strengths)), np.nan)
     for one in run.points:
         estimate = one.estimate(taken[key].drawn_field())
-        if one.treatment == treatment and one.fraction is not None and estimate is not None:
+        inside = one.fraction in fractions and one.strength in strengths
+        if one.treatment == treatment and one.fraction is not None and inside and estimate is not None:
             values[fractions.index(one.fraction), strengths.index(one.strength)] = estimate.value
     chosen = (point.setting.strength, point.setting.fraction) if point and point.setting.fraction else None
     charts.show(
@@ -238,4 +240,4 @@ def _offer_working_point(run: Run, identity: str | None, point: WorkingPoint | N
         try:
             use_in_chat(work.stored_circuit(identity), point.setting)
         except CnaError as error:
-            st.error(str(error))
+            tell_error(error)

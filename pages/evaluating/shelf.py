@@ -9,6 +9,7 @@ from cna_core.evaluation.journal import Journal, StoredRun, delete_run, keep_run
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
 from pages.common import address, keys
+from pages.common.plain import plain, tell_error, toast
 from pages.common.recent import Recent
 from pages.evaluating import summary, work
 
@@ -47,7 +48,7 @@ def draw() -> None:
         with st.popover("Upload", icon=":material/upload:", type="tertiary"):
             st.file_uploader("Upload a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
     if refused := st.session_state.pop(keys.RUN_REFUSED, None):
-        st.error(refused)
+        tell_error(refused)
     runs = stored_runs()
     with st.container(key="run-list", gap=None):  # the stylesheet makes its lines low
         for run in runs[:SHOWN_AT_FIRST]:
@@ -62,15 +63,15 @@ def _line(run: StoredRun) -> None:
     """Its name, which opens it; what was measured, how refusals changed, and when; and a menu."""
     name, model, measured, refusals, when, menu = st.columns(WIDTHS, vertical_alignment="center", gap="small")
     name.button(
-        _title(run),
+        plain(_title(run)),
         key=f"run-{run.identity}",
         type="primary" if chosen() == run.identity else "tertiary",
         on_click=choose,
         args=(run.identity,),
-        help=run.name,
+        help=plain(run.name),
     )
     for place, words in zip((model, measured, refusals, when), _facts(run), strict=True):
-        place.caption(words)
+        place.caption(plain(words))
     with menu.popover("", icon=":material/more_vert:", help="Rename, compare, delete", type="tertiary"):
         new_name = st.text_input("Name", run.name, key=f"name-{run.identity}")
         st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, new_name))
@@ -93,8 +94,8 @@ def _facts(run: StoredRun) -> tuple[str, str, str, str]:
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
     return (
         f"{Path(run.about.model.name).name} · {sizes} %",
-        f"{settings.prompts['harmful'].count} prompts × {len(settings.strengths)} strengths",
-        _refusals(run) if run.finished else f"**{_state(run)}**",
+        f"{settings.count_of('harmful')} prompts × {len(settings.strengths)} strengths",
+        _refusals(run) if run.finished else _state(run),
         run.about.created[:10],
     )
 
@@ -134,7 +135,7 @@ def _rename(identity: str, name: str) -> None:
     try:
         rename_run(identity, name)
     except CnaError as error:
-        st.toast(str(error))
+        toast(error)
 
 
 def _delete(run: StoredRun) -> None:

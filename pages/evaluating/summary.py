@@ -75,7 +75,7 @@ def describe(point: WorkingPoint) -> str:
 def rests_on(run: Run) -> str:
     """A note for an incomplete run: how many prompts its numbers are based on."""
     counts = sorted({point.prompts for point in run.points if point.prompts})
-    wanted = run.settings.prompts["harmful"].count
+    wanted = run.settings.count_of("harmful")
     if not counts or counts[0] >= wanted:
         return "This run is incomplete: refusals are measured on all prompts, side effects are not."
     span = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"

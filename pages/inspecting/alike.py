@@ -16,6 +16,7 @@ from cna_core.models.host import host
 from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
 from pages.common import charts, keys, session, style
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 
 MOST = 300
@@ -30,7 +31,7 @@ def draw(circuit: Circuit) -> None:
     try:
         cosines, groups = _compared(shown, said.caption)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
         return
     said.empty()
     words = (
@@ -54,7 +55,7 @@ def _compared(circuit: Circuit, say: Callable[[str], object]) -> tuple[NDArray[n
     if found is None:
 
         def progress(told: Progress) -> None:
-            say(progress_in_words(told))
+            say(plain(progress_in_words(told)))
 
         with host.acquire(session.model_name(), **session.load_options(), progress=progress) as model:
             cosines = similarity(model, circuit)

@@ -23,6 +23,7 @@ from cna_core.models.loaded import LoadedModel
 from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
 from pages.common import charts, keys, session, style
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 
 KEPT = 256
@@ -54,7 +55,7 @@ def draw_words(activations: Activations, place: tuple[int, int]) -> None:
     try:
         pushes = _pushes(activations.model.model_dump_json(), *place, said)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
     else:
         charts.show(
             token_bars(pushes.up, pushes.down, dark=style.is_dark()),
@@ -75,7 +76,7 @@ def draw_words(activations: Activations, place: tuple[int, int]) -> None:
     try:
         tokens, values = _on_text(activations.model.model_dump_json(), text, *place, said)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
     else:
         st.html(token_strip(tokens, values, dark=style.is_dark()))
         charts.explain(
@@ -91,7 +92,7 @@ def draw_keepers(activations: Activations, place: tuple[int, int]) -> None:
     """Draw which saved circuits contain the neuron."""
     found = circuits_containing(activations.model, *place)
     words = ", ".join(f"{name} (rank {rank})" for name, rank in found)
-    st.caption(f"In saved circuits: {words}." if found else "Not in any saved circuit of this model.")
+    st.caption(f"In saved circuits: {plain(words)}." if found else "Not in any saved circuit of this model.")
 
 
 def _standing(facts: NeuronFacts, circuit: Circuit) -> str:
@@ -153,6 +154,6 @@ def _model(said: DeltaGenerator) -> AbstractContextManager[LoadedModel]:
     """The chosen model, for this request. `said` shows the progress of waiting for it and loading it."""
 
     def progress(told: Progress) -> None:
-        said.caption(progress_in_words(told))
+        said.caption(plain(progress_in_words(told)))
 
     return host.acquire(session.model_name(), **session.load_options(), progress=progress)

@@ -12,6 +12,7 @@ from cna_core.evaluation.checks.registry import CHECKS
 from cna_core.evaluation.verify import Verification, known_checks, verify
 from cna_core.models.host import host
 from pages.common import jobs, session
+from pages.common.plain import plain
 
 QUICK = CheckSettings(
     prompts=16,
@@ -110,15 +111,8 @@ def _draw(found: Verification) -> None:
 def _draw_check(found: Verification, number: int, key: str, check: type[Check]) -> None:
     verdicts = [row.verdict for row in found.rows if row.check == key]
     mark, needed = _MARKS[found.sign_of(key)], " *(needed)*" if check.needed else ""
-    words = "  \n".join(_escaped(verdict) for verdict in verdicts) or f":gray[Not run. {check.question}]"
+    words = "  \n".join(plain(verdict) for verdict in verdicts) or f":gray[Not run. {check.question}]"
     st.markdown(f"{mark} **{number}. {check.title}**{needed}  \n:small[{words}]")
-
-
-def _escaped(verdict: str) -> str:
-    """The verdict with what Markdown would take for marks."""
-    for mark in "\\*_[]$~`":
-        verdict = verdict.replace(mark, f"\\{mark}")
-    return verdict
 
 
 def _table(found: Verification) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from cna_core.models.host import host
 from cna_core.progress import Progress
 from cna_core.progress_words import counted, progress_in_words
 from pages.common import keys, session
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 from pages.inspecting import picking, word_search
 
@@ -48,7 +49,7 @@ def draw(activations: Activations, circuit: Circuit) -> None:
         tokens = _tokens(circuit, places, said.caption)
         said.empty()
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
         tokens = [()] * len(places)
     _draw(activations, circuit, places, tokens, found)
     st.caption(
@@ -78,7 +79,7 @@ def _page(order: np.ndarray, circuit: Circuit, found: Writers | None) -> list[in
                 on_click=lambda to=page + step: st.session_state.update({keys.GALLERY_PAGE: (about, to)}),
             )
         by = "by rank" if found is None else f"by how much they write “{visible_text(found.token)}”"
-        st.caption(f"{first + 1:,} to {last:,} of {counted(len(order), 'neuron')}, {by}.", width="stretch")
+        st.caption(f"{first + 1:,} to {last:,} of {counted(len(order), 'neuron')}, {plain(by)}.", width="stretch")
     return order[first:last].tolist()
 
 
@@ -140,7 +141,7 @@ def _tokens(circuit: Circuit, places: list[int], say: Callable[[str], object]) -
     if tokens is None:
 
         def progress(told: Progress) -> None:
-            say(progress_in_words(told))
+            say(plain(progress_in_words(told)))
 
         with host.acquire(session.model_name(), **session.load_options(), progress=progress) as model:
             tokens = promoted(model, circuit, places)

@@ -21,6 +21,7 @@ from cna_core.figures.space import neuron_space, prompt_space
 from cna_core.progress_words import counted
 from pages.common import charts, measured_effects, style
 from pages.common.layer_profile import known as known_profile
+from pages.common.plain import tell
 from pages.inspecting import acting, panes, picking
 from pages.inspecting.choices import Shown
 from pages.inspecting.evidence import held_out
@@ -209,7 +210,7 @@ def _draw_prompts(activations: Activations, circuit: Circuit) -> None:
     try:
         projection = project_prompts(activations, circuit)
     except CnaError as error:
-        st.info(str(error), icon=":material/info:")
+        tell(error, icon=":material/info:")
         return
     charts.show(
         prompt_space(

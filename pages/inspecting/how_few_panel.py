@@ -11,6 +11,7 @@ from cna_core.evaluation.size_curves import HowFew, HowFewSettings
 from cna_core.figures.how_few import how_few_neurons
 from cna_core.models.host import host
 from pages.common import charts, findings, jobs, session, style
+from pages.common.plain import plain
 
 SETTINGS = HowFewSettings(prompts=16, benign=6, draws=2)
 """What a click measures: some minutes on a laptop. The command `how-few` measures more."""
@@ -87,7 +88,7 @@ def _show(found: HowFew) -> None:
         data_name="Curves (CSV)",
     )
     for note in found.notes:
-        st.caption(note)
+        st.caption(plain(note))
 
 
 def _table(found: HowFew) -> pd.DataFrame:

@@ -7,11 +7,12 @@ from cna_core.errors import CnaError
 from cna_core.models.catalog import catalog
 from cna_core.models.layout import ModelIdentity
 from pages.common import chosen_circuit, findings, keys, session
+from pages.common.plain import plain, tell_error
 
 
 def draw(error: CnaError) -> None:
     """Draw the reason, and for an opened circuit a button for each remedy."""
-    st.error(str(error), icon=":material/error:")
+    tell_error(error, icon=":material/error:")
     opened = chosen_circuit.opened()
     if opened is None:
         return
@@ -27,7 +28,7 @@ def draw(error: CnaError) -> None:
         recorded = findings.activations()
         if recorded is not None and recorded.model.layout == opened.model.layout:
             st.button(
-                f"Apply it to {recorded.model.name} (transfer)",
+                f"Apply it to {plain(recorded.model.name)} (transfer)",
                 key="mismatch-transfer",
                 icon=":material/move_down:",
                 help="The same neurons in this model. Every chart then says where the circuit was found.",

@@ -11,6 +11,7 @@ from cna_core.models.host import host
 from cna_core.progress_words import duration_in_words, size_in_words
 from cna_core.prompts.sets import ContrastSet
 from pages.common import keys, libraries, session
+from pages.common.plain import plain
 
 if TYPE_CHECKING:  # the first page is drawn before torch is imported
     from cna_core.models.needs import ModelNeeds
@@ -57,11 +58,11 @@ def _facts(entry: CatalogEntry, contrast: ContrastSet) -> None:
     try:
         needs = needs_of(entry, dtype=session.load_options()["dtype"], released_bytes=host.idle_bytes())
     except CnaError as error:
-        st.caption(str(error))
+        st.caption(plain(error))
         return
     st.caption(describe(entry, needs, seconds_of(entry, contrast)))
     if not needs.fits:
-        st.warning(needs.words, icon=":material/memory:")
+        st.warning(plain(needs.words), icon=":material/memory:")
 
 
 @st.fragment(run_every=1.0)

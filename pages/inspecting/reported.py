@@ -17,6 +17,7 @@ from cna_core.evaluation.setting import DEFAULT_TREATMENT
 from cna_core.figures.percents import percent
 from cna_core.progress_words import counted
 from pages.common import charts, chosen_circuit, findings
+from pages.common.plain import plain
 from pages.inspecting import evidence
 
 NOTHING = "–"
@@ -47,7 +48,7 @@ def draw_measured(name: str) -> None:
             "exact numbers. To fill the column “here”, find the gate and evaluate this model."
         ],
         transfer="",
-        always=refusal.source,
+        always=plain(refusal.source),
     )
 
 

@@ -24,6 +24,7 @@ from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
 from cna_core.progress_words import counted
 from pages.common import address, charts, chosen_circuit, jobs, keys, session, style
+from pages.common.plain import plain
 from pages.common.recent import Recent
 
 KEPT = 32
@@ -169,9 +170,7 @@ def _in_words(why: Explanation, circuit: Circuit) -> str:
 
 def _shortened(prompt: str) -> str:
     text = " ".join(prompt.split())
-    for mark in "\\*_[]$~`":
-        text = text.replace(mark, f"\\{mark}")
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return plain(text if len(text) <= 100 else f"{text[:100]}…")
 
 
 _COLUMNS = {

@@ -7,11 +7,12 @@ import streamlit as st
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.writers import Writers, word_tokens, writers_of
 from cna_core.errors import CnaError
-from cna_core.figures.lanes import shown_token
+from cna_core.figures.lanes import visible_text
 from cna_core.models.host import host
 from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
 from pages.common import keys, session
+from pages.common.plain import plain, tell
 from pages.common.recent import Recent
 from pages.inspecting import picking
 
@@ -36,7 +37,7 @@ def ask(circuit: Circuit) -> Writers | None:
     try:
         found = _found(circuit, word, said.caption)
     except CnaError as error:
-        said.info(str(error), icon=":material/info:")
+        tell(error, said, icon=":material/info:")
         return None
     said.empty()
     return found
@@ -51,11 +52,11 @@ def draw_table(found: Writers, circuit: Circuit) -> None:
         on_select=lambda: _pick(found, circuit),
         selection_mode="single-row",
     )
+    token = plain(visible_text(found.token))
     st.caption(
-        "What one unit of a neuron's activation adds directly to the logit of "
-        f"“{shown_token(found.token)}”, the word's first token; the same in standard deviations (SD) over the "
-        "vocabulary; and the token's place among all tokens that the neuron promotes. Click a row to see the neuron "
-        "above."
+        f"What one unit of a neuron's activation adds directly to the logit of “{token}”, the word's first token; the "
+        "same in standard deviations (SD) over the vocabulary; and the token's place among all tokens that the neuron "
+        "promotes. Click a row to see the neuron above."
     )
 
 
@@ -74,7 +75,7 @@ def _found(circuit: Circuit, word: str, say: Callable[[str], object]) -> Writers
     if found is None:
 
         def progress(told: Progress) -> None:
-            say(progress_in_words(told))
+            say(plain(progress_in_words(told)))
 
         say("Reading what the circuit's neurons write …")
         with host.acquire(session.model_name(), **session.load_options(), progress=progress) as model:
