@@ -56,6 +56,7 @@ def draw(page: str) -> None:
         if circuit is None:
             _without_circuit(head, number)
         else:
+            libraries.wait_on_page()
             st.markdown(_step(number).words(circuit))
             _buttons(head, number, circuit)
 
@@ -116,7 +117,7 @@ def _number() -> int | None:
 
 
 def _step(number: int) -> "Step":
-    libraries.wait()  # a circuit is there, so they are
+    """The step, for a circuit that is there. Importing it needs the libraries, for which `draw` has waited."""
     from pages.touring.steps import STEPS
 
     return STEPS[number - 1]
