@@ -1,11 +1,14 @@
 """The throughput of the batched sweep, compared with one generation at a time, measured alternately in one process.
 
-    python benchmarks/sweep.py [MODEL] [--prompts 2] [--rounds 2] [--tokens 64] [--rows 64]
+    python benchmarks/sweep.py [MODEL] [--prompts 2] [--rounds 2] [--tokens 64] [--rows 64 128]
+    python benchmarks/sweep.py [MODEL] --five --prompts 26 --rows 64 128
 
 Both generate greedy answers to the same prompts at the same strengths (13 of the circuit and of its random twin, which
-share the baseline: 25 settings per prompt, and 12 of CAA with --caa). The plain method steers with a hook and calls
-transformers' `generate` for one prompt and one strength at a time. Because this is slow, it runs another sample of the
-settings in each round. Target on two CPU cores: ratio at least 5. Prints text; the last line is JSON.
+share the baseline: 25 settings per prompt, and 12 of CAA with --caa; with --five the strengths 0 to 2 of the circuit,
+five settings). The plain method steers with a hook and calls transformers' `generate` for one prompt and one strength
+at a time. Because this is slow, it runs another sample of the settings in each round. Several numbers of rows are
+measured alternately, for the ratios to the first of them. Target on two CPU cores: ratio at least 5. On a machine with
+other work, use OMP_NUM_THREADS=1. Prints text; the last line is JSON.
 """
 
 import argparse
@@ -24,10 +27,9 @@ from cna_core.circuits.attribution import attribute
 from cna_core.circuits.capture import capture
 from cna_core.evaluation.batches import Batch
 from cna_core.evaluation.dials import Dials, dials_for
-from cna_core.evaluation.measures.refusal_rate import RefusalRate
 from cna_core.evaluation.sweep import measured
 from cna_core.evaluation.sweep_plan import SweepPlan, plan_sweep
-from cna_core.evaluation.sweep_settings import ROWS_PER_BATCH, SweepSettings
+from cna_core.evaluation.sweep_settings import FINE_STRENGTHS, ROWS_PER_BATCH, SweepSettings
 from cna_core.interventions.plan import steered_rows
 from cna_core.interventions.registry import DEFAULT_METHOD, DEFAULT_METHODS
 from cna_core.models.catalog import DEFAULT_MODEL
@@ -35,6 +37,8 @@ from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.chat_format import encode
 from cna_core.prompts.sets import ContrastSet, PromptSet
+
+FIVE = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 
 def main() -> None:
@@ -44,9 +48,11 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2, help="number of prompts")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
-    parser.add_argument("--rows", type=int, default=ROWS_PER_BATCH, help="rows in a batch at most")
+    parser.add_argument("--rows", type=int, nargs="+", default=[ROWS_PER_BATCH], help="rows in a batch at most")
     parser.add_argument("--sample", type=int, default=4, help="answers that the plain method generates in each round")
     parser.add_argument("--caa", action="store_true", help="CAA as well")
+    parser.add_argument("--five", action="store_true", help="five settings of the circuit alone")
+    parser.add_argument("--perplexity", action="store_true", help="the answers' perplexity as well")
     options = parser.parse_args()
 
     model = load_model(options.model)
@@ -56,29 +62,39 @@ def main() -> None:
     wanted = SweepSettings(
         prompts=prompts,
         methods=DEFAULT_METHODS if options.caa else (DEFAULT_METHOD,),
-        strengths=tuple(round(-1 + 0.25 * step, 2) for step in range(13)),
-        measures=(RefusalRate(),),
+        strengths=FIVE if options.five else FINE_STRENGTHS,
+        controls=() if options.five else (DEFAULT_METHOD,),
+        benign=None,
+        borderline=None,
+        measures=("refusal_rate", "perplexity") if options.perplexity else ("refusal_rate",),
         max_new_tokens=options.tokens,
         contrast=contrast,
-        rows_per_batch=options.rows,
     )
-    plan = plan_sweep(model, circuit, wanted)
+    plans = {
+        rows: plan_sweep(model, circuit, wanted.model_copy(update={"rows_per_batch": rows})) for rows in options.rows
+    }
+    plan = plans[options.rows[0]]
     treatments = [setting.treatment for setting in plan.settings if not setting.is_baseline]
     dials = dials_for(model, plan.circuits, treatments, 0, plan.contrast)
     print(
         f"{options.model} in {model.identity.dtype} on {model.device}, {torch.get_num_threads()} threads; "
-        f"{len(prompts)} prompts, {len(plan.settings)} settings, {options.tokens} tokens, {len(plan.batches)} batches"
+        f"{len(prompts)} prompts, {len(plan.settings)} settings, {options.tokens} tokens"
     )
     pairs = [pair for batch in plan.batches for pair in batch.cells]
-    plain_rates, batched_rates = [], []
+    plain_rates: list[float] = []
+    batched_rates: dict[int, list[float]] = {rows: [] for rows in plans}
     plainly(model, plan, dials, pairs[:1])  # touches every weight
     for turn in range(options.rounds):
         step = max(1, len(pairs) // options.sample)
         plain_rates.append(plainly(model, plan, dials, pairs[turn % step :: step][: options.sample]))
-        batched_rates.append(batched(model, plan, dials, plan.batches))
-        print(f"  answers/s: one at a time {plain_rates[-1]:6.3f}, batched {batched_rates[-1]:6.3f}")
-    ratio = statistics.median(fast / slow for fast, slow in zip(batched_rates, plain_rates, strict=True))
-    print(f"  ratio {ratio:.1f}")
+        print(f"  answers/s: one at a time {plain_rates[-1]:6.3f}", flush=True)
+        for rows, planned in plans.items():
+            batched_rates[rows].append(batched(model, planned, dials, planned.batches))
+            print(f"  answers/s: batches of at most {rows:3d} rows {batched_rates[rows][-1]:6.3f}", flush=True)
+    ratios = {rows: ratio(rates, plain_rates) for rows, rates in batched_rates.items()}
+    to_first = {rows: ratio(rates, batched_rates[options.rows[0]]) for rows, rates in batched_rates.items()}
+    for rows, value in ratios.items():
+        print(f"  {rows} rows: {value:.1f} times one at a time, {to_first[rows]:.2f} times {options.rows[0]} rows")
     report = {
         "benchmark": "sweep",
         "model": options.model,
@@ -86,13 +102,19 @@ def main() -> None:
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "settings": len(plan.settings),
-        "rows_per_batch": options.rows,
+        "prompts": len(prompts),
         "max_new_tokens": options.tokens,
         "one_at_a_time_answers_per_second": round(statistics.median(plain_rates), 4),
-        "batched_answers_per_second": round(statistics.median(batched_rates), 4),
-        "ratio": round(ratio, 2),
+        "batched_answers_per_second": {rows: round(statistics.median(one), 4) for rows, one in batched_rates.items()},
+        "ratios": {rows: round(value, 2) for rows, value in ratios.items()},
+        "ratios_to_first": {rows: round(value, 2) for rows, value in to_first.items()},
     }
     print(json.dumps(report))
+
+
+def ratio(rates: list[float], others: list[float]) -> float:
+    """The median over rounds of the ratio in the same round."""
+    return statistics.median(one / other for one, other in zip(rates, others, strict=True))
 
 
 def batched(model: LoadedModel, plan: SweepPlan, dials: Dials, batches: Sequence[Batch]) -> float:

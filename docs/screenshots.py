@@ -203,6 +203,7 @@ def main(names: list[str]) -> None:
                 size = {"width": WIDTHS.get(name, WIDTH), "height": HEIGHTS.get(name, HEIGHT)}
                 page.set_viewport_size(size)
                 SCENES[name](page, address)
+                page.mouse.move(WIDTH // 2, 3)  # nothing is hovered
                 page.wait_for_timeout(2500)  # charts finish their entrance
                 if name != "tour":  # it has taken its own
                     page.screenshot(path=PICTURES / f"{name}-{theme}.png")

@@ -58,6 +58,8 @@ class WorkingPoint:
 def working_point_of(run: Run) -> WorkingPoint | None:
     """The point of a run that at least halves refusal with the smallest benign KL, or None if no point halves it.
 
+    Only points of the run's first circuit count: it is the one that the run keeps, and that Chat can open.
+
     Raises:
         RunError: the run did not measure refusal and benign KL, or the baseline does not refuse.
     """
@@ -71,6 +73,7 @@ def working_point_of(run: Run) -> WorkingPoint | None:
         (kl.value, refused, point)
         for point in run.points
         if point.method == DEFAULT_METHOD
+        and point.setting.circuit is None
         and point.strength != 0
         and (kl := point.estimate(BenignDivergence.key)) is not None
         and (refused := point.estimate(RefusalRate.key)) is not None

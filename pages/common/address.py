@@ -5,7 +5,7 @@ from typing import NoReturn
 import streamlit as st
 
 from cna_core.circuits import library
-from cna_core.errors import CircuitError, CnaError
+from cna_core.errors import CnaError
 from pages.common import chosen_circuit, findings, keys, measured_effects, session
 from pages.common.plain import toast
 
@@ -22,20 +22,26 @@ def select_neuron(layer: int, neuron: int) -> None:
     st.session_state[keys.SELECTED_NEURON] = (int(layer), int(neuron))
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a part of an address is; None if it is none."""
+    return int(text) if text.isdecimal() and len(text) <= 9 else None
+
+
 def restore() -> None:
     """Read from the address, once in a session, what no widget is bound to. Invalid values are ignored."""
     if st.session_state.get(keys.RESTORED):
         return
     st.session_state[keys.RESTORED] = True
-    layer, _, neuron = st.query_params.get(keys.IN_ADDRESS_NEURON, "").partition(".")
-    if layer.isdecimal() and neuron.isdecimal():
-        select_neuron(int(layer), int(neuron))
+    parts = st.query_params.get(keys.IN_ADDRESS_NEURON, "").partition(".")
+    layer, neuron = whole_number(parts[0]), whole_number(parts[2])
+    if layer is not None and neuron is not None:
+        select_neuron(layer, neuron)
     if (step := st.query_params.get(keys.TOUR, "")) in TOUR_STEPS:
         st.session_state[keys.TOUR] = int(step)
     if name := st.query_params.get(keys.IN_ADDRESS_CIRCUIT):
         try:
             chosen_circuit.open_circuit(library.load_circuit(name), name)
-        except CircuitError as error:
+        except CnaError as error:
             toast(error)
     if st.query_params.get(keys.IN_ADDRESS_FOUND) == "1":
         try:

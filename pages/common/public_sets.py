@@ -4,9 +4,11 @@ from typing import Any
 
 import streamlit as st
 
+from cna_core.errors import PromptError
 from cna_core.prompts.public import find_public, is_public_here
 from cna_core.prompts.public_catalog import PREFIX, Role, public_contrast, public_contrasts, public_set, sets_of
 from cna_core.prompts.sets import PromptSet
+from pages.common import keys
 
 BUILT_IN = "built-in"
 
@@ -51,14 +53,25 @@ def contrast_titles() -> dict[str, str]:
     return {f"{PREFIX}{name}": known.title for name, known in public_contrasts().items()}
 
 
+def pick(name: str) -> None:
+    """Remember that this session chose the contrast set itself, so that it may be downloaded."""
+    st.session_state[keys.PROMPTS_PICKED] = name
+
+
 def show_contrast(name: str) -> None:
-    """Download a public contrast set if needed, and show its licenses and sources.
+    """Show the licenses and sources of a public contrast set. It is downloaded if this session chose it itself.
 
     Raises:
-        PromptError: one of its two sets is not on this machine and cannot be downloaded.
+        PromptError: one of its two sets is not on this machine, and a link chose it or it cannot be downloaded.
     """
     known = public_contrast(name)
     sides = [known.positive, known.negative]
+    missing = [side for side in sides if not is_public_here(side)]
+    if missing and st.session_state.get(keys.PROMPTS_PICKED) != name:
+        label = f"Download {known.title}"
+        st.button(label, key="download-prompts", icon=":material/download:", on_click=pick, args=(name,))
+        title = public_set(missing[0]).title
+        raise PromptError(f"{title} is not on this machine: press Download in the sidebar, or choose other prompts.")
     for side in sides:
         fetched(side)
     for credit in dict.fromkeys(find_public(side).credit for side in sides):

@@ -97,6 +97,7 @@ def _prompts() -> str | None:
         options,
         key=keys.PROMPTS,
         format_func=lambda name: public.get(name, name),
+        on_change=lambda: public_sets.pick(str(st.session_state[keys.PROMPTS])),
         persist_state="session",
         help="δ is measured on these: positive prompts, which the model refuses, and matched negative ones, which it "
         "answers.",
@@ -223,7 +224,9 @@ def _circuit() -> None:
             help="By default, a circuit by effect comes from the first two thirds of the layers. Later neurons mostly "
             "write the next token itself, such as the “I” that begins refusals and many other answers.",
         )
-        st.number_input("Leave out the first layers", 0, 100, 0, key=keys.SKIP, bind="query-params")
+        # A float, because Streamlit fails on skip=1e999 in the address of a whole number.
+        label = "Leave out the first layers"
+        st.number_input(label, 0.0, 100.0, 0.0, 1.0, "%.0f", key=keys.SKIP, bind="query-params")
         st.slider(
             "Universal: active on this share of prompts", 0.5, 1.0, 0.8, 0.05, key=keys.THRESHOLD, bind="query-params"
         )

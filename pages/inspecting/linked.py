@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import streamlit as st
 
+from pages.common import address
+
 
 def restore(key: str, options: Mapping[str, str]) -> None:
     """Read the choice from the address, once in a session; an unknown option is ignored."""
@@ -80,6 +82,7 @@ def _keep_range(key: str, widgets: list[str]) -> None:
 def _parsed(words: str) -> tuple[int, int] | None:
     """The range in an address, such as "18-23"; None if there is none."""
     first, _, last = words.partition("-")
-    if not (first.isdecimal() and last.isdecimal()):
+    ends = address.whole_number(first), address.whole_number(last)
+    if ends[0] is None or ends[1] is None:
         return None
-    return min(int(first), int(last)), max(int(first), int(last))
+    return min(ends[0], ends[1]), max(ends[0], ends[1])

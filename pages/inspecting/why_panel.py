@@ -161,9 +161,10 @@ def _in_words(why: Explanation, circuit: Circuit) -> str:
     share = percent(why.share_of(circuit))
     strongest = why.strongest(STRONGEST)
     there = sum(circuit.position_of(int(row.layer), int(row.neuron)) is not None for row in strongest.itertuples())
+    odds = f"{why.log_odds:+.1f}".replace("-", "−")
     return (
         f"**{sides}**. Tokens that open refusals have {percent(float(refuses))} of the first token's probability "
-        f"(log-odds {why.log_odds:+.1f}). The circuit of {counted(len(circuit), 'neuron')} has {share} of the effect "
+        f"(log-odds {odds}). The circuit of {counted(len(circuit), 'neuron')} has {share} of the effect "
         f"towards refusal, and contains {there} of the {len(strongest)} strongest neurons."
     )
 

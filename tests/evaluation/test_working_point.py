@@ -34,8 +34,10 @@ def test_the_gentlest_point_that_halves_refusal_is_chosen() -> None:
         a_point(0.5, 0.2, 0.03, fraction=0.004),
         a_point(1.0, 0.0, 0.9, fraction=0.004),
         a_point(1.0, 0.0, 0.001, twin_of="scale"),  # controls are no circuits to work with
+        a_point(1.0, 0.0, 0.002).model_copy(update={"circuit": "effect", "fraction": None}),  # the run keeps the first
     )
-    found = working_point_of(a_run(points=points))
+    settings = a_run().settings.model_copy(update={"others": {"effect": "0" * 64}})
+    found = working_point_of(a_run(points=points, settings=settings))
     assert found is not None
     assert found.setting == Setting(method="scale", strength=0.5, fraction=0.004)
     assert (found.refusal_rate, found.baseline_rate, found.benign_kl) == (0.2, 0.8, 0.03)
