@@ -1,4 +1,4 @@
-"""Words for progress, sizes and durations, used by the command line and the pages."""
+"""Words for progress, counts, sizes and durations, used by the command line and the pages."""
 
 from cna_core.progress import BYTES, Progress, Stage
 
@@ -41,6 +41,11 @@ _DOING = {
 }
 
 _QUESTIONS = {"knowledge": "knowledge questions", "problems": "word problems"}
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, such as "1 neuron" or "1,024 neurons"; for nouns that take an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def progress_in_words(progress: Progress) -> str:

@@ -43,6 +43,8 @@ def press_if_there(page: Page, name: str) -> None:
 
 def gate(page: Page, address: str) -> None:
     page.goto(f"{address}/?{LINK}")
+    # A page that has not begun to run looks settled, too.
+    expect(page.locator(".st-key-find-here, .st-key-find").first).to_be_visible(timeout=4 * MINUTES)
     settled(page, 240)
     press_if_there(page, "Find the gate")
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
@@ -119,6 +121,60 @@ def compare(page: Page, address: str) -> None:
     page.keyboard.press("Escape")
 
 
+def tour(page: Page, address: str) -> None:
+    """The tour's five steps, each as a picture, and the first answers of the last one."""
+    card = page.locator(".st-key-tour")
+    theme = "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+
+    def go_on(to: str, words: str) -> None:
+        card.get_by_role("button", name=to).click()
+        expect(card).to_contain_text(words, timeout=5 * MINUTES)
+
+    def take(number: int, settles: bool = True) -> None:
+        if settles:
+            settled(page, 240)
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(2500)
+        page.screenshot(path=PICTURES / f"tour-{number}-{theme}.png")
+
+    page.goto(f"{address}/?{LINK}&found=1&tour=1")
+    expect(card.get_by_role("button", name="Next")).to_be_visible(timeout=2 * MINUTES)
+    expect(page.get_by_text("The selection")).to_be_visible(timeout=2 * MINUTES)
+    take(1)
+    go_on("Next", "2 of 5")
+    take(2)
+    go_on("Next", "3 of 5")
+    settled(page, 240)
+    expect(page.get_by_test_id("meter-place").get_by_text("Calibrating")).to_have_count(0, timeout=5 * MINUTES)
+    expect(page.locator(".st-key-chat-first-setting")).to_be_visible(timeout=5 * MINUTES)
+    take(3)
+    go_on("Ask both models", "4 of 5")
+    expect(card).to_contain_text("Baseline:", timeout=5 * MINUTES)
+    take(4)
+    go_on("Ask a random twin", "5 of 5")
+    expect(page.get_by_test_id("answer")).to_have_count(3, timeout=2 * MINUTES)
+    take(5, settles=False)
+    expect(card).to_contain_text("Random twin, as many", timeout=5 * MINUTES)
+    take(6)
+
+
+def neurons_view(view: str) -> Callable[[Page, str], None]:
+    def show(page: Page, address: str) -> None:
+        page.goto(f"{address}/neurons?{LINK}&found=1&each={view}")
+        heading = page.get_by_role("heading", name="The circuit's neurons")
+        expect(heading).to_be_visible(timeout=3 * MINUTES)
+        settled(page, 240)
+        if view == "gallery":
+            word = page.get_by_role("textbox", name="Which neurons write a word?")
+            word.fill("sorry")
+            word.press("Enter")
+            expect(page.get_by_text("by how much they write")).to_be_visible(timeout=2 * MINUTES)
+            settled(page, 120)
+        heading.evaluate(TO_THE_TOP)
+
+    return show
+
+
 SCENES: dict[str, Callable[[Page, str], None]] = {
     "gate": link("Gate"),
     "gate-effect": gate_effect,
@@ -126,10 +182,13 @@ SCENES: dict[str, Callable[[Page, str], None]] = {
     "checks": acting("checks"),
     "why": acting("why"),
     "neurons": link("Neurons"),
+    "gallery": neurons_view("gallery"),
+    "alike": neurons_view("alike"),
     "chat": chat,
     "evaluate": evaluate,
     "compare": compare,
     "method": link("Method"),
+    "tour": tour,
 }
 
 
@@ -146,7 +205,8 @@ def main(names: list[str]) -> None:
                 SCENES[name](page, address)
                 page.mouse.move(WIDTH // 2, 3)  # nothing is hovered
                 page.wait_for_timeout(2500)  # charts finish their entrance
-                page.screenshot(path=PICTURES / f"{name}-{theme}.png")
+                if name != "tour":  # it has taken its own
+                    page.screenshot(path=PICTURES / f"{name}-{theme}.png")
             page.close()
 
 

@@ -56,7 +56,7 @@ def draw() -> None:
             _last_turn(circuit, conversation)
         _earlier_turns(conversation)
     with dial:  # last, because it may run the model: everything else is on the page by then
-        last = conversation.turns[-1].message if conversation.turns else ""
+        last = conversation.turns[-1].message if conversation.turns else st.session_state.get(keys.METER_MESSAGE, "")
         meter.draw(circuit, last, asking.setting("chat-system", ""), busy)
 
 

@@ -16,6 +16,7 @@ from cna_core.evaluation.tables import beside_formats, points_table, runs_beside
 from cna_core.figures.compare import circuits_by_depth
 from cna_core.figures.dose_response import dose_response
 from cna_core.figures.sweep_curves import Curve, curves_of
+from cna_core.progress_words import counted
 from pages.common import charts, chosen_circuit, keys, style
 from pages.common.plain import plain, tell_error
 from pages.comparing import categories
@@ -161,7 +162,7 @@ def _circuits() -> None:
     known: dict[str, Circuit] = {}
     present = chosen_circuit.current()
     if present is not None:
-        known[f"current circuit · {len(present):,} neurons"] = present
+        known[f"current circuit · {counted(len(present), 'neuron')}"] = present
     for saved in library.saved_circuits():
         if saved.circuit is not None:
             known[saved.name] = saved.circuit

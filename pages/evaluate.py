@@ -10,7 +10,7 @@ from cna_core.evaluation.resume import run_so_far
 from cna_core.evaluation.runs import Run
 from cna_core.evaluation.sweep_settings import SweepSettings
 from cna_core.figures.causal_profile import causal_profile
-from cna_core.progress_words import duration_in_words
+from cna_core.progress_words import counted, duration_in_words
 from pages.common import charts, chosen_circuit, findings, first_steps, jobs, keys, layer_profile, style
 from pages.common.plain import plain, tell_error
 from pages.common.watching import this_session
@@ -21,16 +21,13 @@ from pages.inspecting import panes
 def draw() -> None:
     panes.apply()
     st.title("Does steering do what is claimed?")
-    left, main = panes.side_by_side("runs", [5, 18])
     _follow_started()
-    with left:
-        shelf.draw()
-    with main:
-        identity = shelf.chosen()
-        if identity is None:
-            _set_up()
-        else:
-            _look_at(identity)
+    shelf.draw()
+    identity = shelf.chosen()
+    if identity is None:
+        _set_up()
+    else:
+        _look_at(identity)
     _write_address()
 
 
@@ -51,7 +48,7 @@ def _set_up() -> None:
     st.markdown(
         "If the circuit is the cause, ablating it lowers the refusal rate, leaves quality and knowledge as they are, "
         f"and its random twin changes nothing. Measure this for **{plain(circuit.model.name)}** and its circuit of "
-        f"**{len(circuit):,} neurons**."
+        f"**{counted(len(circuit), 'neuron')}**."
     )
     with st.container(border=True):
         ordered = order.ask(circuit, activations)

@@ -9,14 +9,17 @@ from cna_core.circuits.activations import Activations
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.evidence import Evidence
 from cna_core.errors import CnaError
-from pages.common import address, chosen_circuit, findings, first_steps, reporting
-from pages.inspecting import card, distributions, evidence, linked, mismatch, panes, picking, table, word_search
+from pages.common import address, chosen_circuit, findings, first_steps, keys, reporting
+from pages.inspecting import alike, card, distributions, evidence, gallery, linked, mismatch, panes, picking, table
+
+VIEWS = {"gallery": "Gallery", "alike": "Which write alike"}
 
 
 def draw() -> None:
     panes.apply()
     st.title("What does each neuron do?")
     linked.restore("distribution", distributions.PICTURES)
+    linked.restore("each", VIEWS)
     finding = findings.finding()
     if finding is None:
         st.markdown(
@@ -48,9 +51,21 @@ def _explore(activations: Activations, circuit: Circuit) -> None:
         card.draw(activations, circuit, known, place)
         card.draw_words(activations, place)
         card.draw_keepers(activations, place)
-    word_search.draw(circuit)
+    _each(activations, circuit)
     _list(activations, circuit, known)
     address.write()
+
+
+@st.fragment
+def _each(activations: Activations, circuit: Circuit) -> None:
+    """The circuit's neurons beside each other. Only a pick redraws more than this."""
+    if st.session_state.pop(keys.PICKED_BELOW, False):
+        st.rerun()
+    st.subheader("The circuit's neurons", anchor=False)
+    if linked.choose("The circuit's neurons", VIEWS, "each") == "alike":
+        alike.draw(circuit)
+    else:
+        gallery.draw(activations, circuit)
 
 
 def _choose(activations: Activations, circuit: Circuit) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""Which neurons of a circuit write a word, and which of them write alike.
+"""What the neurons of a circuit write: which write a word, which tokens each writes, and which write alike.
 
 Asks the loaded model for the neurons' output directions; knows nothing of prompts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +82,25 @@ def writers_of(model: LoadedModel, circuit: Circuit, token: int) -> Writers:
         place.append((every > mine[:, None]).sum(-1))
     found = (torch.cat(part).numpy() for part in (logits, score, place))
     return Writers(str(model.tokenizer.decode([token])), *found)
+
+
+def promoted(model: LoadedModel, circuit: Circuit, places: Sequence[int], count: int = 4) -> list[tuple[str, ...]]:
+    """The tokens that each of these neurons raises most directly, strongest first.
+
+    Args:
+        places: positions in the circuit, in rank order from 0.
+        count: tokens for each neuron.
+
+    Raises:
+        CircuitError: as for `writers_of`.
+    """
+    circuit.check_model(model.identity)
+    chosen = np.asarray(places, dtype=np.int64)
+    found: list[tuple[str, ...]] = []
+    for some in output_directions(model, circuit.layers[chosen], circuit.neurons[chosen]).split(AT_ONCE):
+        for tokens in logits_of(model, some).topk(count).indices.tolist():
+            found.append(tuple(str(model.tokenizer.decode([token])) for token in tokens))
+    return found
 
 
 def similarity(model: LoadedModel, circuit: Circuit) -> NDArray[np.float32]:

@@ -190,7 +190,12 @@ def token_trace(
 
 def shown_token(token: str) -> str:
     """A token as hover text: markup is escaped, line breaks and other control characters become visible symbols."""
-    return html.escape("".join(_visible(letter) for letter in token), quote=False) or "·"
+    return html.escape(visible_text(token), quote=False)
+
+
+def visible_text(token: str) -> str:
+    """A token as plain text, for places where nothing is markup; otherwise as `shown_token`."""
+    return "".join(_visible(letter) for letter in token) or "·"
 
 
 def _visible(letter: str) -> str:

@@ -7,6 +7,7 @@ from cna_core.evaluation.quality import quality
 from cna_core.evaluation.refusal import UNFINISHED, Outcome, Verdict, detect_refusal
 from cna_core.figures import palette
 from cna_core.interventions.registry import label_of, method
+from cna_core.progress_words import counted
 from pages.chatting.prose import escaped, prose_markup
 
 _NAMES: dict[LaneKind, str] = {
@@ -120,7 +121,7 @@ def thought_markup(answer: Answer, parted: int | None, ended: bool) -> str:
     text = _text(answer.thoughts, inside)
     return (
         f'<details class="thought" data-testid="thought"{" open" if name != "Thought" else ""}>'
-        f"<summary>{name} · {answer.thought_tokens} tokens</summary>"
+        f"<summary>{name} · {counted(answer.thought_tokens, 'token')}</summary>"
         f'<div class="thought-text" dir="auto">{text}</div></details>'
     )
 
@@ -151,7 +152,7 @@ def _figures(answer: Answer, turn: Turn, ended: bool) -> str:
     if ended and answer.text.strip():
         words.append(f'<span title="1 − the share of repeated word 4-grams">quality {quality(answer.text):.2f}</span>')
     if answer.token_ids:
-        words.append(f"{len(answer.token_ids)} tokens")
+        words.append(counted(len(answer.token_ids), "token"))
     if answer.tokens_per_second is not None:
         words.append(f"{answer.tokens_per_second:.1f} tokens/s")
     if answer.finish_reason == "length":

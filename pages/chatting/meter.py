@@ -23,6 +23,7 @@ from cna_core.interventions import registry
 from cna_core.limits import allowed, strength_limit
 from cna_core.models.host import host
 from cna_core.progress import Progress, Stage
+from cna_core.progress_words import counted
 from cna_core.prompts.chat_format import as_messages
 from pages.chatting import calibration, thinking
 from pages.chatting.methods import chosen_method, fitted_earlier
@@ -77,7 +78,7 @@ def draw(circuit: Circuit, last_message: str, system: str, busy: bool) -> None:
         meter = st.container(gap=None)
     at, method = strength(), registry.method(chosen_method())
     how = f"× {1 - at:.2f}".replace("-", "−") if method.uses_circuit else method.label
-    what = f"{len(circuit):,} neurons" if method.uses_circuit else f"strength {at:g}".replace("-", "−")
+    what = counted(len(circuit), "neuron") if method.uses_circuit else f"strength {at:g}".replace("-", "−")
     right.html(f'<div class="multiplier"><b>{how}</b><br><span>{what}</span></div>')
     draft = _draft(key="draft", default={"text": ""}, on_text_change=_nothing)
     message = (draft.text or "").strip() or last_message

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cna_core.decoding.conversation import Answer, Turn
 from cna_core.figures import palette
-from cna_core.figures.lanes import shown_token
+from cna_core.figures.lanes import visible_text
 from pages.chatting.answers import colour_of, footer_markup, header_markup, name_of, parted_at
 from pages.common import style
 
@@ -80,7 +80,7 @@ def _drawn(answer: Answer, shade: Shade, limit: float) -> list[tuple[str, str, s
     for place, piece in enumerate(answer.token_texts[: len(shown)]):
         colour = _colour(float(shown[place]), shade, limit, colour_of(answer), dark)
         activity, surprise, divergence = (float(values[place]) for values in titles)
-        words = [f"“{shown_token(piece)}”"]
+        words = [f"“{visible_text(piece)}”"]
         words += [f"activity {activity:+.3g}"] if np.isfinite(activity) else []
         words += [f"surprise {surprise:.2f} nats"] if np.isfinite(surprise) else []
         words += [f"KL {divergence:.2f} nats"] if np.isfinite(divergence) else []

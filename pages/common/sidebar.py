@@ -13,6 +13,7 @@ from cna_core.errors import CnaError
 from cna_core.limits import remote_code_allowed
 from cna_core.models.catalog import DEFAULT_MODEL, CatalogEntry, catalog
 from cna_core.models.host import host
+from cna_core.progress_words import counted
 from cna_core.prompts.public_catalog import PREFIX
 from cna_core.prompts.sets import PromptSet
 from pages.common import address, chosen_circuit, findings, jobs, keys, own_prompts, public_sets, session
@@ -181,7 +182,7 @@ def _circuit() -> None:
     opened = chosen_circuit.opened()
     if opened is not None:
         st.info(
-            f"Showing the opened circuit: {len(opened)} neurons of {plain(opened.model.name)}.",
+            f"Showing the opened circuit: {counted(len(opened), 'neuron')} of {plain(opened.model.name)}.",
             icon=":material/folder_open:",
         )
         st.button("Back to the selected circuit", on_click=chosen_circuit.open_circuit, args=(None,), width="stretch")
@@ -299,7 +300,7 @@ def _open() -> None:
 
 
 def _what(saved: library.SavedCircuit) -> str:
-    return f"{len(saved.circuit)} neurons · {saved.circuit.model.name}" if saved.circuit else saved.problem
+    return f"{counted(len(saved.circuit), 'neuron')} · {saved.circuit.model.name}" if saved.circuit else saved.problem
 
 
 def _open_saved(name: str) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from cna_core.circuits.categories import CategoryOverlaps, category_overlaps
 from cna_core.evaluation.measures.numbers import percent
-from pages.common import chosen_circuit, findings, jobs, session
+from pages.common import charts, chosen_circuit, findings, jobs, session
 from pages.common.plain import plain
 
 
@@ -58,11 +58,15 @@ def _show(found: CategoryOverlaps) -> None:
     table = pd.DataFrame(found.jaccard, index=list(found.names), columns=list(found.names))
     st.dataframe(table.style.format(percent), key="compare-category-matrix")
     left_out = f" Left out, with too few prompts: {plain(', '.join(found.left_out))}." if found.left_out else ""
-    st.caption(
-        f"**How to read this.** The share of neurons (Jaccard) that two circuits by δ have in common, each from "
-        f"{found.prompts} positive prompts of its category and all negative ones; means of three draws. On the "
-        "diagonal: two halves of one category. Two categories that share as much cannot be told apart by their "
-        "circuits." + left_out
+    charts.explain(
+        [
+            f"The share of neurons (Jaccard) that two circuits by δ have in common, each from "
+            f"{found.prompts} positive prompts of its category and all negative ones; means of three draws. On the "
+            "diagonal: two halves of one category. Two categories that share as much cannot be told apart by their "
+            "circuits."
+        ],
+        transfer="",
+        always=left_out.strip(),
     )
 
 

@@ -1,18 +1,22 @@
-"""The left column: the list of all runs, newest first, to open, rename, compare or delete, and to upload run files."""
+"""The list of all runs above the page, newest first: one line each, to open, rename, compare or delete."""
 
 from pathlib import Path
 
 import streamlit as st
 
 from cna_core.errors import CnaError
-from cna_core.evaluation.journal import StoredRun, delete_run, keep_run, rename_run, stored_runs
+from cna_core.evaluation.journal import Journal, StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
 from pages.common import address, keys
 from pages.common.plain import plain, tell_error, toast
-from pages.evaluating import work
+from pages.common.recent import Recent
+from pages.evaluating import summary, work
 
-SHOWN_AT_FIRST = 8
+SHOWN_AT_FIRST = 6
+WIDTHS = (6, 6, 5, 5, 3, 1)
+"""Of the columns of a line."""
+REFUSALS_KEPT = 256
 RUNS_COMPARED = 4
 
 
@@ -30,73 +34,91 @@ def choose(identity: str | None) -> None:
 
 
 def draw() -> None:
-    """Draw the list."""
-    st.subheader("Runs")
-    st.button(
-        "New run",
-        icon=":material/add:",
-        on_click=choose,
-        args=(None,),
-        width="stretch",
-        type="primary" if chosen() is None else "secondary",
-        key="evaluate-new",
-    )
+    """Draw the list: one line for each run."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.subheader("Runs", anchor=False, width="content")
+        st.button(
+            "New run",
+            icon=":material/add:",
+            on_click=choose,
+            args=(None,),
+            type="primary" if chosen() is None else "secondary",
+            key="evaluate-new",
+        )
+        with st.popover("Upload", icon=":material/upload:", type="tertiary"):
+            st.file_uploader("Upload a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
+    if refused := st.session_state.pop(keys.RUN_REFUSED, None):
+        tell_error(refused)
     runs = stored_runs()
-    with st.container(key="run-list"):  # the stylesheet limits its height where it stands above the run
+    with st.container(key="run-list", gap=None):  # the stylesheet makes its lines low
         for run in runs[:SHOWN_AT_FIRST]:
-            _entry(run)
+            _line(run)
         if len(runs) > SHOWN_AT_FIRST:
             with st.expander(f"{len(runs) - SHOWN_AT_FIRST} older"):
                 for run in runs[SHOWN_AT_FIRST:]:
-                    _entry(run)
-    st.file_uploader("Upload a run file", type=["json"], key=keys.RUN_FILE, on_change=_open_upload)
-    if refused := st.session_state.pop(keys.RUN_REFUSED, None):
-        tell_error(refused)
+                    _line(run)
 
 
-def _entry(run: StoredRun) -> None:
-    with st.container(border=True, gap=None):
-        st.button(
-            plain(_title(run)),
-            key=f"run-{run.identity}",
-            type="primary" if chosen() == run.identity else "tertiary",
-            width="stretch",
-            on_click=choose,
-            args=(run.identity,),
-            help=plain(run.name),
-        )
-        words, menu = st.columns([5, 1], vertical_alignment="top", gap="small")
-        words.caption("  \n".join([*map(plain, _facts(run)), f"**{_state(run)}**"]))
-        with menu.popover("", icon=":material/more_vert:", help="Rename, compare, delete", type="tertiary"):
-            name = st.text_input("Name", run.name, key=f"name-{run.identity}")
-            st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, name))
-            if st.button("Compare", key=f"compare-{run.identity}", icon=":material/compare_arrows:"):
-                _compare(run.identity)
-            st.button("Delete", key=f"delete-{run.identity}", icon=":material/delete:", on_click=_delete, args=(run,))
+def _line(run: StoredRun) -> None:
+    """Its name, which opens it; what was measured, how refusals changed, and when; and a menu."""
+    name, model, measured, refusals, when, menu = st.columns(WIDTHS, vertical_alignment="center", gap="small")
+    name.button(
+        plain(_title(run)),
+        key=f"run-{run.identity}",
+        type="primary" if chosen() == run.identity else "tertiary",
+        on_click=choose,
+        args=(run.identity,),
+        help=plain(run.name),
+    )
+    for place, words in zip((model, measured, refusals, when), _facts(run), strict=True):
+        place.caption(plain(words))
+    with menu.popover("", icon=":material/more_vert:", help="Rename, compare, delete", type="tertiary"):
+        new_name = st.text_input("Name", run.name, key=f"name-{run.identity}")
+        st.button("Rename", key=f"rename-{run.identity}", on_click=_rename, args=(run.identity, new_name))
+        if st.button("Compare", key=f"compare-{run.identity}", icon=":material/compare_arrows:"):
+            _compare(run.identity)
+        st.button("Delete", key=f"delete-{run.identity}", icon=":material/delete:", on_click=_delete, args=(run,))
 
 
 def _title(run: StoredRun) -> str:
-    """The run's name, or else its start time. The model's name, the same for most runs, is in the line below."""
-    started = run.about.created[:16].replace("T", " ")
-    return run.about.name or (f"Run of {started[5:]}" if started else "Run")
+    """The run's name, or else its methods."""
+    settings = run.about.settings
+    return run.about.name or ", ".join(
+        [label_of(key) for key in settings.methods] + ["twins"] * bool(settings.controls)
+    )
 
 
-def _facts(run: StoredRun) -> list[str]:
-    """Short lines: the model and circuit size, the number of prompts and strengths, the methods."""
+def _facts(run: StoredRun) -> tuple[str, str, str, str]:
+    """The model and circuit size; the number of prompts and strengths; the refusal rates or the state; the date."""
     settings = run.about.settings
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
-    curves = [label_of(key) for key in settings.methods] + ["twins"] * bool(settings.controls)
-    lines = [f"{Path(run.about.model.name).name} · {sizes} %"]
-    lines.append(f"{settings.count_of('harmful')} prompts × {len(settings.strengths)} strengths")
-    lines.append(", ".join(curves))
-    if run.about.name:
-        lines.append(run.about.created[:10])
-    return lines
+    return (
+        f"{Path(run.about.model.name).name} · {sizes} %",
+        f"{settings.count_of('harmful')} prompts × {len(settings.strengths)} strengths",
+        _refusals(run) if run.finished else _state(run),
+        run.about.created[:10],
+    )
+
+
+@st.cache_resource(show_spinner=False)
+def _known_refusals() -> Recent[str]:
+    return Recent(REFUSALS_KEPT)
+
+
+def _refusals(run: StoredRun) -> str:
+    """The refusal rates of a finished run, without and with steering. A run file is read once in a process."""
+    words = _known_refusals().get(run.identity)
+    if words is None:
+        try:
+            whole = Journal(run.identity).finished_run()
+        except CnaError:
+            return "damaged"
+        words = summary.in_short(whole) if whole is not None else ""
+        _known_refusals().put(run.identity, words)
+    return words
 
 
 def _state(run: StoredRun) -> str:
-    if run.finished:
-        return "done"
     if work.is_running(run.identity):
         return "running"
     return f"stopped at {100 * run.done // max(1, run.batches)} %"

@@ -42,6 +42,16 @@ def draw(run: Run, fraction: float | None, point: WorkingPoint | None) -> None:
             st.caption(f":material/info: {words}")
 
 
+def in_short(run: Run) -> str:
+    """The refusal rate without steering, and with the run's first method at full strength: "64 % → 13 % refused"."""
+    taken = measures_of(run)
+    if RefusalRate not in taken or run.baseline is None or run.baseline.estimate(RefusalRate.key) is None:
+        return ""
+    full = _at_full(run, run.treatments[0], max(run.settings.fractions, default=None))
+    rates = [_value(point, RefusalRate) for point in (run.baseline, full) if point is not None]
+    return f"{' → '.join(filter(None, rates))} refused"
+
+
 def working_point(run: Run) -> WorkingPoint | None:
     """The run's working point, or None if it has none or did not measure what that needs."""
     try:

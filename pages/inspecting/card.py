@@ -79,9 +79,12 @@ def draw_words(activations: Activations, place: tuple[int, int]) -> None:
         tell(error, said, icon=":material/info:")
     else:
         st.html(token_strip(tokens, values, dark=style.is_dark()))
-        st.caption(
-            "**How to read this.** Orange: positive activation. Blue: negative. Full colour is the strongest in this "
-            "text. Hover over a token for its value. The text is read without a chat template."
+        charts.explain(
+            [
+                "Orange: positive activation. Blue: negative. Full colour is the strongest in this text. Hover over a "
+                "token for its value. The text is read without a chat template."
+            ],
+            transfer="",
         )
 
 

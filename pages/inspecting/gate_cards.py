@@ -7,7 +7,7 @@ from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.controls import Interval
 from cna_core.circuits.evidence import Evidence, left_out
 from cna_core.figures.percents import percent
-from cna_core.progress_words import duration_in_words
+from cna_core.progress_words import counted, duration_in_words
 from pages.common import cards, findings, measured_effects
 from pages.common.cards import Card
 
@@ -50,7 +50,12 @@ def _by_effect(finding: findings.Finding, circuit: Circuit, evidence: Evidence |
                 ("In the final quarter", 0.25, "in the last quarter of layers"),
             )
         ),
-        Card("Shared with δ", f"{shared:,}", f"of {len(circuit):,} neurons", "Neurons that both circuits contain."),
+        Card(
+            "Shared with δ",
+            f"{shared:,}",
+            f"of {counted(len(circuit), 'neuron')}",
+            "Neurons that both circuits contain.",
+        ),
         _stability(evidence)
         if evidence is None or evidence.stability is not None
         else Card("Stability", "–", "effects not measured here"),

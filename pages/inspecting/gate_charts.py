@@ -18,6 +18,7 @@ from cna_core.figures.heatmap import neuron_heatmap
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.space import neuron_space, prompt_space
+from cna_core.progress_words import counted
 from pages.common import charts, measured_effects, style
 from pages.common.layer_profile import known as known_profile
 from pages.common.plain import tell
@@ -220,9 +221,9 @@ def _draw_prompts(activations: Activations, circuit: Circuit) -> None:
             dark=style.is_dark(),
         ),
         "gate-prompts",
-        f"Each dot is a prompt, placed by the activations of the circuit's {len(circuit):,} neurons. AUC says how well "
-        "the first axis separates the sets: 1 is perfect, 0.5 is chance. Held out: the circuit and the axis come from "
-        "half of the prompts, the AUC from the other half.",
+        f"Each dot is a prompt, placed by the activations of the circuit's {counted(len(circuit), 'neuron')}. AUC says "
+        "how well the first axis separates the sets: 1 is perfect, 0.5 is chance. Held out: the circuit and the axis "
+        "come from half of the prompts, the AUC from the other half.",
         data=lambda: pd.DataFrame(
             {
                 "prompt": activations.prompts,

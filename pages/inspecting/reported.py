@@ -15,7 +15,8 @@ from cna_core.evaluation.published import PublishedModel, published, published_m
 from cna_core.evaluation.runs import Point, Run
 from cna_core.evaluation.setting import DEFAULT_TREATMENT
 from cna_core.figures.percents import percent
-from pages.common import chosen_circuit, findings
+from cna_core.progress_words import counted
+from pages.common import charts, chosen_circuit, findings
 from pages.common.plain import plain
 from pages.inspecting import evidence
 
@@ -41,12 +42,14 @@ def draw_measured(name: str) -> None:
         height="content",
     )
     words = "The paper does not report this model. " if paper is None else ""
-    st.caption(
-        f"**How to read this.** {words}The prompts, the refusal detector and often the circuit size differ, so compare "
-        "directions, not exact numbers. To fill the column “here”, find the gate and evaluate this model."
+    charts.explain(
+        [
+            f"{words}The prompts, the refusal detector and often the circuit size differ, so compare directions, not "
+            "exact numbers. To fill the column “here”, find the gate and evaluate this model."
+        ],
+        transfer="",
+        always=plain(refusal.source),
     )
-    if refusal.source:
-        st.caption(plain(refusal.source))
 
 
 def draw_tables() -> None:
@@ -192,7 +195,7 @@ def _source(run: Run, ablated: Point, name: str) -> str:
     named = f"the run “{name}”" if name else "the newest run of this model"
     started = f" of {run.created[:10]}" if run.created else ""
     neurons = run.settings.circuit.get("top_k")
-    circuit = f"its circuit of {neurons:,} neurons" if isinstance(neurons, int) else "its circuit"
+    circuit = f"its circuit of {counted(neurons, 'neuron')}" if isinstance(neurons, int) else "its circuit"
     if ablated.fraction:
         circuit += f" ({100 * ablated.fraction:g} % of all)"
     return f"Refusals and quality here: {named}{started}, {circuit} at strength {ablated.strength:g}."

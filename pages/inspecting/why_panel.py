@@ -22,6 +22,7 @@ from cna_core.figures.percents import percent
 from cna_core.limits import strength_limit
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
+from cna_core.progress_words import counted
 from pages.common import address, charts, chosen_circuit, jobs, keys, session, style
 from pages.common.plain import plain
 from pages.common.recent import Recent
@@ -163,7 +164,7 @@ def _in_words(why: Explanation, circuit: Circuit) -> str:
     odds = f"{why.log_odds:+.1f}".replace("-", "−")
     return (
         f"**{sides}**. Tokens that open refusals have {percent(float(refuses))} of the first token's probability "
-        f"(log-odds {odds}). The circuit of {len(circuit):,} neurons has {share} of the effect "
+        f"(log-odds {odds}). The circuit of {counted(len(circuit), 'neuron')} has {share} of the effect "
         f"towards refusal, and contains {there} of the {len(strongest)} strongest neurons."
     )
 

@@ -1,6 +1,5 @@
 """Search the circuit by a word: which of its neurons write it."""
 
-import html
 from collections.abc import Callable
 
 import streamlit as st
@@ -8,7 +7,7 @@ import streamlit as st
 from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.writers import Writers, word_tokens, writers_of
 from cna_core.errors import CnaError
-from cna_core.figures.lanes import shown_token
+from cna_core.figures.lanes import visible_text
 from cna_core.models.host import host
 from cna_core.progress import Progress
 from cna_core.progress_words import progress_in_words
@@ -21,22 +20,31 @@ KEPT = 32
 TABLE = "neurons-writers"
 
 
-def draw(circuit: Circuit) -> None:
-    """A field for a word, and the neurons that raise or lower it most."""
-    st.subheader("Which neurons write a word?", anchor=False)
+def ask(circuit: Circuit) -> Writers | None:
+    """A field for a word; returns how much each neuron writes it, or None while there is no word."""
     word = st.text_input(
-        "Word", key="neurons-word", placeholder="sorry", persist_state="session", max_chars=60, width=320
+        "Which neurons write a word?",
+        key="neurons-word",
+        placeholder="sorry",
+        persist_state="session",
+        max_chars=60,
+        width=320,
+        help="Sorts the circuit by how much each neuron promotes the word's first token, or suppresses it, directly.",
     )
     if not word.strip():
-        st.caption("Type a word to list the circuit's neurons that promote it, or suppress it, most directly.")
-        return
+        return None
     said = st.empty()
     try:
         found = _found(circuit, word, said.caption)
     except CnaError as error:
         tell(error, said, icon=":material/info:")
-        return
+        return None
     said.empty()
+    return found
+
+
+def draw_table(found: Writers, circuit: Circuit) -> None:
+    """The neurons that raise or lower the word most, with the numbers."""
     st.dataframe(
         found.table(circuit),
         hide_index=True,
@@ -44,11 +52,11 @@ def draw(circuit: Circuit) -> None:
         on_select=lambda: _pick(found, circuit),
         selection_mode="single-row",
     )
-    token = plain(html.unescape(shown_token(found.token)))
+    token = plain(visible_text(found.token))
     st.caption(
-        "**How to read this.** What one unit of a neuron's activation adds directly to the logit of "
-        f"“{token}”, the word's first token; the same in standard deviations over the vocabulary; "
-        "and the token's place among all tokens that the neuron promotes. Click a row to see the neuron above."
+        f"What one unit of a neuron's activation adds directly to the logit of “{token}”, the word's first token; the "
+        "same in standard deviations (SD) over the vocabulary; and the token's place among all tokens that the neuron "
+        "promotes. Click a row to see the neuron above."
     )
 
 
@@ -57,6 +65,7 @@ def _pick(found: Writers, circuit: Circuit) -> None:
     rows = (state.get("selection") or {}).get("rows") or []
     if rows:
         picking.from_rank(circuit, int(found.table(circuit)["rank"].iloc[rows[0]]) - 1)
+        st.session_state[keys.PICKED_BELOW] = True
 
 
 def _found(circuit: Circuit, word: str, say: Callable[[str], object]) -> Writers:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from cna_core.circuits.circuit import Circuit
 from cna_core.decoding.conversation import Answer, Conversation, LaneKind, Turn
+from cna_core.progress_words import counted
 from pages.chatting import examples, first_setting, meter
 from pages.chatting.answers import outcome_of
 from pages.common import address, keys
@@ -43,7 +44,7 @@ def _map(circuit: Circuit) -> str:
     do = "act" if circuit.settings.score == "attribution-patching" else "differ"
     return (
         "Every cell is a neuron: orange where it is more active on requests that the model refuses, blue where less. "
-        f"The dots are the circuit, the **{len(circuit):,} neurons** that {do} most."
+        f"The dots are the circuit, the **{counted(len(circuit), 'neuron')}** that {do} most."
     )
 
 
@@ -63,14 +64,15 @@ def _pick_first(circuit: Circuit) -> None:
 
 
 def _slider(circuit: Circuit) -> str:
-    at = f"{meter.strength():g}".replace("-", "−")
+    at, size = f"{meter.strength():g}".replace("-", "−"), counted(len(circuit), "neuron")
     return (
-        "The slider multiplies the circuit's activations: at 0 the model is unchanged, at 1 the circuit is ablated. "
-        f"It stands at **{at}** for {len(circuit):,} neurons; move it if you like."
+        f"At 0 the model is unchanged, at 1 the circuit ({size}) is ablated; the slider stands at **{at}**. The curve "
+        "shows how likely the answer to an example is to open as a refusal: move the slider along it."
     )
 
 
 def _set_strength(circuit: Circuit) -> None:
+    st.session_state[keys.METER_MESSAGE] = _example(circuit)
     setting = first_setting.known(circuit)
     if setting is not None and setting.fraction is not None and setting.strength is not None:
         first_setting.go_to(setting.fraction, setting.strength)

@@ -7,6 +7,7 @@ gate and asking the models wait for a click.
 from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from cna_core.errors import CnaError
 from pages.common import address, chosen_circuit, findings, first_steps, keys, libraries
@@ -46,16 +47,18 @@ def draw(page: str) -> None:
         address.open_page(stop.page)
     st.session_state[keys.TOUR_SAW] = answer_seen()
     with st.container(border=True, key="tour", gap="xsmall"):
-        st.markdown(f":small[Tour, {number} of {len(STOPS)}]  **{stop.title}**")
+        head = st.container(horizontal=True, vertical_alignment="center", gap="small")
+        head.markdown(f":small[Tour, {number} of {len(STOPS)}]  **{stop.title}**", width="stretch")
         if page != stop.page:
-            _elsewhere(number, stop)
+            _elsewhere(head, number, stop)
             return
         circuit = _circuit()
         if circuit is None:
-            _without_circuit(number)
+            _without_circuit(head, number)
         else:
+            libraries.wait_on_page()
             st.markdown(_step(number).words(circuit))
-            _buttons(number, circuit)
+            _buttons(head, number, circuit)
 
 
 def catch_up() -> None:
@@ -65,14 +68,14 @@ def catch_up() -> None:
         st.rerun()
 
 
-def _elsewhere(number: int, stop: Stop) -> None:
+def _elsewhere(head: DeltaGenerator, number: int, stop: Stop) -> None:
     st.markdown(f"The tour goes on at the page {stop.page.title()}.")
-    with st.container(horizontal=True, gap="small"):
+    with head:
         _button(f"Go to {stop.page.title()}", "tour-next", _go, number, primary=True)
         _button("End the tour", "tour-skip", _leave)
 
 
-def _without_circuit(number: int) -> None:
+def _without_circuit(head: DeltaGenerator, number: int) -> None:
     """What is missing, and the click that gets it."""
     job, found = first_steps.under_way(), findings.finding() is not None
     if found:
@@ -81,7 +84,7 @@ def _without_circuit(number: int) -> None:
         st.markdown("The prompts run now, and the map fills with what they show. The tour goes on when it is full.")
     else:
         st.markdown("The tour shows your model's own neurons. So first the prompts run once, and the map fills.")
-    with st.container(horizontal=True, gap="small"):
+    with head:
         if number > 1:
             _button("Back", "tour-back", _go, number - 1)
         if job is None and not found:
@@ -89,9 +92,9 @@ def _without_circuit(number: int) -> None:
         _button("Skip the tour", "tour-skip", _leave)
 
 
-def _buttons(number: int, circuit: "Circuit") -> None:
+def _buttons(head: DeltaGenerator, number: int, circuit: "Circuit") -> None:
     step = _step(number)
-    with st.container(horizontal=True, gap="small"):
+    with head:
         if number > 1:
             _button("Back", "tour-back", _go, number - 1)
         if not step.asked(circuit):
@@ -114,7 +117,7 @@ def _number() -> int | None:
 
 
 def _step(number: int) -> "Step":
-    libraries.wait()  # a circuit is there, so they are
+    """The step, for a circuit that is there. Importing it needs the libraries, for which `draw` has waited."""
     from pages.touring.steps import STEPS
 
     return STEPS[number - 1]
@@ -142,7 +145,8 @@ def _find() -> None:
 
 
 def _leave() -> None:
-    st.session_state.pop(keys.TOUR, None)
+    for key in (keys.TOUR, keys.METER_MESSAGE):
+        st.session_state.pop(key, None)
 
 
 def _circuit() -> "Circuit | None":

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cna_core.circuits.writers import similarity, word_tokens, writers_of
+from cna_core.circuits.neurons import output_tokens
+from cna_core.circuits.writers import promoted, similarity, word_tokens, writers_of
 from cna_core.errors import CircuitError
 from cna_core.models.loaded import LoadedModel
 from tests.circuits.samples import circuit_of
@@ -33,6 +34,15 @@ def test_a_words_score_is_its_logit_in_standard_deviations_over_the_vocabulary(
         assert found.place[place] == int((every > every[token]).sum())
     table = found.table(circuit)
     assert table["standard deviations"].abs().is_monotonic_decreasing and set(table["rank"]) == {1, 2, 3}
+
+
+def test_the_tokens_that_each_neuron_promotes_are_those_of_its_own_card(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cna_core.circuits.writers.AT_ONCE", 1)
+    circuit = circuit_of(NEURONS, model.identity)
+    for place, tokens in zip([2, 0], promoted(model, circuit, [2, 0], 3), strict=True):
+        assert list(tokens) == [token for token, _ in output_tokens(model, *NEURONS[place], 3).up]
 
 
 def test_neurons_that_write_the_same_have_similarity_one(model: LoadedModel) -> None:

@@ -163,7 +163,8 @@ def test_the_list_of_runs_says_what_each_is(stored: str) -> None:
     said = everything(app)
     assert "0.4 %" in said
     assert "4 prompts × 2 strengths" in said
-    assert "**done**" in said
+    assert "100 % → 25 % refused" in said
+    assert "2026-01-02" in said
 
 
 def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:

@@ -51,8 +51,7 @@ def test_whoever_needs_the_libraries_is_told_that_they_are_being_loaded(monkeypa
         told.append(progress.stage)
         imported.set()
 
-    monkeypatch.setattr(libraries, "MODULES", ("a_module_that_is_not_here",))
-    libraries.wait(tell)
+    libraries.wait(tell, modules=("a_module_that_is_not_here",))
     assert set(told) == {Stage.IMPORTING}
 
 

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from cna_core.circuits.attribution import attribute
 from cna_core.circuits.library import save_circuit
 from cna_core.circuits.neurons import output_tokens
-from cna_core.errors import ModelError
+from cna_core.circuits.writers import word_tokens, writers_of
+from cna_core.errors import CircuitError, ModelError
+from cna_core.figures.lanes import visible_text
 from cna_core.figures.neurons import visible_token
 from cna_core.models.host import host
 from cna_core.models.loaded import LoadedModel
@@ -134,3 +137,66 @@ def test_a_word_lists_the_neurons_that_write_it(found: pytest.MonkeyPatch) -> No
     (listed,) = (frame.value for frame in app.dataframe if "logit per unit" in frame.value.columns)
     assert sorted(listed["rank"]) == list(range(1, 8))
     assert "“sorry”" in words(app)
+
+
+def gallery(app: AppTest) -> list[dict[str, Any]]:
+    """What the gallery was given to draw."""
+    (drawn,) = [one for one in app.get("bidi_component") if one.proto.component_name.endswith("refusal_gate_gallery")]
+    return json.loads(drawn.proto.mixed.json if drawn.proto.WhichOneof("data") == "mixed" else drawn.proto.json)[
+        "neurons"
+    ]
+
+
+def test_the_gallery_shows_the_circuit_by_rank_with_the_tokens_each_neuron_writes(
+    found: pytest.MonkeyPatch, tiny_model: LoadedModel
+) -> None:
+    circuit = chosen_circuit.current()
+    assert circuit is not None
+    shown = gallery(opened())
+    assert [one["rank"] for one in shown] == [str(rank) for rank in range(1, 8)]
+    first = shown[0]
+    assert first["name"] == f"L{circuit.layers[0]} · {circuit.neurons[0]}" and first["picked"]
+    assert first["number"] == f"δ {circuit.delta[0]:+.2f}".replace("-", "−")
+    strongest = output_tokens(tiny_model, int(circuit.layers[0]), int(circuit.neurons[0])).up
+    assert first["tokens"] == [visible_text(token) for token, _ in strongest[:4]]
+
+
+def test_a_word_sorts_the_gallery_by_who_writes_it(found: pytest.MonkeyPatch, tiny_model: LoadedModel) -> None:
+    circuit = chosen_circuit.current()
+    assert circuit is not None
+    app = opened()
+    app.text_input(key="neurons-word").set_value("sorry").run()
+    wrote = writers_of(tiny_model, circuit, word_tokens(tiny_model, "sorry")[0])
+    order = np.argsort(-np.abs(wrote.score), kind="stable")
+    shown = gallery(app)
+    assert [one["rank"] for one in shown] == [str(place + 1) for place in order]
+    assert shown[0]["number"] == f"“sorry” {wrote.score[order[0]]:+.1f} SD".replace("-", "−")
+
+
+def test_a_large_circuit_is_shown_page_by_page(found: pytest.MonkeyPatch) -> None:
+    found.setattr("pages.inspecting.gallery.AT_ONCE", 3)
+    app = opened()
+    assert "1 to 3 of 7 neurons, by rank" in words(app) and app.button(key="gallery-page-1").disabled
+    app.button(key="gallery-page+1").click().run()
+    app.button(key="gallery-page+1").click().run()
+    assert [one["rank"] for one in gallery(app)] == ["7"] and app.button(key="gallery-page+1").disabled
+    app.text_input(key="neurons-word").set_value("sorry").run()
+    assert "1 to 3 of 7 neurons, by how much they write “sorry”" in words(app)
+
+
+def test_the_gallery_stays_without_tokens_if_the_model_cannot_be_asked(found: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise CircuitError("This model has no unembedding.")
+
+    found.setattr("pages.inspecting.gallery.promoted", refuse)
+    app = opened()
+    assert "This model has no unembedding." in [info.value for info in app.info]
+    assert len(gallery(app)) == 7 and gallery(app)[0]["tokens"] == []
+
+
+def test_neurons_that_write_alike_are_mapped_and_a_cap_is_said(found: pytest.MonkeyPatch) -> None:
+    found.setattr("pages.inspecting.alike.MOST", 5)
+    app = opened(each="alike")
+    (chart,) = [chart for title, chart in charts(app).items() if "write alike" in title]
+    assert len(set(chart["data"][0]["x"])) == 5
+    assert "The first 5 of 7 neurons, by rank." in words(app)

@@ -114,7 +114,8 @@ def test_the_five_steps_go_from_the_map_to_the_control(circuit: Circuit) -> None
     assert "What does each neuron do?" in words(app)
     assert f"Layer {circuit.layers[0]}, neuron {circuit.neurons[0]} is one of them" in words(app)
     app = press(app, "tour-next")
-    assert "What does steering change in an answer?" in words(app) and "It stands at **1**" in words(app)
+    assert "What does steering change in an answer?" in words(app) and "the slider stands at **1**" in words(app)
+    assert any(examples.EXAMPLES["Borderline"][1][0] in caption.value for caption in app.caption)  # on the meter
     assert next_label(app) == "Ask both models"
     app = press(app, "tour-next")
     assert [a.kind for a in app.session_state["conversation"].turns[0].answers] == ["baseline", "steered"]
