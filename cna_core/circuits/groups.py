@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ALIKE = 0.3
+ALIKE = 0.15
 """The least mean cosine of a group. Random directions in 900 dimensions have cosines of 0.0 ± 0.03."""
 
 

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from cna_core.circuits.groups import Groups
 from cna_core.figures import palette
-from cna_core.progress_words import counted
 
 LEAST_LIMIT = 0.2
 OUTLINED = 3
@@ -66,8 +65,7 @@ def similarity_map(
         ticks="",
         title_text="the circuit's neurons, those that write alike together",
     )
-    figure.update_yaxes(showticklabels=False, showgrid=False, ticks="", scaleanchor="x", constrain="domain")
-    figure.update_xaxes(constrain="domain")
+    figure.update_yaxes(showticklabels=False, showgrid=False, ticks="")
     return figure
 
 
@@ -75,4 +73,6 @@ def _title(groups: Groups) -> str:
     sizes = sorted((last - first + 1 for first, last in groups.blocks(OUTLINED)), reverse=True)
     if not sizes:
         return "No three neurons write alike"
-    return f"{counted(len(sizes), 'group')} of neurons that write alike, the largest of {sizes[0]}"
+    if len(sizes) == 1:
+        return f"One group of {sizes[0]} neurons that write alike"
+    return f"{len(sizes)} groups of neurons that write alike, the largest of {sizes[0]}"

@@ -19,7 +19,7 @@ def test_groups_are_blocks_in_the_map_and_counted_in_its_title() -> None:
     assert set(drawn.x[first : last + 1]) == {"layer 3, neuron 7", "layer 3, neuron 0", "layer 2, neuron 4"}
     (outline,) = figure.layout.shapes
     assert (outline.x0, outline.x1) == (first - 0.5, last + 0.5)
-    assert figure.layout.title.text == "1 group of neurons that write alike, the largest of 3"
+    assert figure.layout.title.text == "One group of 3 neurons that write alike"
 
 
 def test_a_circuit_without_groups_says_so() -> None:
