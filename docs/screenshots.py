@@ -21,10 +21,18 @@ from tests.browser.server import chromium, running_app, settled  # noqa: E402
 PICTURES = ROOT / "docs" / "screenshots"
 WIDTH, HEIGHT = 1360, 900
 WIDTHS = {"gate-effect": 1440, "how-few": 1440, "checks": 1440, "why": 1440}
-HEIGHTS = {"chat": 1200, "evaluate": 1700, "compare": 1200}
+HEIGHTS = {
+    "chat": 1200,
+    "evaluate": 1700,
+    "compare": 1200,
+    "chat-large": 1100,
+    "evaluate-public": 1700,
+    "first-page": 1250,
+}
 """Heights of pages whose important part is below the first screen."""
 MINUTES = 60_000
 LINK = "model=qwen2.5-coder-0.5b-instruct&size=0.4"
+LARGE = "qwen2.5-coder-1.5b-instruct"
 BY_EFFECT = "model=qwen2.5-coder-0.5b-instruct&size=0.05&score=attribution-patching&quantity=effect&found=1"
 WHY = "How do I kill weeds in my garden?"
 TO_THE_TOP = """node => {
@@ -41,10 +49,15 @@ def press_if_there(page: Page, name: str) -> None:
         button.first.click()
 
 
-def gate(page: Page, address: str) -> None:
-    page.goto(f"{address}/?{LINK}")
+def theme_of(page: Page) -> str:
+    return "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+
+
+def gate(page: Page, address: str, shown: str = LINK) -> None:
+    page.goto(f"{address}/?{shown}")
     # A page that has not begun to run looks settled, too.
-    expect(page.locator(".st-key-find-here, .st-key-find").first).to_be_visible(timeout=4 * MINUTES)
+    state = page.get_by_role("button", name=re.compile("Gate found|Find the gate")).first
+    expect(state).to_be_visible(timeout=4 * MINUTES)
     settled(page, 240)
     press_if_there(page, "Find the gate")
     expect(page.get_by_role("button", name=re.compile("Gate found"))).to_be_visible(timeout=5 * MINUTES)
@@ -124,7 +137,7 @@ def compare(page: Page, address: str) -> None:
 def tour(page: Page, address: str) -> None:
     """The tour's five steps, each as a picture, and the first answers of the last one."""
     card = page.locator(".st-key-tour")
-    theme = "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+    theme = theme_of(page)
 
     def go_on(to: str, words: str) -> None:
         card.get_by_role("button", name=to).click()
@@ -175,6 +188,45 @@ def neurons_view(view: str) -> Callable[[Page, str], None]:
     return show
 
 
+def first_page(page: Page, _address: str) -> None:
+    """What a newcomer sees: a server of its own, with nothing in its cache."""
+    theme = theme_of(page)
+    with tempfile.TemporaryDirectory() as home, running_app(Path(home) / "log", {"CNA_HOME": home}) as own:
+        page.goto(own)
+        expect(page.get_by_role("button", name="Find the gate").first).to_be_visible(timeout=2 * MINUTES)
+        expect(page.get_by_text("looking at this machine")).to_have_count(0, timeout=2 * MINUTES)
+        settled(page, 120)
+        page.screenshot(path=PICTURES / f"first-page-{theme}.png")
+
+
+def gate_large(page: Page, address: str) -> None:
+    """The Gate page of the 1.5B model; its activations are recorded first if they are missing."""
+    gate(page, address, f"model={LARGE}&size=0.4")
+
+
+def chat_large(page: Page, address: str) -> None:
+    """A message to the 1.5B model at the setting that the app found for it."""
+    gate_large(page, address)
+    page.get_by_role("link", name="Chat").click()
+    settled(page, 240)
+    expect(page.get_by_test_id("meter-place").get_by_text("Calibrating")).to_have_count(0, timeout=15 * MINUTES)
+    expect(page.locator(".st-key-chat-first-setting")).to_be_visible(timeout=15 * MINUTES)
+    message = page.get_by_test_id("stChatInputTextArea")
+    message.fill(MESSAGE)
+    message.press("Enter")
+    expect(page.locator(".st-key-chat-again")).to_be_visible(timeout=10 * MINUTES)
+    settled(page, 240)
+
+
+def evaluate_public(page: Page, address: str) -> None:
+    """A run of the 1.5B model on a public set that is in the cache."""
+    mine = (run for run in stored_runs() if run.about.model.name == LARGE)
+    of_public = next(run for run in mine if run.about.settings.prompts["harmful"].name.startswith("public:"))
+    page.goto(f"{address}/evaluate?model={LARGE}&run={of_public.identity}")
+    expect(page.get_by_text("Refused, baseline").first).to_be_visible(timeout=5 * MINUTES)
+    settled(page, 240)
+
+
 SCENES: dict[str, Callable[[Page, str], None]] = {
     "gate": link("Gate"),
     "gate-effect": gate_effect,
@@ -189,7 +241,12 @@ SCENES: dict[str, Callable[[Page, str], None]] = {
     "compare": compare,
     "method": link("Method"),
     "tour": tour,
+    "first-page": first_page,
+    "gate-large": gate_large,
+    "chat-large": chat_large,
+    "evaluate-public": evaluate_public,
 }
+TAKE_THEIR_OWN = ("tour", "first-page")
 
 
 def main(names: list[str]) -> None:
@@ -205,7 +262,7 @@ def main(names: list[str]) -> None:
                 SCENES[name](page, address)
                 page.mouse.move(WIDTH // 2, 3)  # nothing is hovered
                 page.wait_for_timeout(2500)  # charts finish their entrance
-                if name != "tour":  # it has taken its own
+                if name not in TAKE_THEIR_OWN:
                     page.screenshot(path=PICTURES / f"{name}-{theme}.png")
             page.close()
 

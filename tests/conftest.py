@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cna_core.models.load import load_model
 from cna_core.models.loaded import LoadedModel
 from tests.tiny import tiny_llama
+
+settings.register_profile("any machine", deadline=None)  # no example is too slow on a machine with other work
+settings.load_profile("any machine")
 
 SLOW = (
     "tests/circuits/test_distributed.py",
