@@ -17,10 +17,12 @@ _MARKS = re.compile(
     r"|^[#>+=|-]"  # headings, quotations, lists
 )
 
+_SPACES = re.compile(r"[^\S\u00a0\u202f]+")  # not those that keep a number and its unit together
+
 
 def plain(text: object) -> str:
     """The text as Markdown that shows every character as it is, on one line."""
-    words = " ".join(str(text).split())
+    words = _SPACES.sub(" ", str(text)).strip()
     return _MARKS.sub(lambda found: f"\\{found[0]}", words)
 
 

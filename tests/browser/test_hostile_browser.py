@@ -25,6 +25,7 @@ def test_markup_in_uploads_neither_runs_nor_asks_another_server(page: Page, app_
 
     page.goto(f"{app_address}/evaluate")
     settled(page)
+    page.get_by_role("button", name="Upload").click()
     page.get_by_test_id("stFileUploader").locator("input[type=file]").last.set_input_files(run)
     expect(page.get_by_role("tab", name="Answers that flipped")).to_be_visible(timeout=60_000)
     for tab in ("Answers that flipped", "By category", "Blind review", "All figures"):

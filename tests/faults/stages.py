@@ -6,6 +6,7 @@ they start in milliseconds, and what happens to them does not touch the process 
 worker and not in a child of it, which would import everything again (tests/models/test_child.py kills children).
 """
 
+import contextlib
 import functools
 import hashlib
 import multiprocessing
@@ -15,7 +16,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,9 +147,20 @@ def run_apart(
     server.set_forkserver_preload([__name__])
     receiver, sender = server.Pipe(duplex=False)
     process = server.Process(target=_worker, args=(stage, folder, environment, killed, largest_file_bytes, sender))
-    process.start()
+    with _no_main():
+        process.start()
     sender.close()
     return Running(process, receiver)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Workers run the main module's file, which is a page of the app where a test has drawn one in this process."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @dataclass(frozen=True)
