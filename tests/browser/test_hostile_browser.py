@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from cna_core.evaluation.runs import Run
@@ -12,6 +13,7 @@ from tests.circuits.samples import circuit_of, identity
 from tests.hostile.inputs import MARKUP
 from tests.hostile.test_run_files import everywhere
 
+pytestmark = pytest.mark.browser
 NAME = " ".join(MARKUP)
 
 
