@@ -28,6 +28,11 @@ def choose(page: Page, box: Locator, choice: str) -> None:
             page.keyboard.press("Escape")
 
 
+def upload(page: Page, file: Path) -> None:
+    page.get_by_test_id("stMain").get_by_role("button", name="Upload").click()
+    page.get_by_test_id("stFileUploader").locator("input[type=file]").last.set_input_files(file)
+
+
 def set_up_a_short_sweep(page: Page, name: str) -> None:
     """Three harmful and three benign prompts, three strengths, one method with its random twin, short answers.
 
@@ -105,7 +110,7 @@ def test_a_short_sweep_is_started_stopped_resumed_downloaded_and_opened_again(
     changed = tmp_path / "from elsewhere.json"
     run["name"], run["circuit_sha256"] = "from elsewhere", "0" * 64
     changed.write_text(json.dumps(run), encoding="utf-8")
-    main.locator("input[type=file]").first.set_input_files(changed)
+    upload(page, changed)
     expect(main.get_by_role("button", name="from elsewhere")).to_be_visible(timeout=60_000)
     settled(page, 60)
     expect(main.locator("strong", has_text="from elsewhere")).to_be_visible()
@@ -120,5 +125,5 @@ def test_a_file_that_is_no_run_is_told_in_place(page: Page, app_address: str, tm
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"format": "cna-run/7"}', encoding="utf-8")
     main = page.get_by_test_id("stMain")
-    main.locator("input[type=file]").first.set_input_files(wrong)
+    upload(page, wrong)
     expect(main.get_by_text("its format is 'cna-run/7'", exact=False)).to_be_visible()
