@@ -14,7 +14,6 @@ Prints text; the last line is JSON.
 import argparse
 import contextlib
 import json
-import platform
 import statistics
 import sys
 import threading
@@ -33,6 +32,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
+from benchmarks.machine import processor
 from cna_core.circuits.capture import capture
 from cna_core.circuits.circuit_file import EffectSettings
 from cna_core.circuits.effect import effects_of
@@ -97,7 +97,7 @@ def measured(
     }
     counts = {"effects": len(rows), "capture": len(rows), "plain": len(some), "explanation": 1}
     print(
-        f"{model.name} in {model.number_format} on {model.device} ({processor()}), {torch.get_num_threads()} threads; "
+        f"{model.name} in {model.number_format} on {model.device} ({machine()}), {torch.get_num_threads()} threads; "
         f"{len(rows)} prompts of {statistics.mean(map(len, rows)):.0f} tokens, {shared_prefix_length(rows)} shared"
     )
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -110,7 +110,7 @@ def measured(
             finish(model)
             if turn:  # the first touches every weight
                 seconds[way].append((time.perf_counter() - start) / counts[way])
-    report: dict[str, object] = {"model": model.name, "format": model.number_format, "processor": processor()}
+    report: dict[str, object] = {"model": model.name, "format": model.number_format, "processor": machine()}
     for way, each in seconds.items():
         median = statistics.median(each)
         print(f"  {way:<12} {1000 * median:8.1f} ms a prompt, {1 / median:7.2f} prompts/s")
@@ -226,16 +226,11 @@ def peak_memory() -> Iterator[Callable[[], int]]:
         watcher.join()
 
 
-def processor() -> str:
-    """The GPU's name, or the CPU's."""
+def machine() -> str:
+    """The GPU's name, or the CPU's with its instructions."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                instructions = torch.backends.cpu.get_cpu_capability()
-                return f"{line.split(':', 1)[1].strip()}, {instructions}"
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

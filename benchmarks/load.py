@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import html
 import json
-import platform
 import re
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
 from benchmarks.app_client import AppClient
+from benchmarks.machine import processor
 from cna_core.models.catalog import SMALL_MODEL
 from tests.browser.server import running_app
 
@@ -76,7 +76,7 @@ def main() -> None:
     for name, value in report.items():
         print(f"{name:42} {value}")
     about = {"benchmark": "load", "model": options.model, "sessions": options.sessions, "tokens": options.tokens}
-    print(json.dumps({**about, "cpu": platform.processor() or platform.machine(), **report}))
+    print(json.dumps({**about, "cpu": processor(), **report}))
 
 
 async def measured(address: str, query: str, sessions: int, minutes: float, tokens: int) -> dict[str, object]:

@@ -22,10 +22,8 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,17 +35,17 @@ from playwright.sync_api import Browser, Page, expect
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from anywhere, with nothing installed
 
+from benchmarks.machine import processor
 from cna_core.models.catalog import DEFAULT_MODEL, Embedded, catalog
 from cna_core.models.convert import converted_folder
 from cna_core.models.fetch import locate
 from cna_core.paths import cache_folder
-from tests.browser.server import chromium, settled
+from tests.browser.server import chromium, free_port, server_process, settled
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_MILLISECONDS = 300_000
 READING_SECONDS = 10
 MESSAGE = "Write one sentence about the sea."
-PROCESSOR = Path("/proc/cpuinfo")
 
 NOTES_TIMES = """
 window.seenAt = {};
@@ -144,11 +142,7 @@ def one_round(browser: Browser, tree: Tree, model: str, embedded: Embedded) -> I
 @contextlib.contextmanager
 def first_page(browser: Browser, tree: Tree, home: Path, model: str) -> Iterator[tuple[Page, float]]:
     """A fresh server's first page in a fresh browser context, and when the server's process started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    port, log = free_port(), home / "log.txt"
     environment = {**os.environ, "CNA_HOME": str(home), "PYTHONPATH": str(tree.folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as a person starts it
     context = browser.new_context(viewport={"width": 1280, "height": 800})
@@ -156,25 +150,15 @@ def first_page(browser: Browser, tree: Tree, home: Path, model: str) -> Iterator
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MILLISECONDS)
     started = time.time()
-    with (home / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tree.folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while not listens(port):
-                if server.poll() is not None:
-                    raise RuntimeError(f"The server ended: {(home / 'log.txt').read_text(errors='replace')[-2000:]}")
-                time.sleep(0.01)
-            page.goto(f"http://127.0.0.1:{port}/?model={model}", wait_until="commit")
-            seen(page, "button")
-            settled(page, PATIENCE_MILLISECONDS / 1000)
-            yield page, started
-        finally:
-            context.close()
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    with server_process(port, log, environment, tree.folder) as server, contextlib.closing(context):
+        while not listens(port):
+            if server.poll() is not None:
+                raise RuntimeError(f"The server ended: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.01)
+        page.goto(f"http://127.0.0.1:{port}/?model={model}", wait_until="commit")
+        seen(page, "button")
+        settled(page, PATIENCE_MILLISECONDS / 1000)
+        yield page, started
 
 
 def click_find(page: Page, case: str) -> Iterator[tuple[str, float]]:
@@ -231,12 +215,6 @@ def link_file(home: Path, embedded: Embedded) -> bool:
     (home / "downloads").mkdir()
     (home / "downloads" / source.name).symlink_to(source)
     return True
-
-
-def processor() -> str:
-    """The processor's name."""
-    lines = PROCESSOR.read_text().splitlines() if PROCESSOR.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 if __name__ == "__main__":

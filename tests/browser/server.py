@@ -23,19 +23,31 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 @contextlib.contextmanager
 def running_app(log: Path, environment: dict[str, str] | None = None) -> Iterator[str]:
     """Start the app and yield its address; it is stopped by its own process id afterwards."""
+    port = free_port()
+    with server_process(port, log, {**os.environ, **(environment or {})}) as process:
+        address = f"http://127.0.0.1:{port}"
+        _await_health(address, process, log)
+        yield address
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server_process(
+    port: int, log: Path, environment: dict[str, str], folder: Path = ROOT
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start the app of a checkout, and do not wait until it answers; it is stopped by its own process id afterwards."""
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
-            address = f"http://127.0.0.1:{port}"
-            _await_health(address, process, log)
-            yield address
+            yield process
         finally:
             process.send_signal(signal.SIGINT)
             try:
