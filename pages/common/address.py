@@ -8,8 +8,7 @@ from cna_core.circuits import library
 from cna_core.errors import CnaError
 from pages.common import chosen_circuit, findings, keys, measured_effects, session
 from pages.common.plain import toast
-
-TOUR_STEPS = ("1", "2", "3", "4", "5")
+from pages.touring.route import STOPS
 
 
 def selected_neuron() -> tuple[int, int] | None:
@@ -36,8 +35,9 @@ def restore() -> None:
     layer, neuron = whole_number(parts[0]), whole_number(parts[2])
     if layer is not None and neuron is not None:
         select_neuron(layer, neuron)
-    if (step := st.query_params.get(keys.TOUR, "")) in TOUR_STEPS:
-        st.session_state[keys.TOUR] = int(step)
+    step = whole_number(st.query_params.get(keys.TOUR, ""))
+    if step is not None and 1 <= step <= len(STOPS):
+        st.session_state[keys.TOUR] = step
     if name := st.query_params.get(keys.IN_ADDRESS_CIRCUIT):
         try:
             chosen_circuit.open_circuit(library.load_circuit(name), name)
