@@ -96,14 +96,19 @@ class StoredRun:
         identity: the name of its folder, 16 hexadecimal digits.
         about: the run without results.
         batches, done: the number of batches, in all and finished.
-        finished: whether its run file exists.
+        written: when its run file was written, in nanoseconds; None while there is none.
     """
 
     identity: str
     about: Run
     batches: int
     done: int
-    finished: bool
+    written: int | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run file exists."""
+        return self.written is not None
 
     @property
     def name(self) -> str:
@@ -299,7 +304,7 @@ def stored_runs() -> list[StoredRun]:
         except RunError:
             continue
         done = sum(_lines(path) for path in folder.glob("journal-*.jsonl"))
-        found.append(StoredRun(folder.name, about, batches, min(done, batches), (folder / "run.json").exists()))
+        found.append(StoredRun(folder.name, about, batches, min(done, batches), _written(folder / "run.json")))
     return sorted(found, key=lambda run: (run.about.created, run.identity), reverse=True)
 
 
@@ -341,6 +346,13 @@ def keep_run(run: Run) -> str:
 
 def _without_results(run: Run) -> Run:
     return run.model_copy(update={"points": (), "answers": (), "finished": False})
+
+
+def _written(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _lines(path: Path) -> int:

@@ -106,15 +106,16 @@ def _known_refusals() -> Recent[str]:
 
 
 def _refusals(run: StoredRun) -> str:
-    """The refusal rates of a finished run, without and with steering. A run file is read once in a process."""
-    words = _known_refusals().get(run.identity)
+    """The refusal rates of a finished run, without and with steering. A run file is read once."""
+    key = (run.identity, run.written)  # other results of the same settings have the same identity
+    words = _known_refusals().get(key)
     if words is None:
         try:
             whole = Journal(run.identity).finished_run()
         except CnaError:
             return "damaged"
         words = summary.in_short(whole) if whole is not None else ""
-        _known_refusals().put(run.identity, words)
+        _known_refusals().put(key, words)
     return words
 
 

@@ -8,7 +8,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Dataframe
 
-from cna_core.evaluation.journal import Journal, keep_run, stored_runs
+from cna_core.evaluation.journal import Journal, delete_run, keep_run, stored_runs
 from cna_core.evaluation.runs import Point, PromptsUsed, Run, RunAnswer, RunSettings
 from tests.circuits.samples import identity
 
@@ -165,6 +165,13 @@ def test_the_list_of_runs_says_what_each_is(stored: str) -> None:
     assert "4 prompts × 2 strengths" in said
     assert "100 % → 25 % refused" in said
     assert "2026-01-02" in said
+
+
+def test_the_list_says_what_the_file_says_when_a_run_of_the_same_settings_replaced_another(stored: str) -> None:
+    assert "100 % → 25 % refused" in everything(opened("pages/evaluate.py"))
+    delete_run(stored)
+    assert keep_run(a_run("first look", refused_at_one=0.75)) == stored
+    assert "100 % → 75 % refused" in everything(opened("pages/evaluate.py"))
 
 
 def test_two_runs_are_compared_in_one_chart(empty_cache: Path) -> None:
