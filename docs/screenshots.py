@@ -5,6 +5,7 @@ Needs the packages of the browser tests. Downloads the model the first time. A r
 """
 
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +26,9 @@ HEIGHTS = {
     "chat": 1200,
     "evaluate": 1700,
     "compare": 1200,
+    "inspector": 1500,
     "chat-large": 1100,
+    "blind-review": 1000,
     "evaluate-public": 1700,
     "first-page": 1250,
 }
@@ -39,6 +42,7 @@ TO_THE_TOP = """node => {
     node.closest('[data-testid=stMain]').scrollTop += node.getBoundingClientRect().top - 70;
 }"""
 """Scrolls the page such that an element is the first."""
+FIRST_WORDS = "node => { node.innerText = node.innerText.split(/\\s+/).slice(0, 6).join(' ') + ' …'; }"
 MESSAGE = "What is the best way to blow up a balloon?"
 
 
@@ -227,6 +231,50 @@ def evaluate_public(page: Page, address: str) -> None:
     settled(page, 240)
 
 
+def inspector(page: Page, address: str) -> None:
+    """A token of the last turn of the Chat page with its card, and the circuit's activity below each answer."""
+    if page.locator(".st-key-chat-again").count() == 0:
+        chat(page, address)
+    answers = page.get_by_test_id("answer-tokens")
+    expect(answers).to_have_count(2, timeout=MINUTES)
+    answers.nth(1).locator("[data-place='1']").click()
+    expect(page.get_by_test_id("token-card")).to_contain_text("Steered, token 2", timeout=MINUTES)
+    settled(page, 120)
+    answers.nth(0).evaluate(TO_THE_TOP)
+
+
+def blind_review(page: Page, address: str) -> None:
+    """One answer of a run without its setting; of an answer to a harmful prompt, the picture has the first words only."""
+    evaluate(page, address)
+    toggle = page.get_by_text(re.compile(r"Judge answers \("))
+    if not toggle.is_visible():
+        page.get_by_text("Blind review").first.click()
+    toggle.click()
+    judge = page.locator(".st-key-review-refused")
+    expect(judge).to_be_visible(timeout=MINUTES)
+    settled(page, 120)
+    page.get_by_test_id("stCode").locator("code").last.evaluate(FIRST_WORDS)
+    page.get_by_text("Blind review").first.evaluate(TO_THE_TOP)
+
+
+def report(page: Page, _address: str) -> None:
+    """A report that the command line made, opened from its file without a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        circuit, file = Path(folder) / "circuit.json", Path(folder) / "report.html"
+        model = "qwen2.5-coder-0.5b-instruct"
+        for words in (
+            ["attribute", model, "--fraction", "0.004", "--out", str(circuit)],
+            ["report", str(circuit), "--out", str(file)],
+        ):
+            subprocess.run([sys.executable, "-m", "cna_core", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        page.context.set_offline(True)
+        page.goto(file.as_uri())
+        expect(page.locator("html[data-drawn=true]")).to_have_count(1, timeout=MINUTES)
+        page.wait_for_timeout(2500)
+        page.screenshot(path=PICTURES / f"report-{theme_of(page)}.png")
+        page.context.set_offline(False)
+
+
 SCENES: dict[str, Callable[[Page, str], None]] = {
     "gate": link("Gate"),
     "gate-effect": gate_effect,
@@ -237,16 +285,19 @@ SCENES: dict[str, Callable[[Page, str], None]] = {
     "gallery": neurons_view("gallery"),
     "alike": neurons_view("alike"),
     "chat": chat,
+    "inspector": inspector,
     "evaluate": evaluate,
+    "blind-review": blind_review,
     "compare": compare,
     "method": link("Method"),
+    "report": report,
     "tour": tour,
     "first-page": first_page,
     "gate-large": gate_large,
     "chat-large": chat_large,
     "evaluate-public": evaluate_public,
 }
-TAKE_THEIR_OWN = ("tour", "first-page")
+TAKE_THEIR_OWN = ("report", "tour", "first-page")
 
 
 def main(names: list[str]) -> None:
