@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ class PromptSet:
     def __iter__(self) -> Iterator[str]:
         return iter(self.prompts)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the prompts in their order (64 hexadecimal digits), without the name."""
         return _hash(self.prompts)
@@ -159,9 +160,8 @@ class PromptSet:
 
     @classmethod
     def builtin(cls, name: str) -> "PromptSet":
-        """A built-in set; `builtin.BUILTIN_SETS` has the names."""
-        found = cls.from_file(builtin_set(name).path)
-        return cls(name, found.prompts, found.categories)
+        """A built-in set; `builtin.BUILTIN_SETS` has the names. Its file is read once in a process."""
+        return _builtin(name)
 
     @classmethod
     def public(
@@ -233,7 +233,7 @@ class ContrastSet:
         """(prompts,) bool, in the order of `prompts`."""
         return np.arange(len(self)) < len(self.positive)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of both sets' prompts in their order (64 hexadecimal digits), without names."""
         return _hash({"positive": self.positive.prompts, "negative": self.negative.prompts})
@@ -250,7 +250,18 @@ class ContrastSet:
     @classmethod
     def builtin(cls) -> "ContrastSet":
         """The built-in discovery set: harmful and benign prompts in matched pairs."""
-        return cls(PromptSet.builtin("harmful"), PromptSet.builtin("benign"))
+        return _builtin_contrast()
+
+
+@cache
+def _builtin(name: str) -> PromptSet:
+    found = PromptSet.from_file(builtin_set(name).path)
+    return PromptSet(name, found.prompts, found.categories)
+
+
+@cache
+def _builtin_contrast() -> ContrastSet:
+    return ContrastSet(PromptSet.builtin("harmful"), PromptSet.builtin("benign"))
 
 
 def _check_size(size_bytes: int, name: str) -> None:
@@ -281,7 +292,11 @@ def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
 
 
 def _is_encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _key(prompt: str) -> str:
