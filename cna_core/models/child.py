@@ -100,12 +100,22 @@ def end(child: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
+def read_lines(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
+    """Put each line of a pipe into a queue, and None at its end; for a thread of its own."""
+    try:
+        for line in pipe:
+            lines.put(line)
+    except ValueError:  # the parent has closed the pipe
+        pass
+    lines.put(None)
+
+
 def _listen(
     child: subprocess.Popen[bytes], progress: Report | None, stop: threading.Event | None
 ) -> tuple[Any, ModelError | None]:
     assert child.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
+    threading.Thread(target=read_lines, args=(child.stdout, lines), daemon=True).start()
     result: Any = None
     failure: ModelError | None = None
     while True:
@@ -132,15 +142,6 @@ def _listen(
 def _pass_on(values: dict[str, Any], report: Report | None) -> None:
     if report is not None:
         report(Progress(**{**values, "stage": Stage(values["stage"])}))
-
-
-def _read_lines(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
-    try:
-        for line in pipe:
-            lines.put(line)
-    except ValueError:  # the parent has closed the pipe
-        pass
-    lines.put(None)
 
 
 def report_from_child(work: Callable[[Report], Any]) -> None:

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from cna_core.errors import ModelError
 from cna_core.limits import require_remote_code_allowed
 from cna_core.models.catalog import catalog_entry
+from cna_core.models.chat_templates import require_usable_template
 from cna_core.models.fetch import Source, locate
 from cna_core.models.loaded import LoadedModel
 from cna_core.models.memory import NoRoomError, is_out_of_memory
@@ -167,11 +168,15 @@ def _read_or_convert_again(
 
 
 def _read(name: str, source: Source, options: dict[str, Any], device: torch.device) -> LoadedModel:
+    entry = catalog_entry(name)
+    is_pinned = entry is not None and entry.embedded is not None
     try:
         with _own_progress_only():
             tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=options["trust_remote_code"])
+            if not is_pinned:
+                require_usable_template(name, tokenizer)
             network = AutoModelForCausalLM.from_pretrained(source.folder, **options)
-    except (SafetensorError, OSError, json.JSONDecodeError):
+    except (SafetensorError, OSError, json.JSONDecodeError, ModelError):
         raise  # a converted folder can be made again
     except Exception as error:  # libraries raise anything about damaged files, tokenizers a plain Exception
         if is_out_of_memory(error):
@@ -181,7 +186,7 @@ def _read(name: str, source: Source, options: dict[str, Any], device: torch.devi
     _give_padding(tokenizer)
     if options["device_map"] is not None:
         device = _input_device(network, device)
-    return LoadedModel(name, source.revision, network, tokenizer, device)
+    return LoadedModel(name, source.revision, network, tokenizer, device, foreign_template=not is_pinned)
 
 
 def _what_would_fit(name: str, folder: Path, device: torch.device, options: dict[str, Any]) -> str:

@@ -26,6 +26,8 @@ class LoadedModel:
         tokenizer: its tokenizer.
         device: the device for its inputs.
         neuron_layers: the neurons of each layer; found when the object is made.
+        foreign_template: whether the chat template comes from outside, so that it is rendered with limits
+            (chat_templates.py).
     """
 
     name: str
@@ -34,6 +36,7 @@ class LoadedModel:
     tokenizer: "PreTrainedTokenizerBase"
     device: torch.device
     neuron_layers: tuple[NeuronLayer, ...] = field(default=(), compare=False)
+    foreign_template: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.neuron_layers:

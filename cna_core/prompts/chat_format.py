@@ -9,20 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from cna_core.errors import PromptError
+from cna_core.models.chat_templates import TemplateRejectedError, render, template_of
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.thinking import Thinking, ThoughtMarkers, markers_in
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
-
-_FIXED_DATE = (
-    "{%- macro strftime_now(format) -%}{{ format | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')"
-    " | replace('%b', 'Jul') | replace('%B', 'July') | replace('%y', '24') }}{%- endmacro -%}"
-)
-"""Replaces the clock of templates; the date is the fallback of Llama 3's template."""
 
 _SYSTEM_PROBE = "c4f1e0-system-probe"
 
@@ -39,7 +32,7 @@ def has_system_role(model: LoadedModel) -> bool:
         return False
     try:
         return _SYSTEM_PROBE in _render(model, as_messages("probe", system=_SYSTEM_PROBE))
-    except TemplateError:
+    except TemplateRejectedError:
         return False
 
 
@@ -70,12 +63,15 @@ def thinking_format(model: LoadedModel) -> ThinkingFormat | None:
     A template without a switch makes its model think if it opens the thought, or if its system prompt has the markers.
     A template that only removes thoughts from earlier answers does not: then thoughts are recognised, nothing more.
     """
-    if not model.has_chat_template or (markers := markers_in(model.tokenizer.get_chat_template())) is None:
+    if not model.has_chat_template:
         return None
     probe = as_messages("probe")
     try:
+        markers = markers_in(template_of(model.tokenizer))
+        if markers is None:
+            return None
         decides, on, off = (_render(model, probe, thinking) for thinking in (None, True, False))
-    except TemplateError:
+    except TemplateRejectedError:
         return None
     if on != off:
         return ThinkingFormat(markers, True, decides == on)
@@ -132,7 +128,7 @@ def format_messages(model: LoadedModel, messages: Sequence[Message], thinking: b
         messages = _system_in_user_message(messages)
     try:
         text = _render(model, messages, thinking)
-    except TemplateError as problem:
+    except TemplateRejectedError as problem:
         raise PromptError(
             f"The chat template of {model.name} does not accept this conversation ({problem}): start with a user "
             "message, and alternate user and assistant messages."
@@ -179,17 +175,9 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 def _render(model: LoadedModel, messages: Sequence[Message], thinking: bool | None = False) -> str:
-    template = model.tokenizer.get_chat_template()
     # Templates call their switch by one of these names; None leaves the template its default.
     switches: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
-    text = model.tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
-        tokenize=False,
-        add_generation_prompt=True,
-        **switches,
-    )
-    return str(text)
+    return render(model.name, model.tokenizer, messages, switches, apart=model.foreign_template)
 
 
 def _system_in_user_message(messages: Sequence[Message]) -> list[Message]:
