@@ -20,7 +20,7 @@ def _remembered() -> Recent[Evidence]:
 
 def known(activations: Activations, circuit: Circuit) -> Evidence | None:
     """The evidence, if it was computed before."""
-    return _remembered().get(_key(activations, circuit))
+    return _remembered().get(identity(activations, circuit))
 
 
 def compute(activations: Activations, circuit: Circuit) -> Evidence:
@@ -33,14 +33,14 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
     if effects is not None and effects.model != activations.model:
         effects = None
     evidence = examine(activations, circuit, effects=effects)
-    _remembered().put(_key(activations, circuit), evidence)
+    _remembered().put(identity(activations, circuit), evidence)
     return evidence
 
 
 def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     """AUC of prompt space on held-out prompts, cached in the session."""
     kept: Recent[tuple[Interval | None]] = st.session_state.setdefault(keys.HELD_OUT, Recent(KEPT))
-    key = _key(activations, circuit)
+    key = identity(activations, circuit)
     found = kept.get(key)
     if found is None:
         found = (held_out_auc(activations, circuit),)
@@ -48,7 +48,8 @@ def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     return found[0]
 
 
-def _key(activations: Activations, circuit: Circuit) -> str:
+def identity(activations: Activations, circuit: Circuit) -> str:
+    """Equal for the same activations and circuit, and as long as effects are known or not."""
     model = activations.model.model_dump_json()
     parts = [activations.sha256, model, circuit.settings.model_dump_json(), circuit.sha256]
     if circuit.settings.score == "attribution-patching":

@@ -24,7 +24,7 @@ from pages.common.layer_profile import known as known_profile
 from pages.common.plain import tell
 from pages.inspecting import acting, panes, picking
 from pages.inspecting.choices import Shown
-from pages.inspecting.evidence import held_out
+from pages.inspecting.evidence import held_out, identity
 
 HEATMAP, LAYERS = "gate-heatmap", "gate-layers"
 SHARES = {acting.COUNTS: (4, 1), acting.MASS: (12, 7), acting.ACTS: (12, 7)}
@@ -59,12 +59,16 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     """The map and the layers side by side, and under both how to read them and the choices for the layers."""
     profile, effects = known_profile(circuit), effects_known(activations)
     wide, narrow = panes.side_by_side("map", SHARES[acting.beside(profile, effects)])
-    figure = neuron_heatmap(
-        **_map_of(activations, circuit, shown),
-        universal=evidence.left_out,
-        selection_frequency=evidence.selection_frequency,
-        picked=picking.picked(activations),
-        clickable_cells=True,
+    picked = picking.picked(activations)
+    figure = charts.kept(
+        ("map", identity(activations, circuit), shown, picked, effects and (effects.sha256, effects.settings)),
+        lambda: neuron_heatmap(
+            **_map_of(activations, circuit, shown),
+            universal=evidence.left_out,
+            selection_frequency=evidence.selection_frequency,
+            picked=picked,
+            clickable_cells=True,
+        ),
     )
     layers = _layers_of(activations, circuit, evidence, shown)
     with wide:
