@@ -1,5 +1,7 @@
 """The statistical evidence for the session's circuit. It takes a second or two to compute; the process caches it."""
 
+import threading
+
 import streamlit as st
 
 from cna_core.circuits.activations import Activations
@@ -11,6 +13,7 @@ from pages.common import keys, measured_effects
 from pages.common.recent import Recent
 
 KEPT = 64
+_one_at_a_time = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False)
@@ -24,7 +27,7 @@ def known(activations: Activations, circuit: Circuit) -> Evidence | None:
 
 
 def compute(activations: Activations, circuit: Circuit) -> Evidence:
-    """Compute the evidence and cache it.
+    """Compute the evidence and cache it; sessions that need the same wait for the first one.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -32,8 +35,9 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
     effects = measured_effects.known()
     if effects is not None and effects.model != activations.model:
         effects = None
-    evidence = examine(activations, circuit, effects=effects)
-    _remembered().put(identity(activations, circuit), evidence)
+    with _one_at_a_time:
+        evidence = known(activations, circuit) or examine(activations, circuit, effects=effects)
+        _remembered().put(identity(activations, circuit), evidence)
     return evidence
 
 
