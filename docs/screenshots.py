@@ -244,7 +244,7 @@ def inspector(page: Page, address: str) -> None:
 
 
 def blind_review(page: Page, address: str) -> None:
-    """One answer of a run without its setting; of an answer to a harmful prompt, the picture has the first words only."""
+    """One answer of a run without its setting; its first words only, since the prompt is harmful."""
     evaluate(page, address)
     toggle = page.get_by_text(re.compile(r"Judge answers \("))
     if not toggle.is_visible():

@@ -7,11 +7,34 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.common import chosen_circuit, keys
+from pages.common import chosen_circuit, keys, style
 from pages.common.plain import plain
+from pages.common.recent import Recent
 
 if TYPE_CHECKING:  # the first page is drawn before pandas is imported
     import pandas as pd
+
+FIGURES_KEPT = 48
+
+
+@st.cache_resource(show_spinner=False)
+def _figures() -> Recent[go.Figure]:
+    return Recent(FIGURES_KEPT)
+
+
+def kept(key: tuple[object, ...], make: Callable[[], go.Figure]) -> go.Figure:
+    """A figure that is made once for all sessions: plotly needs 30 to 40 ms for each. Do not change it.
+
+    Args:
+        key: hashable; what the figure depends on besides the theme.
+        make: makes it.
+    """
+    key = (*key, style.is_dark())
+    figure = _figures().get(key)
+    if figure is None:
+        figure = make()
+        _figures().put(key, figure)
+    return figure
 
 
 def show(

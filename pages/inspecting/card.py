@@ -38,7 +38,10 @@ def draw(activations: Activations, circuit: Circuit, evidence: Evidence | None, 
     st.caption(_standing(facts, circuit))
     st.html(_numbers(facts))
     charts.show(
-        prompt_strip(facts.values, activations.is_positive, activations.prompts, dark=style.is_dark()),
+        charts.kept(
+            ("strip", activations.model.model_dump_json(), activations.sha256, len(activations.prompts), place),
+            lambda: prompt_strip(facts.values, activations.is_positive, activations.prompts, dark=style.is_dark()),
+        ),
         "neuron-strip",
         "Each dot is a prompt; hover to read it. The bars are the means of the two sets. The further apart they are, "
         "relative to the spread of the dots, the better this neuron separates the sets.",

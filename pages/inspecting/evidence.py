@@ -1,5 +1,7 @@
 """The statistical evidence for the session's circuit. It takes a second or two to compute; the process caches it."""
 
+import threading
+
 import streamlit as st
 
 from cna_core.circuits.activations import Activations
@@ -11,6 +13,7 @@ from pages.common import keys, measured_effects
 from pages.common.recent import Recent
 
 KEPT = 64
+_one_at_a_time = threading.Lock()
 
 
 @st.cache_resource(show_spinner=False)
@@ -20,11 +23,11 @@ def _remembered() -> Recent[Evidence]:
 
 def known(activations: Activations, circuit: Circuit) -> Evidence | None:
     """The evidence, if it was computed before."""
-    return _remembered().get(_key(activations, circuit))
+    return _remembered().get(identity(activations, circuit))
 
 
 def compute(activations: Activations, circuit: Circuit) -> Evidence:
-    """Compute the evidence and cache it.
+    """Compute the evidence and cache it; sessions that need the same wait for the first one.
 
     Raises:
         CircuitError: the circuit belongs to another model.
@@ -32,15 +35,16 @@ def compute(activations: Activations, circuit: Circuit) -> Evidence:
     effects = measured_effects.known()
     if effects is not None and effects.model != activations.model:
         effects = None
-    evidence = examine(activations, circuit, effects=effects)
-    _remembered().put(_key(activations, circuit), evidence)
+    with _one_at_a_time:
+        evidence = known(activations, circuit) or examine(activations, circuit, effects=effects)
+        _remembered().put(identity(activations, circuit), evidence)
     return evidence
 
 
 def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     """AUC of prompt space on held-out prompts, cached in the session."""
     kept: Recent[tuple[Interval | None]] = st.session_state.setdefault(keys.HELD_OUT, Recent(KEPT))
-    key = _key(activations, circuit)
+    key = identity(activations, circuit)
     found = kept.get(key)
     if found is None:
         found = (held_out_auc(activations, circuit),)
@@ -48,7 +52,8 @@ def held_out(activations: Activations, circuit: Circuit) -> Interval | None:
     return found[0]
 
 
-def _key(activations: Activations, circuit: Circuit) -> str:
+def identity(activations: Activations, circuit: Circuit) -> str:
+    """Equal for the same activations and circuit, and as long as effects are known or not."""
     model = activations.model.model_dump_json()
     parts = [activations.sha256, model, circuit.settings.model_dump_json(), circuit.sha256]
     if circuit.settings.score == "attribution-patching":

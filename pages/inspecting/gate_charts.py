@@ -24,7 +24,7 @@ from pages.common.layer_profile import known as known_profile
 from pages.common.plain import tell
 from pages.inspecting import acting, panes, picking
 from pages.inspecting.choices import Shown
-from pages.inspecting.evidence import held_out
+from pages.inspecting.evidence import held_out, identity
 
 HEATMAP, LAYERS = "gate-heatmap", "gate-layers"
 SHARES = {acting.COUNTS: (4, 1), acting.MASS: (12, 7), acting.ACTS: (12, 7)}
@@ -36,10 +36,11 @@ def draw_first(activations: Activations, circuit: Circuit, shown: Shown) -> None
     profile, effects = known_profile(circuit), effects_known(activations)
     wide, narrow = panes.side_by_side("first", SHARES[acting.beside(profile, effects)])
     with wide:
-        charts.draw(neuron_heatmap(**_map_of(activations, circuit, shown)), f"{HEATMAP}-first", tall=True)
+        key = ("first map", *_about(activations, circuit, shown))
+        figure = charts.kept(key, lambda: neuron_heatmap(**_map_of(activations, circuit, shown)))
+        charts.draw(figure, f"{HEATMAP}-first", tall=True)
     with narrow:
-        figure = layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark())
-        charts.draw(figure, "gate-layers-first", tall=True)
+        charts.draw(_layer_figure(circuit, shown, {}), "gate-layers-first", tall=True)
     st.caption("Comparing with shuffled labels and with halves of the prompts …")
 
 
@@ -59,12 +60,16 @@ def _draw_map(activations: Activations, circuit: Circuit, evidence: Evidence, sh
     """The map and the layers side by side, and under both how to read them and the choices for the layers."""
     profile, effects = known_profile(circuit), effects_known(activations)
     wide, narrow = panes.side_by_side("map", SHARES[acting.beside(profile, effects)])
-    figure = neuron_heatmap(
-        **_map_of(activations, circuit, shown),
-        universal=evidence.left_out,
-        selection_frequency=evidence.selection_frequency,
-        picked=picking.picked(activations),
-        clickable_cells=True,
+    picked = picking.picked(activations)
+    figure = charts.kept(
+        ("map", *_about(activations, circuit, shown), picked),
+        lambda: neuron_heatmap(
+            **_map_of(activations, circuit, shown),
+            universal=evidence.left_out,
+            selection_frequency=evidence.selection_frequency,
+            picked=picked,
+            clickable_cells=True,
+        ),
     )
     layers = _layers_of(activations, circuit, evidence, shown)
     with wide:
@@ -92,6 +97,12 @@ def _map_in_words(evidence: Evidence, shown: Shown) -> str:
         f"dense they are.{_rings(evidence)} The colour scale ends at the 99.5th percentile. Click a mark or a cell to "
         "see the neuron below."
     )
+
+
+def _about(activations: Activations, circuit: Circuit, shown: Shown) -> tuple[object, ...]:
+    """What the map depends on."""
+    effects = effects_known(activations)
+    return identity(activations, circuit), shown, effects and (effects.sha256, effects.settings)
 
 
 def _map_of(activations: Activations, circuit: Circuit, shown: Shown) -> dict[str, Any]:
@@ -192,8 +203,16 @@ def _layers_of(activations: Activations, circuit: Circuit, evidence: Evidence, s
         if beside == acting.ACTS:
             more |= {"causal_effect": alone, "null_effect": random}
             words.append(acting.in_words(profile))
-    figure = layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark(), **more)
-    return _Layers(figure, " ".join(words), table)
+    return _Layers(_layer_figure(circuit, shown, more), " ".join(words), table)
+
+
+def _layer_figure(circuit: Circuit, shown: Shown, more: dict[str, Any]) -> go.Figure:
+    """The layer panel with these further arguments of `layer_profile`, which are arrays."""
+    content = tuple((name, np.asarray(values).tobytes()) for name, values in more.items())
+    return charts.kept(
+        ("layers", circuit.layer_counts.tobytes(), shown.layers, circuit.model.layers, content),
+        lambda: layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark(), **more),
+    )
 
 
 def _draw_space(activations: Activations, circuit: Circuit) -> None:
