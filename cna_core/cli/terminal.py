@@ -9,6 +9,7 @@ from typing import Any
 
 from cna_core.errors import CnaError
 from cna_core.progress import raise_if_stopped
+from cna_core.shown import VISIBLE
 
 _watching: dict[str, Any] = {}  # the arguments given to the running work; empty if there is none
 
@@ -39,13 +40,18 @@ def working() -> Iterator[dict[str, Any]]:
 def write(text: str, out: Path | None) -> None:
     """Write a result to a file, completely or not at all, or to stdout if `out` is None.
 
+    On a terminal, control characters become symbols, because an answer or a name could hold the terminal's commands.
+    Characters that stdout's encoding lacks become "?".
+
     Raises:
         CnaError: the file cannot be written.
     """
     from cna_core.paths import written_beside
 
     if out is None:
-        sys.stdout.write(text + "\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        shown = text.translate(VISIBLE) if sys.stdout.isatty() else text
+        sys.stdout.write(shown.encode(encoding, "replace").decode(encoding) + "\n")
         return
     try:
         with written_beside(out) as draft:

@@ -230,7 +230,7 @@ class Conversation:
             lines += ["", f"## {number}", "", *_fenced(turn.message), ""]
             lines += [f"Settings: {_inline(turn.settings)}"]
             if turn.error:
-                lines += ["", f"No answer: {turn.error}"]
+                lines += ["", "No answer:", "", *_fenced(turn.error)]
                 continue
             for answer in turn.answers:
                 ending = answer.finish_reason or "stopped"

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 
 from cna_core.figures import palette
 from cna_core.figures.percents import percent, share_axis
+from cna_core.shown import VISIBLE
 
 STRENGTH_MARKS = {-1.0: "amplified", 0.0: "baseline", 1.0: "ablated", 2.0: "inverted"}
 """Names of strengths; the page writes them between its slider and the meter."""
@@ -195,10 +196,4 @@ def shown_token(token: str) -> str:
 
 def visible_text(token: str) -> str:
     """A token as plain text, for places where nothing is markup; otherwise as `shown_token`."""
-    return "".join(_visible(letter) for letter in token) or "·"
-
-
-def _visible(letter: str) -> str:
-    if letter == "\n":
-        return "⏎"
-    return chr(0x2400 + ord(letter)) if ord(letter) < 0x20 else letter
+    return token.translate(VISIBLE | {0x09: "\u2409", 0x0A: "⏎"}) or "·"

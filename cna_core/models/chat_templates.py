@@ -32,7 +32,7 @@ from cna_core.models.template_worker import (
     UNREADABLE,
     described,
 )
-from cna_core.shown import shown
+from cna_core.shown import is_whole, shown
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -118,7 +118,7 @@ def render(
         text = _CHILD.render(name, template, named | fixed)
     else:
         text = _render_here(tokenizer, template, messages, switches)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_whole(text):
         raise TemplateRejectedError("it printed half of a character")
     return text
 

@@ -13,6 +13,7 @@ from cna_core.errors import PromptError
 from cna_core.models.chat_templates import TemplateRejectedError, render, template_of
 from cna_core.models.loaded import LoadedModel
 from cna_core.prompts.thinking import Thinking, ThoughtMarkers, markers_in
+from cna_core.shown import is_whole
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -122,6 +123,8 @@ def format_messages(model: LoadedModel, messages: Sequence[Message], thinking: b
     """
     if not messages or not any(message["content"].strip() for message in messages):
         raise PromptError("The prompt is empty: type something first.")
+    if any(not is_whole(message["content"]) for message in messages):
+        raise PromptError("The prompt has half of a character (a lone surrogate), which no model reads: type it again.")
     if not model.has_chat_template:
         return "\n\n".join(message["content"] for message in messages)
     if messages[0]["role"] == "system" and not has_system_role(model):

@@ -7,9 +7,7 @@ is easy to read and still shows exactly what was written.
 import html
 import re
 
-_VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-# Characters that change the writing direction could make a page show something that was not written.
-_VISIBLE |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+from cna_core.shown import VISIBLE
 
 _PARTS = re.compile(
     r"(?P<fence>^[ ]{0,3}```.*?(?:^[ ]{0,3}```[ ]*$\n?|\Z))"
@@ -21,7 +19,7 @@ _PARTS = re.compile(
 
 def escaped(text: str) -> str:
     """Text escaped for HTML; control characters become visible symbols."""
-    return html.escape(text.translate(_VISIBLE), quote=True)
+    return html.escape(text.translate(VISIBLE), quote=True)
 
 
 def prose_markup(text: str, marked: tuple[int, int] | None = None, title: str = "") -> str:

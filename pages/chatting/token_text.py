@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cna_core.decoding.conversation import Answer, Turn
 from cna_core.figures import palette
 from cna_core.figures.lanes import visible_text
+from cna_core.shown import VISIBLE
 from pages.chatting.answers import colour_of, footer_markup, header_markup, name_of, parted_at
 from pages.common import style
 
@@ -84,7 +85,7 @@ def _drawn(answer: Answer, shade: Shade, limit: float) -> list[tuple[str, str, s
         words += [f"activity {activity:+.3g}"] if np.isfinite(activity) else []
         words += [f"surprise {surprise:.2f} nats"] if np.isfinite(surprise) else []
         words += [f"KL {divergence:.2f} nats"] if np.isfinite(divergence) else []
-        found.append((piece, colour, palette.ink_on(colour) if colour else "", " · ".join(words)))
+        found.append((piece.translate(VISIBLE), colour, palette.ink_on(colour) if colour else "", " · ".join(words)))
     return found
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from cna_core.shown import VISIBLE
+
 _MARKS = re.compile(
     r"[\\`*\[\]<$~]"  # code, emphasis, links, images, HTML, formulas
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, but not the underscore in a_name
@@ -21,8 +23,8 @@ _SPACES = re.compile(r"[^\S\u00a0\u202f]+")  # not those that keep a number and 
 
 
 def plain(text: object) -> str:
-    """The text as Markdown that shows every character as it is, on one line."""
-    words = _SPACES.sub(" ", str(text)).strip()
+    """The text as Markdown that shows every character as it is, on one line; what cannot be shown has a symbol."""
+    words = _SPACES.sub(" ", str(text)).strip().translate(VISIBLE)
     return _MARKS.sub(lambda found: f"\\{found[0]}", words)
 
 
