@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.cached import ResultCache
-from cna_core.circuits.tensor_file import load_tensors, save_tensors
+from cna_core.circuits.tensor_file import TEXTS, float64, load_tensors, numbers, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -274,21 +274,40 @@ class Activations:
         """
         tensors, about = load_tensors(Path(path), FORMAT)
         try:
-            positive, negative = tuple(json.loads(about["positive"])), tuple(json.loads(about["negative"]))
+            positive, negative = (TEXTS.validate_json(about[name]) for name in ("positive", "negative"))
+            model = ModelIdentity.model_validate_json(about["model"])
+            count, total = len(positive) + len(negative), model.layout.total
+            if not positive or not negative:
+                raise ValueError("a side has no prompts")
+            sums = [
+                ClassSums(
+                    len(prompts), float64(tensors[f"{side}_total"], total), float64(tensors[f"{side}_squares"], total)
+                )
+                for side, prompts in (("positive", positive), ("negative", negative))
+            ]
+            residual = tensors.get("residual")
             result = cls(
-                ModelIdentity.model_validate_json(about["model"]),
+                model,
                 positive,
                 negative,
                 about["sha256"],
-                tensors["values"],
-                ClassSums(len(positive), tensors["positive_total"].numpy(), tensors["positive_squares"].numpy()),
-                ClassSums(len(negative), tensors["negative_total"].numpy(), tensors["negative_squares"].numpy()),
-                recorded_residual=tensors.get("residual"),
+                numbers(tensors["values"], count, total),
+                *sums,
+                recorded_residual=None if residual is None else numbers(residual, count, 2, model.layers, None),
             )
-            result.__dict__["top"] = tensors["top"].numpy()
+            result.__dict__["top"] = _ranking(tensors["top"], count, total)
         except (KeyError, ValueError) as error:
             raise CircuitError(f"{Path(path).name} does not hold activations ({error}); capture them again.") from error
         return result
+
+
+def _ranking(top: Tensor, count: int, total: int) -> NDArray[np.int32]:
+    ranked = top.numpy()
+    if ranked.dtype != np.int32 or ranked.shape != (count, math.ceil(TOP_FRACTION * total)):
+        raise ValueError("the ranking has another shape")
+    if ranked.size and not 0 <= ranked.min() <= ranked.max() < total:
+        raise ValueError("the ranking has neurons that the model does not have")
+    return ranked
 
 
 def largest(values: Tensor, count: int) -> NDArray[np.int32]:

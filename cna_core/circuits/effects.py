@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cna_core.cached import ResultCache
 from cna_core.circuits.circuit_file import EffectSettings
-from cna_core.circuits.tensor_file import load_tensors, save_tensors
+from cna_core.circuits.tensor_file import TEXTS, TOKENS, load_tensors, numbers, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity, NeuronLayout
 
@@ -137,15 +137,19 @@ class Effects:
         """
         tensors, about = load_tensors(Path(path), FORMAT)
         try:
+            positive, negative = (TEXTS.validate_json(about[name]) for name in ("positive", "negative"))
+            if not positive:
+                raise ValueError("it has no positive prompts")
+            count = len(positive) + len(negative)
             return cls(
                 ModelIdentity.model_validate_json(about["model"]),
-                tuple(json.loads(about["positive"])),
-                tuple(json.loads(about["negative"])),
+                positive,
+                negative,
                 about["sha256"],
                 EffectSettings.model_validate_json(about["settings"]),
-                tuple(json.loads(about["openings"])),
-                tensors["values"],
-                tensors["log_odds"].numpy(),
+                TOKENS.validate_json(about["openings"]),
+                numbers(tensors["values"], count, None).float(),
+                numbers(tensors["log_odds"], count).float().numpy(),
             )
         except (KeyError, ValueError) as error:
             raise CircuitError(f"{Path(path).name} does not hold effects ({error}); measure them again.") from error

@@ -4,13 +4,22 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cna_core.errors import CircuitError, StorageError
+from cna_core.outside import Count, Text
 from cna_core.paths import written_beside
+
+TEXTS = TypeAdapter(tuple[Text, ...])
+"""Reads prompts from a file's metadata."""
+TOKENS = TypeAdapter(tuple[Count, ...])
+"""Reads ids of tokens from a file's metadata."""
 
 
 def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Path:
@@ -55,8 +64,28 @@ def load_tensors(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[
     return tensors, about
 
 
+def numbers(tensor: Tensor, *shape: int | None) -> Tensor:
+    """The tensor, if it holds finite floating-point numbers and has this shape; None allows any size.
+
+    Raises:
+        ValueError: it is of another shape or kind, or a number is infinite or NaN.
+    """
+    if tensor.dim() != len(shape) or any(
+        size not in (None, is_) for size, is_ in zip(shape, tensor.shape, strict=True)
+    ):
+        raise ValueError(f"a tensor has the shape {tuple(tensor.shape)}")
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
+        raise ValueError("a tensor does not hold finite numbers")
+    return tensor
+
+
+def float64(tensor: Tensor, *shape: int) -> NDArray[np.float64]:
+    """As `numbers`, as an array of float64."""
+    return numbers(tensor, *shape).double().numpy()
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     checksum = 0
     for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].view(torch.uint8).numpy().data, checksum)
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"
