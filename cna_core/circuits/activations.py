@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.cached import ResultCache
-from cna_core.circuits.tensor_file import TEXTS, float64, load_tensors, numbers, save_tensors
+from cna_core.circuits.tensor_file import TEXTS, float64, line, load_tensors, numbers, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity
 from cna_core.prompts.sets import ContrastSet, PromptSet
@@ -286,14 +286,16 @@ class Activations:
                 for side, prompts in (("positive", positive), ("negative", negative))
             ]
             residual = tensors.get("residual")
+            if residual is not None:
+                numbers(residual, count, 2, model.layers, None, finite=False)
             result = cls(
                 model,
                 positive,
                 negative,
-                about["sha256"],
+                line(about["sha256"]),
                 numbers(tensors["values"], count, total),
                 *sums,
-                recorded_residual=None if residual is None else numbers(residual, count, 2, model.layers, None),
+                recorded_residual=residual,
             )
             result.__dict__["top"] = _ranking(tensors["top"], count, total)
         except (KeyError, ValueError) as error:
@@ -302,9 +304,9 @@ class Activations:
 
 
 def _ranking(top: Tensor, count: int, total: int) -> NDArray[np.int32]:
-    ranked = top.numpy()
-    if ranked.dtype != np.int32 or ranked.shape != (count, math.ceil(TOP_FRACTION * total)):
-        raise ValueError("the ranking has another shape")
+    if top.dtype != torch.int32 or tuple(top.shape) != (count, math.ceil(TOP_FRACTION * total)):
+        raise ValueError(f"the ranking is {top.dtype} of the shape {tuple(top.shape)}")
+    ranked: NDArray[np.int32] = top.numpy()
     if ranked.size and not 0 <= ranked.min() <= ranked.max() < total:
         raise ValueError("the ranking has neurons that the model does not have")
     return ranked

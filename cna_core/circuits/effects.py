@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cna_core.cached import ResultCache
 from cna_core.circuits.circuit_file import EffectSettings
-from cna_core.circuits.tensor_file import TEXTS, TOKENS, load_tensors, numbers, save_tensors
+from cna_core.circuits.tensor_file import TEXTS, TOKENS, line, load_tensors, numbers, save_tensors
 from cna_core.errors import CircuitError
 from cna_core.models.layout import ModelIdentity, NeuronLayout
 
@@ -145,7 +145,7 @@ class Effects:
                 ModelIdentity.model_validate_json(about["model"]),
                 positive,
                 negative,
-                about["sha256"],
+                line(about["sha256"]),
                 EffectSettings.model_validate_json(about["settings"]),
                 TOKENS.validate_json(about["openings"]),
                 numbers(tensors["values"], count, None).float(),

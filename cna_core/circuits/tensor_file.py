@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cna_core.errors import CircuitError, StorageError
-from cna_core.outside import Count, Text
+from cna_core.outside import Count, Line, Text
 from cna_core.paths import written_beside
 
 TEXTS = TypeAdapter(tuple[Text, ...])
 """Reads prompts from a file's metadata."""
 TOKENS = TypeAdapter(tuple[Count, ...])
 """Reads ids of tokens from a file's metadata."""
+_LINE = TypeAdapter(Line)
 
 
 def save_tensors(path: Path, file_format: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Path:
@@ -55,27 +56,44 @@ def load_tensors(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
+        checksum = _checksum(tensors)
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CircuitError(f"{path.name} cannot be read ({error}); record it again.") from error
     if about.get("format") != file_format:
         raise CircuitError(f"{path.name} is not a file of the format {file_format}; record it again.")
-    if about.get("checksum") != _checksum(tensors):
+    if about.get("checksum") != checksum:
         raise CircuitError(f"{path.name} is damaged, because its checksum does not match; record it again.")
     return tensors, about
 
 
-def numbers(tensor: Tensor, *shape: int | None) -> Tensor:
-    """The tensor, if it holds finite floating-point numbers and has this shape; None allows any size.
+def line(name: str) -> str:
+    """A name from a file's metadata.
 
     Raises:
-        ValueError: it is of another shape or kind, or a number is infinite or NaN.
+        ValueError: it cannot be shown in one line.
+    """
+    return _LINE.validate_python(name)
+
+
+def numbers(tensor: Tensor, *shape: int | None, finite: bool = True) -> Tensor:
+    """The tensor, if it holds floating-point numbers and has this shape; None allows any size.
+
+    Args:
+        finite: whether infinite numbers and NaN are refused.
+
+    Raises:
+        ValueError: it is of another shape or kind, or a number is not finite.
     """
     if tensor.dim() != len(shape) or any(
         size not in (None, is_) for size, is_ in zip(shape, tensor.shape, strict=True)
     ):
         raise ValueError(f"a tensor has the shape {tuple(tensor.shape)}")
-    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
-        raise ValueError("a tensor does not hold finite numbers")
+    if tensor.dtype not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        raise ValueError(f"a tensor holds {tensor.dtype}")
+    # A sum is not finite if any number is not. It takes no memory, and activations are far from overflowing float32.
+    total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+    if finite and not bool(torch.isfinite(total)):
+        raise ValueError("a tensor has numbers that are infinite or not numbers")
     return tensor
 
 
