@@ -279,12 +279,12 @@ class Activations:
             count, total = len(positive) + len(negative), model.layout.total
             if not positive or not negative:
                 raise ValueError("a side has no prompts")
-            sums = [
+            first, second = (
                 ClassSums(
                     len(prompts), float64(tensors[f"{side}_total"], total), float64(tensors[f"{side}_squares"], total)
                 )
                 for side, prompts in (("positive", positive), ("negative", negative))
-            ]
+            )
             residual = tensors.get("residual")
             if residual is not None:
                 numbers(residual, count, 2, model.layers, None, finite=False)
@@ -294,7 +294,8 @@ class Activations:
                 negative,
                 line(about["sha256"]),
                 numbers(tensors["values"], count, total),
-                *sums,
+                first,
+                second,
                 recorded_residual=residual,
             )
             result.__dict__["top"] = _ranking(tensors["top"], count, total)
