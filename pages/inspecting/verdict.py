@@ -37,10 +37,10 @@ def differs_and_acts(compared: DifferAndAct) -> str:
     """Where activations differ, where neurons act, and how much circuits of this size by δ and by effect share."""
     differs, share_of_delta = compared.strongest(compared.mass)
     acts, share_of_effect = compared.strongest(compared.effect_shares)
-    size = len(compared.by_effect)
+    size = counted(len(compared.by_effect), "neuron")
     return (
         f"**It differs most in layers {_listed(differs)}** ({percent(share_of_delta)} of |δ|) **and acts most in "
-        f"layers {_listed(acts)}** ({percent(share_of_effect)} of the effect). Circuits of {counted(size, 'neuron')} by δ "
+        f"layers {_listed(acts)}** ({percent(share_of_effect)} of the effect). Circuits of {size} by δ "
         f"and by effect share {compared.shared:,}."
     )
 
