@@ -67,7 +67,7 @@ def _offer_start(ordered: SweepSettings, circuit: Circuit) -> None:
         st.session_state[keys.EVALUATION_STARTED] = work.start(ordered, circuit, findings.activations()).key
         st.rerun()
     pace = work.pace(circuit)
-    about = f"{settings} settings × {answers} prompts"
+    about = f"{counted(settings, 'setting')} × {counted(answers, 'prompt')}"
     if pace is not None:
         about += f" · about {duration_in_words(pace.seconds_of(ordered, settings))}"
         row.caption(about)
@@ -142,7 +142,7 @@ def _draw_so_far(job: jobs.Job) -> None:
     if isinstance(job.preview, work.SoFar):
         run = job.preview.run
         results.draw_dose_response(run)
-        st.caption(f"{len(run.answers)} answers so far.")
+        st.caption(f"{counted(len(run.answers), 'answer')} so far.")
     else:
         st.caption("The chart fills as prompts are evaluated.")
 

@@ -8,6 +8,7 @@ from cna_core.errors import CnaError
 from cna_core.evaluation.journal import Journal, StoredRun, delete_run, keep_run, rename_run, stored_runs
 from cna_core.evaluation.runs import Run
 from cna_core.interventions.registry import label_of
+from cna_core.progress_words import counted
 from pages.common import address, keys
 from pages.common.plain import plain, tell_error, toast
 from pages.common.recent import Recent
@@ -94,7 +95,7 @@ def _facts(run: StoredRun) -> tuple[str, str, str, str]:
     sizes = ", ".join(f"{100 * fraction:g}" for fraction in settings.fractions)
     return (
         f"{Path(run.about.model.name).name} · {sizes} %",
-        f"{settings.count_of('harmful')} prompts × {len(settings.strengths)} strengths",
+        f"{counted(settings.count_of('harmful'), 'prompt')} × {counted(len(settings.strengths), 'strength')}",
         _refusals(run) if run.finished else _state(run),
         run.about.created[:10],
     )

@@ -86,8 +86,9 @@ def _so_far(job: jobs.Job, circuit: Circuit) -> Verification:
 
 def _draw(found: Verification) -> None:
     needed = [check.title for check in CHECKS.values() if check.needed]
+    these = "This neuron" if found.neurons == 1 else f"These {found.neurons:,} neurons"
     st.markdown(
-        f"These {found.neurons:,} neurons may be called **{found.claim}**. “The neurons behind refusal” needs four "
+        f"{these} may be called **{found.claim}**. “The neurons behind refusal” needs four "
         f"checks to pass: {', '.join(needed)}."
     )
     left, right = st.columns(2, gap="large")

@@ -13,6 +13,7 @@ from cna_core.figures.layers import layer_profile
 from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.models.catalog import catalog
 from cna_core.models.layout import NeuronLayout
+from cna_core.progress_words import counted
 from pages.common import charts, chosen_circuit, findings, jobs, session, style
 from pages.inspecting import panes
 
@@ -47,8 +48,8 @@ def draw(job: jobs.Job) -> None:
     layers = np.bincount(preview.layout.locate(leading)[0], minlength=preview.layout.layers)
     _beside("gate-preview", figure, layers)
     st.caption(
-        f"After {preview.prompts_done} prompts. Dots are the {count:,} neurons that differ most so far: watch them "
-        "settle. The circuit is selected after the last prompt."
+        f"After {counted(preview.prompts_done, 'prompt')}. Dots are the neurons that differ most so far, {count:,} of "
+        "them: watch them settle. The circuit is selected after the last prompt."
     )
 
 

@@ -5,6 +5,7 @@ from cna_core.circuits.controls import Interval
 from cna_core.circuits.differ_and_act import DifferAndAct
 from cna_core.circuits.evidence import Evidence
 from cna_core.figures.percents import percent
+from cna_core.progress_words import counted
 
 FINAL = 0.10
 _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
@@ -12,7 +13,9 @@ _FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
 
 def answer(circuit: Circuit) -> str:
     """The first line, as Markdown: where the circuit sits."""
-    return f"**{percent(circuit.concentration(FINAL))} of the {len(circuit):,} neurons sit in {_FINAL_LAYERS}.**"
+    share = percent(circuit.concentration(FINAL))
+    sit = "sits" if len(circuit) == 1 else "sit"
+    return f"**{share} of the {counted(len(circuit), 'neuron')} {sit} in {_FINAL_LAYERS}.**"
 
 
 def control(circuit: Circuit, evidence: Evidence | None, claim: str | None = None) -> str:
@@ -34,11 +37,11 @@ def differs_and_acts(compared: DifferAndAct) -> str:
     """Where activations differ, where neurons act, and how much circuits of this size by δ and by effect share."""
     differs, share_of_delta = compared.strongest(compared.mass)
     acts, share_of_effect = compared.strongest(compared.effect_shares)
-    size = len(compared.by_effect)
+    size = counted(len(compared.by_effect), "neuron")
     return (
         f"**It differs most in layers {_listed(differs)}** ({percent(share_of_delta)} of |δ|) **and acts most in "
-        f"layers {_listed(acts)}** ({percent(share_of_effect)} of the effect). Circuits of {size:,} neurons by δ and "
-        f"by effect share {compared.shared:,}."
+        f"layers {_listed(acts)}** ({percent(share_of_effect)} of the effect). Circuits of {size} by δ "
+        f"and by effect share {compared.shared:,}."
     )
 
 

@@ -28,6 +28,12 @@ def evidence(shares: list[float], reached: list[int]) -> Evidence:
     return replace(EXAMINED, null=null)
 
 
+def test_one_neuron_sits_and_several_sit() -> None:
+    assert (
+        answer(circuit_of([(0, 1)], ACTIVATIONS.model)) == "**0 % of the 1 neuron sits in the final 10 % of layers.**"
+    )
+
+
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
