@@ -1,5 +1,7 @@
 """Models that the tests share (a tiny random one built here, and the two embedded ones), and which tests are slow."""
 
+import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_searched_once() -> Iterator[None]:
+    """Streamlit searches all installed packages for components at the first run of each AppTest, which takes most of
+    the time of a test of a page; here it does so once."""
+    if "streamlit.testing.v1" not in sys.modules:
+        yield
+        return
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        once = functools.cache(manifest_scanner.scan_component_manifests)
+        monkeypatch.setattr(manifest_scanner, "scan_component_manifests", once)
+        yield
 
 
 @pytest.fixture(scope="session")

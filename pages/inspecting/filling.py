@@ -33,7 +33,9 @@ def draw_blank(words: str = TEACHES) -> None:
         st.caption(WAITS)
         return
     layout = NeuronLayout((entry.neurons_per_layer,) * entry.layers)
-    _beside("gate-blank", blank_map(layout, words, dark=style.is_dark()), np.zeros(layout.layers, int))
+    blank = charts.kept(("blank map", layout.widths, words), lambda: blank_map(layout, words, dark=style.is_dark()))
+    nothing = np.zeros(layout.layers, int)
+    _beside("gate-blank", blank, charts.kept(("blank layers", layout.layers), lambda: _layers(nothing)))
 
 
 def draw(job: jobs.Job) -> None:
@@ -46,7 +48,7 @@ def draw(job: jobs.Job) -> None:
     leading = strongest(preview.delta, count)
     figure = neuron_heatmap(NeuronStatistics(preview.layout, preview.delta), leading=leading, dark=style.is_dark())
     layers = np.bincount(preview.layout.locate(leading)[0], minlength=preview.layout.layers)
-    _beside("gate-preview", figure, layers)
+    _beside("gate-preview", figure, _layers(layers))
     st.caption(
         f"After {counted(preview.prompts_done, 'prompt')}. Dots are the neurons that differ most so far, {count:,} of "
         "them: watch them settle. The circuit is selected after the last prompt."
@@ -58,9 +60,13 @@ def strongest(delta: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     return np.argpartition(-np.abs(delta), min(count, len(delta)) - 1)[:count].astype(np.int64)
 
 
-def _beside(key: str, figure: go.Figure, layer_counts: NDArray[np.integer]) -> None:
+def _layers(counts: NDArray[np.integer]) -> go.Figure:
+    return layer_profile(counts, dark=style.is_dark())
+
+
+def _beside(key: str, figure: go.Figure, layers: go.Figure) -> None:
     wide, narrow = panes.side_by_side("filling", SHARES)
     with wide:
         charts.draw(figure, key, tall=True)
     with narrow:
-        charts.draw(layer_profile(layer_counts, dark=style.is_dark()), "gate-filling-layers", tall=True)
+        charts.draw(layers, "gate-filling-layers", tall=True)
