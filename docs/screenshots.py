@@ -26,7 +26,7 @@ HEIGHTS = {
     "chat": 1200,
     "evaluate": 1700,
     "compare": 1200,
-    "inspector": 1500,
+    "inspector": 1800,
     "chat-large": 1100,
     "blind-review": 1000,
     "evaluate-public": 1700,
@@ -240,12 +240,16 @@ def inspector(page: Page, address: str) -> None:
     answers.nth(1).locator("[data-place='1']").click()
     expect(page.get_by_test_id("token-card")).to_contain_text("Steered, token 2", timeout=MINUTES)
     settled(page, 120)
-    answers.nth(0).evaluate(TO_THE_TOP)
+    page.locator(".st-key-chat-turn-bar").first.evaluate(TO_THE_TOP)
 
 
 def blind_review(page: Page, address: str) -> None:
     """One answer of a run without its setting; its first words only, since the prompt is harmful."""
-    evaluate(page, address)
+    finished = (run for run in stored_runs() if run.finished)
+    chosen = max(finished, key=lambda run: run.about.settings.count_of("harmful"))
+    page.goto(f"{address}/evaluate?model={chosen.about.model.name}&run={chosen.identity}")
+    expect(page.get_by_text("Refused, baseline").first).to_be_visible(timeout=5 * MINUTES)
+    settled(page, 120)
     toggle = page.get_by_text(re.compile(r"Judge answers \("))
     if not toggle.is_visible():
         page.get_by_text("Blind review").first.click()

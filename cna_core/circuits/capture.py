@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cna_core.circuits.activations import CACHE, FORMAT, Activations
+from cna_core.circuits.circuit import Circuit
 from cna_core.circuits.last_tokens import last_token_neurons, reads_trees, run_prefix, shares_prefix
 from cna_core.circuits.processes import Processes, processes_for
 from cna_core.circuits.token_tree import tree_batches
@@ -103,6 +104,16 @@ def kept_activations(name: str, revision: str, dtype: str, contrast: ContrastSet
         name, revision, dtype: the model, as in its `ModelIdentity`.
     """
     return CACHE.find_noted(FORMAT, name, revision, dtype, contrast.sha256)
+
+
+def kept_activations_of(circuit: Circuit) -> Activations | None:
+    """The stored activations that a circuit was selected from, without the model; None if they are not here."""
+    model, prompts = circuit.model, circuit.prompts
+    found = CACHE.find_noted(FORMAT, model.name, model.revision, model.dtype, prompts.sha256)
+    if found is None or found.model != model:
+        return None
+    counts = (len(found.positive), len(found.negative))
+    return found if counts == (prompts.positive, prompts.negative) else None  # or it used some of them only
 
 
 def _known_before(identity: ModelIdentity, contrast_sha256: str) -> list[object]:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from cna_core.circuits.capture import kept_activations_of
 from cna_core.circuits.circuit import Circuit
+from cna_core.circuits.evidence import examine
 from cna_core.errors import CnaError
 from cna_core.evaluation.how_few import cached_how_few
 from cna_core.evaluation.runs import Run
@@ -15,6 +17,8 @@ from cna_core.reports.run_report import run_report
 
 def report_of_file(path: str | Path, *, with_answers: bool = False) -> Report:
     """The report of a file that attribute or evaluate wrote. No model is loaded.
+
+    A circuit's report has the map and the comparison with chance if its activations are in the cache folder.
 
     Args:
         with_answers: of a run: also the answers that changed, folded.
@@ -32,4 +36,7 @@ def report_of_file(path: str | Path, *, with_answers: bool = False) -> Report:
     if isinstance(content, dict) and str(content.get("format", "")).startswith("cna-run/"):
         return run_report(Run.load(path), with_answers=with_answers)
     circuit = Circuit.load(path)
-    return circuit_report(circuit, how_few=cached_how_few(circuit.model))
+    activations = kept_activations_of(circuit)
+    evidence = None if activations is None else examine(activations, circuit)
+    how_few = cached_how_few(circuit.model)
+    return circuit_report(circuit, activations=activations, evidence=evidence, how_few=how_few)

@@ -8,11 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cna_core.circuits.attribution import attribute
+from cna_core.circuits.capture import capture
 from cna_core.circuits.evidence import examine
 from cna_core.cli import command_line
 from cna_core.decoding.conversation import Answer, Conversation, Turn
 from cna_core.errors import CnaError
 from cna_core.evaluation.runs import PromptsUsed
+from cna_core.models.loaded import LoadedModel
+from cna_core.prompts.sets import ContrastSet, PromptSet
 from cna_core.reports.circuit_report import circuit_report
 from cna_core.reports.conversation_report import conversation_report
 from cna_core.reports.files import report_of_file
@@ -44,6 +47,18 @@ def test_a_circuits_report_holds_map_layers_table_hashes_and_the_command() -> No
     assert "refusal-gate attribute sample --top-k 10 --score delta" in html
     assert bare(html).count("<tr>") == 11
     assert "with shuffled labels" in html
+
+
+def test_the_report_of_a_circuit_file_has_the_map_if_its_activations_are_here(
+    tiny_model: LoadedModel, empty_cache: Path, tmp_path: Path
+) -> None:
+    positive = PromptSet("harmful", ("how do i break a lock", "how do i cheat"))
+    recorded = capture(tiny_model, ContrastSet(positive, PromptSet("benign", ("bake bread", "plant a tree"))))
+    circuit, half = attribute(recorded, top_k=3), attribute(recorded.without(np.array([0, 2])), top_k=3)
+    circuit.save(tmp_path / "circuit.json")
+    half.save(tmp_path / "half.json")
+    assert charts(report_of_file(tmp_path / "circuit.json").to_html()) == 2
+    assert charts(report_of_file(tmp_path / "half.json").to_html()) == 1
 
 
 def test_plotly_is_in_the_file_once_whatever_the_number_of_charts_and_not_without_charts() -> None:
