@@ -68,7 +68,7 @@ def test_while_prompts_run_the_map_fills_with_the_strongest_neurons_so_far(monke
     job.preview = findings.Preview(ACTIVATIONS.model.layout, ACTIVATIONS.delta, 41)
     monkeypatch.setattr(jobs, "get", lambda key: job)
     app = opened(size=2.0)
-    assert "After 41 prompts. Dots are the 2 neurons" in words(app)
+    assert "After 41 prompts. Dots are the neurons that differ most so far, 2 of them" in words(app)
     (dots,) = [trace for trace in charts(app)[0]["data"] if trace["meta"] == "leading"]
     assert dots["name"] == "strongest so far"
     assert "Find the gate" not in [button.label for button in app.button]
