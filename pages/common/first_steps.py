@@ -44,11 +44,11 @@ def time_it_takes(name: str) -> str:
     """How long the chosen model takes, and what is downloaded first, in one sentence."""
     entry = catalog().get(name)
     if is_ready(name):
-        return "Takes about 10 s for a small model on a laptop. The result is saved."
+        return "The prompts are run once, which takes seconds to minutes on a CPU. The result is saved."
     if entry is not None and entry.embedded is not None:
         size = size_in_words(entry.embedded.size_bytes)
-        return f"The first time, the model is downloaded ({size}) and converted. The prompts then take about 10 s."
-    return "The first time, the model is downloaded from the Hub. Then the prompts run."
+        return f"The first time, the model is downloaded ({size}) and converted. Then the prompts are run, once."
+    return "The first time, the model is downloaded from the Hub. Then the prompts are run, once."
 
 
 def steps(name: str, contrast: ContrastSet) -> list[Card]:
