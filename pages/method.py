@@ -55,8 +55,8 @@ def _effect() -> None:
             "neuron is ablated. It is a second score in addition to the paper's."
         )
         st.latex(
-            r"R(p)=\log\sum_{t\in S}e^{z_t(p)}-\log\sum_{t\notin S}e^{z_t(p)}"
-            r"\qquad e_{\ell,j}=-\operatorname*{mean}_{p}\,\frac{\partial R(p)}{\partial m_{\ell,j}}\Big|_{m=1}"
+            r"\begin{gathered}R(p)=\log\sum_{t\in S}e^{z_t(p)}-\log\sum_{t\notin S}e^{z_t(p)}\\"
+            r"e_{\ell,j}=-\operatorname*{mean}_{p}\,\frac{\partial R(p)}{\partial m_{\ell,j}}\Big|_{m=1}\end{gathered}"
         )
         st.markdown(
             "*z* are the logits of the answer's first token, *S* the tokens after which at least half of the model's "
