@@ -14,11 +14,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import jinja2
-import markupsafe
 
 from cna_core.errors import ModelError
 from cna_core.models import template_worker
@@ -55,6 +53,9 @@ _FIXED_DATE = (
 _TRIAL = tuple(
     {"role": role, "content": f"A short {role} message."} for role in ("system", "user", "assistant", "user")
 )
+
+_NEEDED = ("jinja2", "markupsafe")
+"""What the child imports: jinja2, and what that needs."""
 
 _START = """
 import runpy, sys
@@ -234,7 +235,8 @@ class _Child:
 
     def _start(self) -> None:
         self.close()
-        folders = {str(Path(module.__file__).parents[1]) for module in (jinja2, markupsafe) if module.__file__}
+        origins = [spec.origin for name in _NEEDED if (spec := find_spec(name)) is not None]
+        folders = {str(Path(origin).parents[1]) for origin in origins if origin is not None}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _START, str(template_worker.__file__), *folders],
