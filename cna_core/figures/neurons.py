@@ -173,7 +173,7 @@ def final_layer_histograms(
             row=place // columns + 1,
             col=place % columns + 1,
         )
-    title = f"{name} in the last {len(chosen)} layers, with the number of neurons beyond the cutoff"
+    title = f"{name} in the last {len(chosen)} layers: neurons beyond the cutoff"
     palette.frame(figure, title, 210 * rows + 70, dark, showlegend=False, bargap=0)
     figure.update_layout(margin={"t": 72})
     figure.update_annotations(font={"size": 12, "color": palette.ink(dark)})

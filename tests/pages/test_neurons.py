@@ -69,7 +69,7 @@ def test_without_a_finding_the_page_says_what_to_do() -> None:
 def test_distributions_and_the_first_neurons_card_are_shown(found: pytest.MonkeyPatch) -> None:
     assert list(charts(opened())) == [
         "δ in every layer",
-        "δ in the last 4 layers, with the number of neurons beyond the cutoff",
+        "δ in the last 4 layers: neurons beyond the cutoff",
         "Activation on every prompt",
         "Tokens it suppresses and promotes",
     ]
