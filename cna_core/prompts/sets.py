@@ -24,7 +24,7 @@ from cna_core.prompts.builtin import builtin_set
 from cna_core.prompts.public import find_public
 from cna_core.prompts.public_catalog import PREFIX, public_contrast
 from cna_core.prompts.reading import KINDS, Kind, entries_of, normalised
-from cna_core.shown import shown
+from cna_core.shown import is_whole, shown
 
 MAXIMUM_SIZE_BYTES = 2_000_000
 MAXIMUM_PROMPTS = 5_000
@@ -280,7 +280,7 @@ def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
             raise PromptError(
                 f"{place} is {len(prompt):,} characters long and may have {MAXIMUM_PROMPT_CHARACTERS:,}: shorten it."
             )
-        if _CONTROL.search(prompt) or not _is_encodable(prompt):
+        if _CONTROL.search(prompt) or not is_whole(prompt):
             raise PromptError(f"{place} contains control characters or invalid Unicode: check that it is a text file.")
         first = seen.setdefault(_key(prompt), number)
         if first != number:
@@ -289,14 +289,6 @@ def _check(numbered: Iterable[tuple[int, str]], name: str, unit: str) -> None:
             raise PromptError(f"{place} is one prompt too many: a set can have up to {MAXIMUM_PROMPTS:,}.")
     if not seen:
         raise PromptError(f"{name} contains no prompts: write one per line.")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _key(prompt: str) -> str:

@@ -16,11 +16,14 @@ from cna_core.figures.how_few import how_few_neurons
 from cna_core.figures.layers import layer_profile
 from cna_core.figures.neuron_cells import NeuronStatistics
 from cna_core.figures.percents import percent
+from cna_core.progress_words import counted
 from cna_core.prompts.sets import ContrastSet
 from cna_core.reports.page import Report, Section
 
 ROWS = 500
 """How many neurons the table lists."""
+FINAL = 0.10
+"""The share of the layers that a circuit's concentration is about."""
 
 
 def circuit_report(
@@ -96,11 +99,18 @@ def attribute_commands(circuit: Circuit) -> list[str]:
     return [f"# Found with other prompts than the built-in ones: add {own} with yours.", command]
 
 
+def where_it_sits(circuit: Circuit) -> str:
+    """The share of the circuit in the final 10 % of layers, as a sentence without its full stop."""
+    sit = "sits" if len(circuit) == 1 else "sit"
+    share = percent(circuit.concentration(FINAL))
+    return f"{share} of the {counted(len(circuit), 'neuron')} {sit} in the final {percent(FINAL)} of layers"
+
+
 def _verdict(circuit: Circuit, evidence: Evidence | None) -> str:
-    share = f"{percent(circuit.concentration(0.10))} of the {len(circuit):,} neurons sit in the final 10 % of layers"
+    share = where_it_sits(circuit)
     if evidence is None or evidence.null is None:
         return f"{share}."
-    late, reach = evidence.null.concentration(0.10), evidence.null.chance()
+    late, reach = evidence.null.concentration(FINAL), evidence.null.chance()
     return (
         f"{share}; with shuffled labels it is {percent(late.mean)} ({percent(late.low)} to {percent(late.high)}), and "
         f"{reach.mean:.0f} neurons ({reach.low:.0f} to {reach.high:.0f}) differ as much as the circuit's do."

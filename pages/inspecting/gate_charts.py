@@ -207,10 +207,10 @@ def _layers_of(activations: Activations, circuit: Circuit, evidence: Evidence, s
 
 
 def _layer_figure(circuit: Circuit, shown: Shown, more: dict[str, Any]) -> go.Figure:
-    """The layer panel with these further arguments of `layer_profile`, which are arrays."""
-    content = tuple((name, np.asarray(values).tobytes()) for name, values in more.items())
+    """The layer panel with these further arguments of `layer_profile`: arrays, or None."""
+    content = tuple((name, np.asarray(values).tobytes()) for name, values in more.items() if values is not None)
     return charts.kept(
-        ("layers", circuit.layer_counts.tobytes(), shown.layers, circuit.model.layers, content),
+        ("layers", circuit.layer_counts.tobytes(), shown.layers, content),
         lambda: layer_profile(circuit.layer_counts, layers=shown.layers, dark=style.is_dark(), **more),
     )
 

@@ -6,16 +6,12 @@ from cna_core.circuits.differ_and_act import DifferAndAct
 from cna_core.circuits.evidence import Evidence
 from cna_core.figures.percents import percent
 from cna_core.progress_words import counted
-
-FINAL = 0.10
-_FINAL_LAYERS = f"the final {percent(FINAL)} of layers"
+from cna_core.reports.circuit_report import FINAL, where_it_sits
 
 
 def answer(circuit: Circuit) -> str:
     """The first line, as Markdown: where the circuit sits."""
-    share = percent(circuit.concentration(FINAL))
-    sit = "sits" if len(circuit) == 1 else "sit"
-    return f"**{share} of the {counted(len(circuit), 'neuron')} {sit} in {_FINAL_LAYERS}.**"
+    return f"**{where_it_sits(circuit)}.**"
 
 
 def control(circuit: Circuit, evidence: Evidence | None, claim: str | None = None) -> str:
