@@ -153,7 +153,9 @@ def try_on_discovery_prompts(
             chances.append(float(openings.chance(_first_tokens(model, positive, candidate, stop)).mean()))
             after = torch.log_softmax(_first_tokens(model, negative, candidate, stop).double(), dim=-1)
             divergences.append(float((baseline.exp() * (baseline - after)).sum(-1).clamp(min=0).mean()))
-        tell(progress, Stage.FITTING_METHOD, len(candidates), len(candidates), "candidates")
+        tell(
+            progress, Stage.FITTING_METHOD, len(candidates), len(candidates), "candidates", subject=candidates[-1].label
+        )
         found = _TRIALS.keep(TrialResult(np.array(chances), np.array(divergences)), *depends_on)
     return found
 

@@ -103,6 +103,9 @@ def measure_pace(
 ) -> Pace:
     """Measure the speed: prefill one batch and decode a few tokens.
 
+    The batch shares no prefixes with an earlier one, and a sweep's batches do if they have the same prompts. So the
+    prefill is measured at its slowest.
+
     Args:
         prompts: the prompts; None: the built-in evaluation prompts.
 
@@ -116,15 +119,15 @@ def measure_pace(
         Lane(messages, strength=-0.01 * (place + 1), circuit=circuit) for place, messages in enumerate(conversations)
     ]
     tokens = sum(len(encode(model, messages)) for messages in conversations)
+    first_token_logits(model, lanes[:2], None, stop=stop)  # the first pass after loading is slower
     prefixes = PrefixCaches(model, PREFIX_BYTES)
-    first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)  # a sweep also computes the prefixes only once
     started = time.perf_counter()
     first_token_logits(model, lanes, None, prefixes=prefixes, stop=stop)
     reading = time.perf_counter() - started
-    started = time.perf_counter()
+    first_step = 0.0
     for _ in generate(model, lanes, None, max_new_tokens=TRIAL_TOKENS, prefixes=prefixes, stop=stop):
-        pass
-    step = max(0.0, time.perf_counter() - started - reading) / (TRIAL_TOKENS - 1)
+        first_step = first_step or time.perf_counter()
+    step = (time.perf_counter() - first_step) / (TRIAL_TOKENS - 1)
     return Pace(reading / tokens, step, rows, tokens / rows)
 
 

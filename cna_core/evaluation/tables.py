@@ -52,7 +52,7 @@ def points_table(run: Run) -> pd.DataFrame:
 def markdown_table(run: Run) -> str:
     """The run's numbers as Markdown: one row per point, 95 % intervals in brackets, only measures with values.
 
-    Measures with `drawn_as_change`, such as knowledge, show the change from the baseline.
+    Measures with `drawn_as_change`, such as knowledge, show the value and the change from the baseline.
     """
     taken = _shown(run)
     lines = [["method", "circuit", "strength"]]
@@ -68,7 +68,7 @@ def markdown_table(run: Run) -> str:
     for *words, point in rows:
         cells = []
         for measure in taken:
-            cells.append(_cell(measure, point.estimate(measure.drawn_field())))
+            cells.append(_cell(measure, point))
             for field in _further(run, measure):
                 further = point.estimate(field)
                 cells.append("" if further is None else measure.numbers.estimate(further))
@@ -189,15 +189,17 @@ def _head(measure: type[Measure]) -> str:
     title = measure.column_title()
     if measure.drawn_as_change:
         unit = measure.numbers.change_unit
-        return f"{title}, change" + (f" in {unit}" if unit else "")
+        return f"{title}, and change" + (f" in {unit}" if unit else "")
     return f"{title}, {measure.unit}" if measure.unit else title
 
 
-def _cell(measure: type[Measure], estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    numbers = measure.numbers
-    return numbers.change_estimate(estimate) if measure.drawn_as_change else numbers.estimate(estimate)
+def _cell(measure: type[Measure], point: Point) -> str:
+    numbers, value = measure.numbers, point.estimate(measure.key)
+    if not measure.drawn_as_change or (point.strength == 0 and value is not None):
+        return "" if value is None else numbers.estimate(value)
+    change = point.estimate(measure.drawn_field())
+    known = (numbers.value(value.value) if value else "", numbers.change_estimate(change) if change else "")
+    return ", ".join(part for part in known if part)
 
 
 def verdict_of(answer: RunAnswer) -> str:

@@ -63,7 +63,10 @@ def draw(circuit: Circuit, setting: FirstSetting | None, busy: bool) -> None:
         jobs.watch(job.key)
     elif job is None or (job.stopped and st.session_state.get(keys.FIRST_SETTING_PAUSED) == job.key):
         if not busy and _can_begin(circuit):
-            jobs.watch(begin(circuit).key)
+            if session.model_name() in host.loaded():
+                jobs.watch(begin(circuit).key)
+            else:
+                _offer_search(circuit)
     else:
         jobs.tell_outcome(job)
 
@@ -91,6 +94,13 @@ def pause_for_answer() -> None:
     if job is not None:
         st.session_state[keys.FIRST_SETTING_PAUSED] = job.key
         job.stop.leave(this_session())
+
+
+def _offer_search(circuit: Circuit) -> None:
+    """The gate came from kept activations, so the model is not loaded. Only a click loads it."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="chat-first-setting-search"):
+        st.caption("The gentlest setting that halves the refusal chance is not known yet.")
+        st.button("Search", key="first-setting-search", type="tertiary", on_click=begin, args=(circuit,))
 
 
 def _say(setting: FirstSetting) -> None:
@@ -142,7 +152,6 @@ def _can_begin(circuit: Circuit) -> bool:
     return (
         cached_openings(circuit.model) is not None
         and bool(_circuits())
-        and session.model_name() in host.loaded()
         and (calibrating is None or calibrating.finished)
     )
 

@@ -100,6 +100,7 @@ def test_runs_on_other_prompts_are_not_paired() -> None:
 
 def test_the_markdown_table_has_the_baseline_once_and_a_row_for_each_other_point() -> None:
     base = {"refusal_rate": 0.5, "refusal_interval": (0.4, 0.6), "knowledge_change": 0.0}
+    base |= {"knowledge": 0.4, "knowledge_interval": (0.3, 0.5)}
     points = (
         Point(strength=0, fraction=0.001, method="scale", **base),  # type: ignore[arg-type]
         Point(strength=0, fraction=0.004, method="scale", **base),  # type: ignore[arg-type]
@@ -109,15 +110,16 @@ def test_the_markdown_table_has_the_baseline_once_and_a_row_for_each_other_point
             method="scale",
             refusal_rate=0.75,
             refusal_interval=(0.6, 0.9),
+            knowledge=0.38,
             knowledge_change=-0.02,
             knowledge_change_interval=(-0.05, 0.01),
         ),
-        Point(strength=1, method="caa", refusal_rate=0.0, refusal_interval=(0.0, 0.1)),
+        Point(strength=1, method="caa", knowledge_change=0.01, refusal_rate=0.0, refusal_interval=(0.0, 0.1)),
     )
     assert markdown_table(a_run(points=points)).splitlines() == [
-        "| method | circuit | strength | refused | knowledge, change in points |",
+        "| method | circuit | strength | refused | knowledge, and change in points |",
         "| --- | --- | --- | --- | --- |",
-        "| baseline |  | 0 | 50 % (40–60) | +0.0 (+0.0 to +0.0) |",
-        "| CNA | 0.4 % | −1 | 75 % (60–90) | −2.0 (−5.0 to +1.0) |",
-        "| CAA |  | 1 | 0 % (0–10) |  |",
+        "| baseline |  | 0 | 50 % (40–60) | 40 % (30–50) |",
+        "| CNA | 0.4 % | −1 | 75 % (60–90) | 38 %, −2.0 (−5.0 to +1.0) |",
+        "| CAA |  | 1 | 0 % (0–10) | +1.0 (+1.0 to +1.0) |",
     ]

@@ -484,6 +484,26 @@ def test_its_examples_are_prompts_that_this_model_refuses(chat: Callable[..., Ap
     assert {*FOUND.refused, *FOUND.over_refused} <= set(labels)
 
 
+def test_a_model_that_is_not_loaded_is_searched_only_on_request(
+    chat: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[tuple[float, ...]] = []
+    monkeypatch.setattr(first_setting, "_key", lambda: "the search")
+    monkeypatch.setattr(first_setting, "cached_openings", meter.cached_openings)
+    monkeypatch.setattr(first_setting, "_circuits", lambda: {0.001: None})
+    monkeypatch.setattr(first_setting, "known_first_setting", lambda *_: None)
+    monkeypatch.setattr(
+        first_setting, "search_first_setting", lambda _m, sizes, *_, **__: searches.append(tuple(sizes))
+    )
+    app = chat()
+    assert not searches
+    assert not host.loaded()
+    app.button(key="first-setting-search").click().run()
+    finished(jobs.get("the search"))
+    assert searches == [(0.001,)]
+    assert not app.exception
+
+
 def test_chat_stays_where_a_person_has_set_it(chat: Callable[..., AppTest], found: None) -> None:
     assert keys.OPEN_AT not in chat(strength=0.5).run().session_state
 
