@@ -100,7 +100,11 @@ def _offer_search(circuit: Circuit) -> None:
     """The gate came from kept activations, so the model is not loaded. Only a click loads it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="chat-first-setting-search"):
         st.caption("The gentlest setting that halves the refusal chance is not known yet.")
-        st.button("Search", key="first-setting-search", type="tertiary", on_click=begin, args=(circuit,))
+        st.button("Search", key="first-setting-search", type="tertiary", on_click=_search, args=(circuit,))
+
+
+def _search(circuit: Circuit) -> None:
+    begin(circuit)
 
 
 def _say(setting: FirstSetting) -> None:
