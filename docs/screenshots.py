@@ -214,6 +214,7 @@ def chat_large(page: Page, address: str) -> None:
     page.get_by_role("link", name="Chat").click()
     settled(page, 240)
     expect(page.get_by_test_id("meter-place").get_by_text("Calibrating")).to_have_count(0, timeout=15 * MINUTES)
+    expect(page.locator("[class*=st-key-chat-first-setting]").first).to_be_visible(timeout=15 * MINUTES)
     press_if_there(page, "Search")
     expect(page.locator(".st-key-chat-first-setting")).to_be_visible(timeout=15 * MINUTES)
     message = page.get_by_test_id("stChatInputTextArea")
