@@ -1,7 +1,8 @@
-"""Where Chat opens: the gentlest setting that halves the refusal chance, found in seconds after the gate is found.
+"""Where Chat opens: the gentlest setting that halves the refusal chance.
 
-The search runs in the background once the gate meter is calibrated, never at the same time as calibration. It stops for
-an answer and starts again behind it. Chat moves to the result only if nothing was asked, set or linked before.
+The search runs in the background once the gate meter is calibrated, never at the same time as calibration. Where the
+model is not loaded, it waits for a click. It stops for an answer and starts again behind it. Chat moves to the result
+only if nothing was asked, set or linked before.
 """
 
 import hashlib
